@@ -1,0 +1,39 @@
+"""What can go wrong that is not a bug: one line that says where, what, and what to do, and the exit code of the command."""
+
+from __future__ import annotations
+
+from os import PathLike
+
+
+class VcorrError(Exception):
+    """Base of the errors that vcorr raises on purpose.
+
+    Args:
+        where: the file, folder, option or argument at fault.
+        what: what is wrong with it, with the values found.
+        advice: what the user can do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, where: str | PathLike[str], what: str, advice: str) -> None:
+        super().__init__(f"{where}: {what}; {advice}")
+        self.where, self.what, self.advice = str(where), what, advice
+
+
+class UsageError(VcorrError, ValueError):
+    """The command or the call asks for something that does not exist or does not fit together."""
+
+    exit_code = 2
+
+
+class InputError(VcorrError, ValueError):
+    """A file or folder that was given cannot be read, or what it holds is not valid."""
+
+    exit_code = 3
+
+
+class OutputError(VcorrError, OSError):
+    """A result cannot be written, or would destroy another one."""
+
+    exit_code = 4
