@@ -1,0 +1,61 @@
+"""Layers as pure functions over flat dicts of tensors, whose names are the checkpoint's names.
+
+``params`` holds what the optimiser moves (``"layer1.0.conv1.weight"``), ``stats`` the running statistics of batch
+normalisation (``"layer1.0.bn1.mean"``). No function changes its arguments.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Tensors = dict[str, Tensor]
+
+EPSILON = 1e-5  # added to the variance by batch normalisation
+
+
+def conv_init(name: str, inputs: int, outputs: int, size: int, rng: torch.Generator, *, bias: bool = False) -> Tensors:
+    """Parameters of a ``size`` x ``size`` convolution, uniform in +-1/sqrt(fan-in) (He et al. 2015 with a = sqrt 5)."""
+    bound = 1 / math.sqrt(inputs * size * size)
+    shapes = {"weight": (outputs, inputs, size, size)} | ({"bias": (outputs,)} if bias else {})
+    return {f"{name}.{k}": torch.empty(shape).uniform_(-bound, bound, generator=rng) for k, shape in shapes.items()}
+
+
+def conv(params: Tensors, name: str, x: Tensor, *, stride: int = 1) -> Tensor:
+    """Convolution with zero padding that keeps ceil(size / stride): x [b c h w] -> [b d h' w']."""
+    weight = params[f"{name}.weight"]
+    return F.conv2d(x, weight, params.get(f"{name}.bias"), stride, padding=weight.shape[-1] // 2)
+
+
+def batch_norm_init(name: str, channels: int) -> tuple[Tensors, Tensors]:
+    """Parameters (scale 1, shift 0) and running statistics (mean 0, variance 1)."""
+    params = {f"{name}.weight": torch.ones(channels), f"{name}.bias": torch.zeros(channels)}
+    return params, {f"{name}.mean": torch.zeros(channels), f"{name}.var": torch.ones(channels)}
+
+
+def batch_norm(
+    params: Tensors, stats: Tensors, name: str, x: Tensor, *, train: bool, momentum: float = 0.1
+) -> tuple[Tensor, Tensors]:
+    """Batch normalisation (Ioffe & Szegedy 2015) over [b c h w].
+
+    Returns:
+        The normalised x, and the statistics of this layer: updated by ``momentum`` of this batch when ``train``,
+        else as they were.
+    """
+    mean, var = stats[f"{name}.mean"], stats[f"{name}.var"]
+    if train:  # F.batch_norm writes into what it is given
+        mean, var = mean.clone(), var.clone()
+    y = F.batch_norm(x, mean, var, params[f"{name}.weight"], params[f"{name}.bias"], train, momentum, EPSILON)
+    return y, {f"{name}.mean": mean, f"{name}.var": var}
+
+
+def native_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware; elsewhere autocast only costs accuracy and time."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return False
