@@ -1,0 +1,177 @@
+"""The folder layout of DAVIS-2017 (Pont-Tuset et al. 2017), and its masks.
+
+    ROOT/ImageSets/2017/val.txt              names of sequences, one a line
+    ROOT/JPEGImages/480p/<name>/00000.jpg    every frame
+    ROOT/Annotations/480p/<name>/00000.png   one id a pixel: 0 background, 1..K objects, 255 void
+
+Annotations may stand on some frames only. Without ImageSets, every folder of Annotations is a sequence; images are
+needed to label the sequences, not to score results.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vcorr.errors import InputError, VcorrError
+
+Ids = NDArray[np.uint8] | NDArray[np.uint16]
+
+VOID = 255
+_MODES = {"P": np.uint8, "L": np.uint8, "1": np.uint8, "I;16": np.uint16}
+_LAYOUT = "give the root of a folder in the layout of DAVIS-2017: ROOT/Annotations/480p/<sequence>/00000.png"
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """One sequence: its files in order of their names, which are the frames' numbers.
+
+    Args:
+        name: the folder's name.
+        images: the folder of its images, there or not.
+        frames: the images of all frames; empty where the folder is not there.
+        annotations: the masks of the annotated frames, at least one.
+    """
+
+    name: str
+    images: Path
+    frames: tuple[Path, ...]
+    annotations: tuple[Path, ...]
+
+    @property
+    def start(self) -> int:
+        """Index, in `frames`, of the first annotated frame: where labelling starts.
+
+        Raises:
+            InputError: there are no images.
+        """
+        if not self.frames:
+            raise InputError(self.images, "no images of this sequence", "add its frames, 00000.jpg ...")
+        return [frame.stem for frame in self.frames].index(self.annotations[0].stem)
+
+
+def sequences(
+    root: str | PathLike[str], split: str = "val", *, names: Iterable[str] | None = None, resolution: str = "480p"
+) -> list[Sequence]:
+    """The sequences of a data set in the layout of DAVIS-2017.
+
+    Args:
+        root: folder that holds Annotations and, if they are at hand, JPEGImages and ImageSets.
+        split: the file of ImageSets/2017 that lists the sequences; of no account where there is no ImageSets.
+        names: these sequences instead of the split's.
+        resolution: the folder between, "480p" or "Full-Resolution".
+
+    Returns:
+        The sequences in the order of the list, each once; at least one.
+
+    Raises:
+        InputError: a folder or the list is missing or unreadable, a sequence has no annotation, an annotation no frame.
+    """
+    root = Path(root)
+    annotations = root / "Annotations" / resolution
+    if not annotations.is_dir():
+        raise InputError(annotations, "no such folder", _LAYOUT)
+    chosen = list(dict.fromkeys(_listed(root, split, annotations) if names is None else names))
+    if not chosen:
+        raise InputError(root, "no sequence to take", _LAYOUT)
+    return [_sequence(root / "JPEGImages" / resolution, annotations, name) for name in chosen]
+
+
+def read_ids(path: str | PathLike[str], size: tuple[int, int] | None = None) -> Ids:
+    """The ids of a mask file as they are written, without any interpretation: for scores.
+
+    Args:
+        path: a PNG with one channel: indexed, or grey of 1, 8 or 16 bits.
+        size: (height, width) that it must have, in pixels; a file of another size is not decoded.
+
+    Returns:
+        uint8 [h w], or uint16 [h w] from a file of 16 bits.
+
+    Raises:
+        InputError: the file is missing, no readable PNG of one channel, or not of this size.
+    """
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            if image.mode not in _MODES:
+                what = f"pixels of kind {image.mode} where one id a pixel is wanted"
+                raise InputError(path, what, "write an indexed or a grey PNG whose values are the ids")
+            if size not in (None, (image.height, image.width)):
+                what = f"{image.width}x{image.height} pixels where {size[1]}x{size[0]} are wanted"
+                raise InputError(path, what, "write masks at the size of the annotations, without smoothing")
+            return np.asarray(image).astype(_MODES[image.mode], copy=False)
+    except VcorrError:
+        raise
+    except FileNotFoundError as error:
+        raise InputError(path, "no such file", "check the path") from error
+    except Exception as error:  # on damaged bytes the decoder raises errors of many kinds
+        raise InputError(path, f"not a readable PNG ({error})", "write the file again") from error
+
+
+def read_annotation(path: str | PathLike[str], size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """The ids of an annotation, void turned into background.
+
+    Args:
+        path: a PNG as `read_ids` takes it, of at most 8 bits.
+        size: (height, width) that it must have, in pixels.
+
+    Returns:
+        uint8 [h w], ids 0..254.
+
+    Raises:
+        InputError: as `read_ids`; or the file has 16 bits.
+    """
+    ids = read_ids(path, size)
+    if ids.dtype != np.uint8:
+        raise InputError(path, "16 bits a pixel", "annotations of DAVIS have 8 bits: ids 1 to 254, 255 for void")
+    return np.where(ids == VOID, 0, ids).astype(np.uint8)
+
+
+def _listed(root: Path, split: str, annotations: Path) -> list[str]:
+    sets = root / "ImageSets"
+    if not sets.is_dir():
+        return [entry.name for entry in _entries(annotations) if entry.is_dir()]
+    path = sets / "2017" / f"{split}.txt"
+    try:
+        return [name for line in path.read_text(encoding="utf-8").splitlines() if (name := line.strip())]
+    except FileNotFoundError as error:
+        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.txt"))) or "none"
+        raise InputError(path, f"no list of this split, there are: {known}", "take one of them") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(path, f"not a readable list ({error})", "write the sequences' names, one a line") from error
+
+
+def _sequence(images: Path, annotations: Path, name: str) -> Sequence:
+    if name in ("", ".", "..") or "/" in name or "\\" in name:
+        raise InputError(annotations, f"{name!r} is not the name of a sequence", "give names of folders, one a line")
+    folder = annotations / name
+    masks = _files(folder, {".png"})
+    if not masks:
+        near = difflib.get_close_matches(name, [entry.name for entry in _entries(annotations)], n=3)
+        advice = f"did you mean {' or '.join(near)}?" if near and name not in near else "add its masks, 00000.png ..."
+        raise InputError(folder, "no annotation of this sequence", advice)
+    images /= name
+    frames = _files(images, {".jpg", ".jpeg", ".png"})
+    stems = {frame.stem for frame in frames}
+    lost = [mask for mask in masks if frames and mask.stem not in stems]
+    if lost:
+        raise InputError(lost[0], f"no frame of this name in {images}", "name annotations as their frames")
+    return Sequence(name, images, frames, masks)
+
+
+def _files(folder: Path, suffixes: set[str]) -> tuple[Path, ...]:
+    return tuple(entry for entry in _entries(folder) if entry.suffix.lower() in suffixes) if folder.is_dir() else ()
+
+
+def _entries(folder: Path) -> list[Path]:
+    """In order; without hidden ones (archives made on macOS hold a hidden ._00000.jpg for every 00000.jpg)."""
+    try:
+        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        raise InputError(folder, f"cannot be listed ({error.strerror})", "give read access to the folder") from error
