@@ -1,0 +1,11 @@
+"""Correspondence operators: a query frame reads values from reference frames through windowed attention.
+
+The package stands alone: it needs torch, and triton only where a Triton kernel is asked for.
+"""
+
+from __future__ import annotations
+
+from vcorr.kernels.memory import memory_read, memory_read_lse
+from vcorr.kernels.window import windowed_attention, windowed_attention_lse
+
+__all__ = ["memory_read", "memory_read_lse", "windowed_attention", "windowed_attention_lse"]
