@@ -36,7 +36,8 @@ def to_lab(rgb: Tensor) -> Tensor:
     lab = rgb_to_lab(rgb)
     offset = torch.tensor([50.0, 0, 0], dtype=lab.dtype, device=lab.device)
     scale = torch.tensor([50.0, 127, 127], dtype=lab.dtype, device=lab.device)
-    return ((lab - offset[:, None, None]) / scale[:, None, None]).contiguous(memory_format=torch.channels_last)
+    normalised: Tensor = (lab - offset[:, None, None]) / scale[:, None, None]
+    return normalised.contiguous(memory_format=torch.channels_last)
 
 
 def hide_channel(lab: Tensor, rng: torch.Generator, *, channels: tuple[int, ...] = (A, B)) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""What can go wrong that is not a bug: one line that says where, what, and what to do, and the exit code of the command."""
+"""What can go wrong that is not a bug: one line of where, what, and what to do, and the exit code of the command."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ class VcorrError(Exception):
     def __init__(self, where: str | PathLike[str], what: str, advice: str) -> None:
         super().__init__(f"{where}: {what}; {advice}")
         self.where, self.what, self.advice = str(where), what, advice
+
+    def __reduce__(self) -> tuple[type[VcorrError], tuple[str, str, str]]:
+        """Errors cross from worker processes to the one that asked."""
+        return type(self), (self.where, self.what, self.advice)
 
 
 class UsageError(VcorrError, ValueError):

@@ -1,4 +1,4 @@
-"""The encoder: a ResNet-18 at stride 4 with a 64-channel head, as CorrFlow and MAST use it (Lai & Xie 2019, Lai et al. 2020).
+"""The encoder: a ResNet-18 at stride 4 with a 64-channel head (CorrFlow, Lai & Xie 2019; MAST, Lai et al. 2020).
 
 | layer  | operation                                          | stride | channels |
 |--------|----------------------------------------------------|--------|----------|

@@ -1,0 +1,156 @@
+"""Weights and training states on disk: safetensors with a JSON header, never pickle, never half a file."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.resources
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import safetensors
+import safetensors.torch
+import torch
+
+from vcorr import resnet, rng
+from vcorr.errors import InputError, OutputError
+from vcorr.nn import Tensors
+from vcorr.recipe import Reader, from_json, to_json
+from vcorr.resnet import ResNetConfig
+
+WEIGHTS = "vcorr-weights-1"
+
+
+def differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
+    """``"key old -> new"`` of every value that differs between two nested dicts."""
+    for key in dict.fromkeys([*old, *new]):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            yield from differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            yield f"{prefix}{key} {a} -> {b}"
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write beside ``path`` that takes its place at the end; on an error the old file stays as it was."""
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OutputError(
+            path, f"cannot be written ({error.strerror})", "check the folder, its rights and the free space"
+        ) from error
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def save(path: Path, tensors: Tensors, meta: dict[str, Any]) -> None:
+    """Write tensors and JSON-able ``meta`` as one safetensors file."""
+    plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    with replacing(path) as file:
+        file.write(safetensors.torch.save(plain, {"vcorr": json.dumps(meta)}))
+
+
+def load(path: Path) -> tuple[Tensors, dict[str, Any]]:
+    """Read what ``save`` wrote.
+
+    Raises:
+        InputError: missing, damaged, or not one of ours.
+    """
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            meta = json.loads((file.metadata() or {})["vcorr"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except FileNotFoundError:
+        raise InputError(path, "no such file", "check the path") from None
+    except (safetensors.SafetensorError, OSError) as error:
+        raise InputError(path, f"is not a readable safetensors file ({error})", "give an undamaged file") from None
+    except (KeyError, ValueError):
+        raise InputError(
+            path, "is a safetensors file, but not one that vcorr wrote", "give weights from vcorr train"
+        ) from None
+    return tensors, meta
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A trained encoder and how to read labels with it; ``meta`` says where it came from."""
+
+    params: Tensors
+    stats: Tensors
+    net: ResNetConfig
+    reader: Reader
+    meta: dict[str, Any]
+
+
+def save_weights(path: Path, weights: Weights, *, half: bool = False) -> None:
+    """Write weights for ``propagate``; ``half`` stores the parameters in float16, at half the size."""
+    params = {f"params/{k}": v.half() if half else v for k, v in weights.params.items()}
+    stats = {f"stats/{k}": v for k, v in weights.stats.items()}
+    save(
+        path,
+        params | stats,
+        weights.meta | {"format": WEIGHTS, "net": to_json(weights.net), "reader": to_json(weights.reader)},
+    )
+
+
+def load_weights(path: Path | None = None) -> Weights:
+    """Weights from a file, or the ones that come with the package.
+
+    Raises:
+        InputError: not a weights file, or one whose tensors do not fit the network that it names.
+    """
+    path = default_weights() if path is None else path
+    tensors, meta = load(path)
+    if meta.get("format") != WEIGHTS:
+        raise InputError(
+            path, f"holds {meta.get('format', 'something')}, not {WEIGHTS}", "give the weights.safetensors of a run"
+        )
+    try:
+        net, reader = from_json(ResNetConfig, meta["net"]), from_json(Reader, meta["reader"])
+    except (KeyError, ValueError) as error:
+        raise InputError(
+            path, f"its header does not say how to read it ({error})", "use the vcorr that wrote it"
+        ) from None
+    params = {k.removeprefix("params/"): v.float() for k, v in tensors.items() if k.startswith("params/")}
+    stats = {k.removeprefix("stats/"): v.float() for k, v in tensors.items() if k.startswith("stats/")}
+    _check_shapes(path, net, params, stats)
+    return Weights(params, stats, net, reader, meta)
+
+
+def default_weights() -> Path:
+    """The weights file that comes with the package."""
+    return Path(str(importlib.resources.files("vcorr.weights") / "default.safetensors"))
+
+
+def _check_shapes(path: Path, net: ResNetConfig, params: Tensors, stats: Tensors) -> None:
+    wanted_params, wanted_stats = resnet.init(net, rng.generator(0, "shapes"))
+    for kind, wanted, got in (("params", wanted_params, params), ("stats", wanted_stats, stats)):
+        if missing := wanted.keys() - got.keys():
+            raise InputError(
+                path, f"lacks {len(missing)} {kind}, first {min(missing)}", "give an undamaged weights file"
+            )
+        if extra := got.keys() - wanted.keys():
+            raise InputError(path, f"has unknown {kind}, first {min(extra)}", "use the vcorr that wrote it")
+        for name, tensor in wanted.items():
+            if tensor.shape != got[name].shape:
+                raise InputError(
+                    path,
+                    f"{name} has shape {list(got[name].shape)}, wanted {list(tensor.shape)}",
+                    "use the vcorr that wrote it",
+                )
+            if not bool(torch.isfinite(got[name]).all()):
+                raise InputError(
+                    path, f"{name} holds values that are not finite", "give weights of a run that did not diverge"
+                )
