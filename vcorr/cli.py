@@ -1,0 +1,290 @@
+"""The command line: parses and prints, computes nothing. Results on stdout; progress and errors on stderr.
+
+Exit codes: 0 ok, 1 internal error, 2 usage, 3 input unreadable or invalid, 4 output cannot be written, 75 stopped by a
+signal after saving (run the command again to go on), 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from vcorr.errors import UsageError, VcorrError
+
+if TYPE_CHECKING:
+    from vcorr.training import Progress as TrainProgress
+
+app = typer.Typer(
+    help="Label one frame of a video, get every frame labelled; train on raw video.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+evaluate_app = typer.Typer(help="Official scores of the benchmarks.", no_args_is_help=True)
+app.add_typer(evaluate_app, name="evaluate")
+stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto is the GPU if there is one.")]
+
+
+class Terminated(VcorrError):
+    """SIGTERM; what was labelled is saved."""
+
+    exit_code = 75
+
+
+def main() -> None:
+    """Run the command; every error a user can mend is one line on stderr and an exit code."""
+    debug = "--debug" in sys.argv[1:]
+    try:
+        app(args=[a for a in sys.argv[1:] if a != "--debug"])
+    except VcorrError as error:
+        if debug:
+            raise
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("stopped by Ctrl-C; run the same command to go on", 130)
+    except Exception as error:
+        if debug:
+            raise
+        _fail(f"internal error: {type(error).__name__}: {error}; run again with --debug and report what it prints", 1)
+
+
+def _fail(line: str, code: int) -> None:
+    print(f"vcorr: {' '.join(line.split())}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from vcorr.machine import versions
+
+        typer.echo("\n".join(f"{name} {value}" for name, value in versions().items()))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Versions and device.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Options before the command; ``main`` reads --debug anywhere."""
+
+
+@app.command()
+def propagate(
+    video: Annotated[str, typer.Argument(help="A video file, a folder of frames, or a quoted glob.")],
+    labels: Annotated[
+        Path, typer.Argument(help="A mask of the first frame (of --start), or a folder of masks named by frame index.")
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Folder for the results; continued if it holds a stopped run of the same inputs.")
+    ] = Path("vcorr-out"),
+    weights: Annotated[
+        Path | None, typer.Option(help="weights.safetensors of a training; default: those that come with vcorr.")
+    ] = None,
+    size: Annotated[
+        int,
+        typer.Option(
+            min=32, help="Videos with a larger short side are read at this one; masks come back at full size."
+        ),
+    ] = 480,
+    start: Annotated[int, typer.Option(min=0, help="First frame to label.")] = 0,
+    end: Annotated[int | None, typer.Option(help="Frame to stop before; default: to the end.")] = None,
+    device: Device = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Label every frame of a video from masks of one or some of its frames."""
+    from vcorr.machine import pick_device
+    from vcorr.results import Request, propagate_to
+
+    request = Request(video, labels, out, weights, size, start, end, str(pick_device(device)))
+    with _terminable(out), _bar("labelling") as progress:
+        summary = propagate_to(request, say=_say, progress=progress)
+    if as_json:
+        typer.echo(json.dumps(summary.to_json()))
+    else:
+        typer.echo(f"{summary.frames} masks in {out / 'masks'}, overlay in {out / 'overlay.mp4'}")
+
+
+@app.command()
+def frame(
+    video: Annotated[str, typer.Argument(help="A video file, a folder of frames, or a quoted glob.")],
+    index: Annotated[int, typer.Argument(metavar="K", min=0, help="Frame index, from 0.")],
+    out: Annotated[Path | None, typer.Argument(help="The image to write; default: frame_K.png here.")] = None,
+) -> None:
+    """Write frame K as an image, to paint a mask on."""
+    from PIL import Image
+
+    from vcorr.data.video import open_video
+    from vcorr.image import write_image
+
+    path = out or Path(f"frame_{index:05d}.png")
+    with open_video(video) as source:
+        if index >= len(source):
+            raise UsageError(f"frame {index}", f"{video} has {len(source)} frames", f"give 0 to {len(source) - 1}")
+        write_image(path, Image.fromarray(source.frame(index)))
+    typer.echo(path)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one (see vcorr recipes).")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values of its configuration.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of videos and/or folders of frames.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run, continued if it holds this run; default: runs/RECIPE.")
+    ] = None,
+    device: Device = "auto",
+    save_every: Annotated[float, typer.Option(help="Seconds between two saved states.")] = 300.0,
+    show: Annotated[bool, typer.Option("--show", help="Print the configuration and stop.")] = False,
+) -> None:
+    """Train a recipe on a folder of videos; the same command goes on with a stopped run."""
+    from vcorr import recipe as recipes
+    from vcorr.machine import pick_device
+
+    experiment = recipes.load(recipe, overrides)
+    if show:
+        typer.echo("\n".join(f"{k}={v}" for k, v in recipes.flatten(experiment.config).items()))
+        return
+    if data is None:
+        raise UsageError("--data", "is missing", "give a folder of videos and/or folders of frames")
+    from vcorr.training import Options
+    from vcorr.training import train as run
+
+    options = Options(save_every=save_every)
+    weights = run(
+        experiment,
+        data,
+        out or Path("runs") / experiment.name,
+        device=pick_device(device),
+        options=options,
+        say=_say,
+        report=_tell,
+    )
+    typer.echo(weights)
+
+
+@evaluate_app.command()
+def davis(
+    root: Annotated[Path, typer.Option(help="Data set: ROOT/Annotations/480p/SEQUENCE/00000.png.")],
+    pred: Annotated[Path | None, typer.Option(help="Results to score: PRED/SEQUENCE/00000.png.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Propagate with these weights first, or 'default'.")] = None,
+    out: Annotated[Path | None, typer.Option(help="With --weights: keep the masks here.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one a core.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
+) -> None:
+    """DAVIS-2017, semi-supervised: J, F, their recalls and decays, by the official protocol."""
+    import tempfile
+
+    from vcorr.evaluation import evaluate_davis
+
+    if (pred is None) == (weights is None):
+        raise UsageError(
+            "--pred and --weights",
+            "give exactly one of them",
+            "--pred DIR scores results, --weights FILE makes them first",
+        )
+    with tempfile.TemporaryDirectory(prefix="vcorr-") as scratch:
+        if weights is not None:
+            from vcorr.sequences import label_sequences, trained
+
+            pred = out or Path(scratch)
+            for name, frames, seconds in label_sequences(root, pred, trained(_weights(weights)), workers=workers):
+                _say(f"{name}: {frames} frames, {seconds:.0f} s")
+        assert pred is not None
+        scores = evaluate_davis(root, pred, workers=workers)
+    if as_json:
+        typer.echo(json.dumps(scores.to_json(), indent=2))
+    else:
+        _table(scores.rows())
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes that come with vcorr."""
+    from vcorr.recipe import shipped, summary
+
+    for name, path in shipped().items():
+        typer.echo(f"{name:12} {summary(path)}")
+
+
+def _weights(path: Path) -> Path | None:
+    return None if str(path) == "default" else path
+
+
+def _table(rows: list[tuple[str, ...]]) -> None:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        typer.echo(
+            "  ".join(
+                cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            )
+        )
+
+
+def _say(line: str) -> None:
+    stderr.print(line, markup=False)
+
+
+def _tell(progress: TrainProgress) -> None:
+    left = int(progress.seconds_left)
+    _say(
+        f"{progress.phase} {progress.step}/{progress.steps}  loss {progress.loss:.4f}  "
+        f"{progress.clips_per_second:.1f} clips/s  data {progress.data_share:.0%}  {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
+    )
+
+
+@contextmanager
+def _terminable(out: Path) -> Iterator[None]:
+    """SIGTERM becomes an exception, so that the work done is saved on the way out."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Terminated(out, "stopped by SIGTERM, saved", "run the same command to go on")
+
+    old = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, old)
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr that takes (done, total), with frames per second and the time left."""
+    columns = (
+        TextColumn(what),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=stderr, transient=not stderr.is_terminal) as bar:
+        task = bar.add_task(what, total=None, rate="")
+        began: float | None = None
+        first = 0
+
+        def progress(done: int, total: int) -> None:
+            nonlocal began, first
+            if began is None:
+                began, first = time.monotonic(), done
+            elapsed = time.monotonic() - began
+            rate = f"{(done - first) / elapsed:.2f} frames/s" if elapsed else ""
+            bar.update(task, completed=done, total=total, rate=rate)
+
+        yield progress

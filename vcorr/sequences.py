@@ -1,0 +1,77 @@
+"""Label the sequences of a data set in DAVIS's layout, in processes side by side, into PRED/<sequence>/00000.png."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from vcorr import checkpoint
+from vcorr.data import davis
+from vcorr.data.video import open_video
+from vcorr.labels import read_mask, write_mask
+from vcorr.propagation import Encode, Job, Walk, encoder
+from vcorr.recipe import Reader
+
+Model = Callable[[], tuple[Encode, Reader]]
+"""Makes the features and says how labels are read with them; called in each process, so it must be picklable."""
+
+SIDE = 480  # reading size of the benchmark
+
+
+def trained(weights: Path | None, device: str = "cpu") -> Model:
+    """The model of a weights file, or of the weights that come with vcorr."""
+    return partial(_trained, weights, device)
+
+
+def _trained(weights: Path | None, device: str) -> tuple[Encode, Reader]:
+    model = checkpoint.load_weights(weights)
+    return encoder(model, device), model.reader
+
+
+def label_sequences(
+    root: Path, out: Path, model: Model, *, names: list[str] | None = None, workers: int | None = None
+) -> Iterator[tuple[str, int, float]]:
+    """Label every sequence from its first annotated frame.
+
+    Args:
+        root: data set in DAVIS's layout.
+        out: folder of the results; a sequence whose every frame is there already is left as it is.
+        model: features and reader.
+        names: these sequences instead of the validation split.
+        workers: processes, each on one thread; None is one a core.
+
+    Yields:
+        (sequence, frames, seconds) as they come to an end.
+    """
+    todo = davis.sequences(root, names=names)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(
+        workers or os.cpu_count(), mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        longest_first = sorted(todo, key=lambda s: -len(s.frames))
+        jobs = [pool.submit(_label, s, out / s.name, model) for s in longest_first]
+        try:
+            for job in as_completed(jobs):
+                yield job.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _label(sequence: davis.Sequence, out: Path, model: Model) -> tuple[str, int, float]:
+    first = sequence.start
+    wanted = [out / f"{frame.stem}.png" for frame in sequence.frames[first:]]
+    if all(path.exists() for path in wanted):
+        return sequence.name, len(wanted), 0.0
+    encode, reader = model()
+    with open_video(sequence.images) as video:
+        mask = read_mask(sequence.annotations[0], size=(video.height, video.width))
+        job = Job(video, {first: mask}, encode, reader, SIDE, torch.device("cpu"))
+        for frame, path in zip(job.walk(Walk(range(first, len(video)))), wanted, strict=True):
+            write_mask(path, frame.mask, mask.palette)
+    return sequence.name, len(wanted), sum(vars(job.seconds).values())
