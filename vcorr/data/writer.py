@@ -1,0 +1,130 @@
+"""Writes a video that plays everywhere: H.264 in 8-bit 4:2:0, colours marked as BT.709, index at the front."""
+
+from __future__ import annotations
+
+import os
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import av
+import numpy as np
+from av.container import OutputContainer
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
+
+from vcorr.errors import OutputError
+
+QUALITY = "18"  # constant rate factor: no visible loss
+SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
+_BT709 = 1  # AVCOL_SPC_BT709
+
+
+class VideoWriter:
+    """Encodes frames to `path`. The file appears when the block ends well; after an exception there is none.
+
+        with VideoWriter("overlay.mp4", height=480, width=854, fps=video.fps) as writer:
+            writer.write(rgb)
+
+    4:2:0 needs even sizes: an odd one gets one more row or column, a copy of the last.
+
+    Args:
+        path: .mp4, .m4v, .mov or .mkv.
+        height, width: of the frames, in pixels.
+        fps: frames per second.
+
+    Raises:
+        OutputError: the folder is missing, full or not writable, another suffix, or no frame came.
+    """
+
+    def __init__(self, path: str | Path, *, height: int, width: int, fps: float) -> None:
+        self.path = Path(path)
+        if self.path.suffix.lower() not in SUFFIXES:
+            raise OutputError(path, f"'{self.path.suffix}' is no format for H.264", f"name it {' or '.join(SUFFIXES)}")
+        if height < 1 or width < 1 or not 0 < fps < 10_000:
+            raise ValueError(f"height, width and fps must be positive, got {height}, {width}, {fps}")
+        self._shape = (height, width, 3)
+        self._padding = ((0, height % 2), (0, width % 2), (0, 0))
+        self._count = 0
+        self._part = self.path.with_name(f".{self.path.stem}.{os.getpid()}.part{self.path.suffix}")
+        try:
+            self._container: OutputContainer = av.open(
+                str(self._part.absolute()), "w", options={"movflags": "+faststart"} if self._is_mov() else {}
+            )
+            self._open_stream(height + height % 2, width + width % 2, Fraction(fps).limit_denominator(1001 * 60))
+        except (av.FFmpegError, OSError, ValueError) as error:
+            self._discard()
+            raise self._failure(error) from error
+
+    def _is_mov(self) -> bool:
+        return self.path.suffix.lower() != ".mkv"
+
+    def _open_stream(self, height: int, width: int, rate: Fraction) -> None:
+        stream = self._container.add_stream("libx264", rate=rate, options={"crf": QUALITY, "preset": "fast"})
+        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        context = stream.codec_context
+        context.colorspace, context.color_range = _BT709, ColorRange.MPEG
+        context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+        self._stream = stream
+
+    def write(self, rgb: np.ndarray) -> None:
+        """Appends one frame, uint8 [h w 3].
+
+        Raises:
+            ValueError: another shape or type.
+            OutputError: the disk is full.
+        """
+        if rgb.shape != self._shape or rgb.dtype != np.uint8:
+            raise ValueError(f"frame must be uint8 {self._shape}, got {rgb.dtype} {rgb.shape}")
+        frame = VideoFrame.from_ndarray(np.pad(rgb, self._padding, mode="edge"), format="rgb24")
+        frame = frame.reformat(
+            format="yuv420p",
+            dst_colorspace=Colorspace.ITU709,
+            dst_color_range=ColorRange.MPEG,
+            interpolation=int(Interpolation.BICUBIC | Interpolation.ACCURATE_RND),
+        )
+        frame.pts, frame.time_base = self._count, 1 / Fraction(self._stream.codec_context.rate)
+        self._mux(frame)
+        self._count += 1
+
+    def _mux(self, frame: VideoFrame | None) -> None:
+        try:
+            self._container.mux(self._stream.encode(frame))
+        except (av.FFmpegError, OSError) as error:
+            raise self._failure(error) from error
+
+    def close(self) -> None:
+        """Ends the file and gives it its name."""
+        try:
+            if self._count == 0:
+                raise OutputError(self.path, "no frame was written", "give at least one")
+            self._mux(None)
+            self._container.close()
+            self._part.replace(self.path)
+        except (av.FFmpegError, OSError) as error:
+            self._discard()
+            raise (error if isinstance(error, OutputError) else self._failure(error)) from error
+
+    def _discard(self) -> None:
+        try:
+            if hasattr(self, "_container"):
+                self._container.close()
+        except (av.FFmpegError, OSError, ValueError):
+            pass  # the file goes away in any case
+        self._part.unlink(missing_ok=True)
+
+    def _failure(self, error: Exception) -> OutputError:
+        reason = getattr(error, "strerror", None) or str(error)
+        return OutputError(self.path, f"cannot be written ({reason})", "check the folder and the free space")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._discard()

@@ -1,0 +1,137 @@
+"""Still images from anyone: opened with limits, turned the right way up, and written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from vcorr.errors import InputError, OutputError
+
+MAX_PIXELS = 2**26
+"""The largest image or video frame that is read: 67 million pixels, above 8K (33 million)."""
+
+FRAME_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
+FRAME_SUFFIXES = frozenset(
+    [".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm"]
+)
+
+_ORIENTATION = 0x0112  # the EXIF tag
+_warnings_lock = threading.Lock()  # catch_warnings swaps a list of the whole process
+
+
+def open_image(path: Path, formats: tuple[str, ...] = FRAME_FORMATS) -> Image.Image:
+    """Reads the header of an image: format, mode and size are then known, the pixels are not yet read.
+
+    Raises:
+        InputError: missing, empty, of another format, or larger than `MAX_PIXELS`.
+    """
+    advice = f"give an image ({', '.join(formats)})"
+    try:
+        if not path.is_file():
+            raise InputError(path, "is not a file" if path.exists() else "does not exist", "check the path")
+        if path.stat().st_size == 0:
+            raise InputError(path, "is an empty file", advice)
+        with _warnings_lock, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = Image.open(path, formats=formats)
+            image.getexif()
+    except InputError:
+        raise
+    except Image.DecompressionBombError:
+        raise InputError(path, f"has more than {MAX_PIXELS} pixels", "shrink it first") from None
+    except Exception as error:  # a decoder raises anything at all over a hostile file
+        raise InputError(path, f"cannot be read as an image ({_reason(error, path)})", advice) from error
+    if image.width * image.height > MAX_PIXELS:
+        size = f"{image.width}x{image.height}"
+        image.close()
+        raise InputError(path, f"is {size}, above the limit of {MAX_PIXELS} pixels", "shrink it first")
+    return image
+
+
+def load_pixels(image: Image.Image, path: Path) -> None:
+    """Decodes the pixels of an opened image.
+
+    Raises:
+        InputError: the file is cut short or damaged.
+    """
+    try:
+        image.load()
+    except Exception as error:  # as above
+        raise InputError(
+            path, f"is damaged or cut short ({_reason(error, path)})", "copy or export the image again"
+        ) from error
+
+
+def displayed_size(image: Image.Image) -> tuple[int, int]:
+    """(height, width) of an opened image once its EXIF orientation is applied."""
+    turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+    return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    """The picture in an image file as uint8 [h w 3], as displayed: EXIF orientation applied, transparency ignored.
+
+    Grey of 16 bits is scaled from its whole range, not from the darkest to the brightest pixel, so that frames compare.
+
+    Raises:
+        InputError: see `open_image` and `load_pixels`.
+    """
+    with open_image(path) as image:
+        load_pixels(image, path)
+        upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I"):
+        levels = np.clip(np.asarray(upright).astype(np.int64), 0, 65535)
+        return np.repeat((levels // 257).astype(np.uint8)[:, :, None], 3, axis=2)
+    return np.array(upright.convert("RGB"))
+
+
+def shrunk_size(height: int, width: int, short_side: int | None) -> tuple[int, int]:
+    """(height, width) with the short side brought down to `short_side` pixels, proportions kept; never enlarged.
+
+    >>> shrunk_size(1080, 1920, 480)
+    (480, 853)
+    >>> shrunk_size(240, 432, 480)
+    (240, 432)
+    """
+    shortest = min(height, width)
+    if short_side is None or shortest <= short_side:
+        return height, width
+    return max(1, round(height * short_side / shortest)), max(1, round(width * short_side / shortest))
+
+
+def shrink(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes uint8 [h w 3] to (height, width) by a cubic filter as wide as the step between pixels: no aliasing."""
+    if rgb.shape[:2] == size:
+        return rgb
+    return np.array(Image.fromarray(rgb).resize((size[1], size[0]), Image.Resampling.BICUBIC))
+
+
+def write_image(path: Path, image: Image.Image, **options: object) -> None:
+    """Writes an image in the format of the path's suffix, beside and renamed: a reader never sees half of it.
+
+    Raises:
+        OutputError: the folder is missing, full or not writable, or the suffix names no format.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        image.save(part, format=Image.registered_extensions()[path.suffix.lower()], **options)
+        part.replace(path)
+    except KeyError:
+        raise OutputError(path, f"'{path.suffix}' is no image format", "name it .png or .jpg") from None
+    except OSError as error:
+        raise OutputError(
+            path, f"cannot be written ({error.strerror or error})", "check the folder and the free space"
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _reason(error: Exception, path: Path) -> str:
+    """One line out of an exception, without the path, which the error names already."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(text.replace(repr(str(path)), "the file").split())[:200]
