@@ -1,0 +1,74 @@
+"""Colours for object ids, and masks drawn over the picture they belong to."""
+
+from __future__ import annotations
+
+import numpy as np
+
+LINE_PER_SIDE = 1 / 480  # width of a contour as a share of the short side
+
+
+def default_palette() -> np.ndarray:
+    """Colours of the ids 0 to 255, uint8 [256 3], by the rule of the PASCAL VOC and DAVIS masks.
+
+    The bits of an id are dealt out to red, green and blue in turn, and each channel fills from its highest bit down:
+    so the first ids are as far apart as they can be, and no two ids share a colour.
+
+    >>> default_palette()[:4].tolist()
+    [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
+    """
+    ids = np.arange(256)
+    palette = np.zeros((256, 3), np.int64)
+    for bit in range(8):
+        palette[:, bit % 3] |= (ids >> bit & 1) << 7 - bit // 3
+    return palette.astype(np.uint8)
+
+
+def colour_index(ids: np.ndarray) -> np.ndarray:
+    """Rows of a palette for the ids: above 255 the colours start again from that of id 1."""
+    return np.where(ids > 255, (ids.astype(np.int64) - 1) % 255 + 1, ids)
+
+
+def overlay(rgb: np.ndarray, ids: np.ndarray, palette: np.ndarray, *, opacity: float = 0.5) -> np.ndarray:
+    """Tints each object in its colour and draws a line along the inside of its border.
+
+    Args:
+        rgb: uint8 [h w 3].
+        ids: uint8 or uint16 [h w], 0 is background and left as it is.
+        palette: uint8 [256 3].
+        opacity: of the tint, from 0 (only lines) to 1 (flat colour).
+
+    Returns:
+        uint8 [h w 3], a new array.
+
+    Raises:
+        ValueError: shapes that do not fit, opacity outside 0 to 1.
+    """
+    if rgb.shape != (*ids.shape, 3):
+        raise ValueError(f"rgb must be [h w 3] over ids [h w], got {rgb.shape} over {ids.shape}")
+    if not 0 <= opacity <= 1:
+        raise ValueError(f"opacity must lie in 0 to 1, got {opacity}")
+    drawn = rgb.copy()
+    inside = ids > 0
+    tint = palette[colour_index(ids[inside])] * np.float32(opacity)
+    drawn[inside] = (rgb[inside] * np.float32(1 - opacity) + tint + 0.5).astype(np.uint8)
+    line = contour(ids, width=max(1, round(min(ids.shape) * LINE_PER_SIDE)))
+    drawn[line] = _bright(palette)[colour_index(ids[line])]
+    return drawn
+
+
+def contour(ids: np.ndarray, *, width: int) -> np.ndarray:
+    """Pixels of objects at most `width` steps along a row or column from another id, bool [h w]."""
+    line = np.zeros(ids.shape, bool)
+    for step in range(1, width + 1):
+        down, right = ids[step:] != ids[:-step], ids[:, step:] != ids[:, :-step]
+        line[step:] |= down
+        line[:-step] |= down
+        line[:, step:] |= right
+        line[:, :-step] |= right
+    return line & (ids > 0)
+
+
+def _bright(palette: np.ndarray) -> np.ndarray:
+    """The hues of a palette at full brightness, white for black."""
+    peak = palette.max(axis=1, keepdims=True).astype(np.float32)
+    return np.where(peak > 0, np.rint(palette / np.maximum(peak, 1) * 255), 255).astype(np.uint8)
