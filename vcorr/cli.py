@@ -38,10 +38,12 @@ stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto is the GPU if there is one.")]
 
 
-class Terminated(VcorrError):
-    """SIGTERM; what was labelled is saved."""
+class Stopped(VcorrError):
+    """A signal; what was labelled is saved."""
 
-    exit_code = 75
+    def __init__(self, out: Path, number: int) -> None:
+        super().__init__(out, f"stopped by {signal.Signals(number).name}, saved", "run the same command to go on")
+        self.exit_code = 130 if number == signal.SIGINT else 75
 
 
 def main() -> None:
@@ -112,7 +114,7 @@ def propagate(
     from vcorr.results import Request, propagate_to
 
     request = Request(video, labels, out, weights, size, start, end, str(pick_device(device)))
-    with _terminable(out), _bar("labelling") as progress:
+    with _stoppable(out), _bar("labelling") as progress:
         summary = propagate_to(request, say=_say, progress=progress)
     if as_json:
         typer.echo(json.dumps(summary.to_json()))
@@ -251,22 +253,23 @@ def _tell(progress: TrainProgress) -> None:
 
 
 @contextmanager
-def _terminable(out: Path) -> Iterator[None]:
-    """SIGTERM becomes an exception, so that the work done is saved on the way out."""
+def _stoppable(out: Path) -> Iterator[None]:
+    """SIGTERM and Ctrl-C become errors of one line; the work done was saved on the way out."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise Terminated(out, "stopped by SIGTERM, saved", "run the same command to go on")
+        raise Stopped(out, number)
 
-    old = signal.signal(signal.SIGTERM, stop)
+    old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, old)
+        for number, handler in old.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
 def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr that takes (done, total), with frames per second and the time left."""
+    """Takes (done, total): a bar with frames per second and the time left on a terminal, ten lines elsewhere."""
     columns = (
         TextColumn(what),
         BarColumn(),
@@ -274,17 +277,23 @@ def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=stderr, transient=not stderr.is_terminal) as bar:
-        task = bar.add_task(what, total=None, rate="")
-        began: float | None = None
-        first = 0
+    bar = Progress(*columns, console=stderr, disable=not stderr.is_terminal)
+    task = bar.add_task(what, total=None, rate="")
+    began: float | None = None
+    first = 0
 
-        def progress(done: int, total: int) -> None:
-            nonlocal began, first
-            if began is None:
-                began, first = time.monotonic(), done
-            elapsed = time.monotonic() - began
-            rate = f"{(done - first) / elapsed:.2f} frames/s" if elapsed else ""
-            bar.update(task, completed=done, total=total, rate=rate)
+    def progress(done: int, total: int) -> None:
+        nonlocal began, first
+        if began is None:
+            began, first = time.monotonic(), done
+            bar.start()
+        elapsed = time.monotonic() - began
+        rate = f"{(done - first) / elapsed:.2f} frames/s" if elapsed else ""
+        bar.update(task, completed=done, total=total, rate=rate)
+        if bar.disable and done * 10 // total > (done - 1) * 10 // total:
+            _say(f"{what} {done}/{total}  {rate}")
 
+    try:
         yield progress
+    finally:
+        bar.stop()

@@ -15,7 +15,7 @@ from vcorr.errors import InputError, OutputError
 MAX_PIXELS = 2**26
 """The largest image or video frame that is read: 67 million pixels, above 8K (33 million)."""
 
-FRAME_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
+FRAME_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
 FRAME_SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm"]
 )

@@ -24,7 +24,7 @@ from vcorr.correspondence import enlarge, shrink
 from vcorr.data.video import Video, open_video
 from vcorr.errors import InputError, UsageError
 from vcorr.kernels import memory_read
-from vcorr.labels import Mask, read_labels
+from vcorr.labels import Mask, read_labels, read_masks
 from vcorr.nn import native_bf16
 from vcorr.recipe import Reader
 
@@ -140,10 +140,18 @@ def propagate(
     model = checkpoint.load_weights(None if weights is None else Path(weights))
     with open_video(video) as source:
         stop = frame_range(source, start, end)[1]
-        masks = read_labels(Path(labels), size=(source.height, source.width), frames=len(source), first=start)
+        masks = given_labels(source, Path(labels), start)
         job = Job(source, masks, encoder(model, device), model.reader, short_side, torch.device(device))
         for walk in walks(list(masks), start, stop):
             yield from job.walk(walk)
+
+
+def given_labels(video: Video, labels: Path, start: int) -> dict[int, Mask]:
+    """Masks by frame index: a file labels frame ``start``, a folder names the frames."""
+    size = (video.height, video.width)
+    if labels.is_dir():
+        return read_labels(labels, size=size, frames=len(video), names=video.names)
+    return read_masks({start: labels}, size=size)
 
 
 def frame_range(video: Video, start: int, end: int | None) -> tuple[int, int]:
@@ -236,11 +244,13 @@ class Job:
         """Expected: from one frame encoded and read against itself as often as there will be references."""
         index = next(iter(self.masks))
         rgb = self._picture(index)
-        self._reference(index, rgb)  # the first call pays for warming up
-        began = time.perf_counter()
-        ref = self._reference(index, rgb)
-        self._harden(self._read(ref.feature, [ref] * (len(self.reader.long) + len(self.reader.short))), rgb.shape[:2])
-        expected = time.perf_counter() - began
+        count = len(self.reader.long) + len(self.reader.short)
+        expected = 0.0
+        for _ in range(2):  # the first time pays for warming up
+            began = time.perf_counter()
+            ref = self._reference(index, rgb)
+            self._harden(self._read(ref.feature, [ref] * count), rgb.shape[:2])
+            expected = time.perf_counter() - began
         self.seconds = Seconds()
         return expected
 

@@ -29,8 +29,8 @@ from vcorr import checkpoint
 from vcorr.data.davis import read_ids
 from vcorr.data.video import Video, VideoWriter, open_video, shrunk_size
 from vcorr.errors import InputError, OutputError
-from vcorr.labels import Mask, overlay, read_labels, write_mask
-from vcorr.propagation import Frame, Job, Walk, encoder, frame_range, walks
+from vcorr.labels import Mask, overlay, write_mask
+from vcorr.propagation import Frame, Job, Walk, encoder, frame_range, given_labels, walks
 
 FORMAT = "vcorr-results-1"
 STATE = ".resume.safetensors"
@@ -86,12 +86,11 @@ def propagate_to(
     model = checkpoint.load_weights(weights_file)
     with open_video(request.video) as video:
         start, end = frame_range(video, request.start, request.end)
-        masks = read_labels(request.labels, size=(video.height, video.width), frames=len(video), first=start)
+        masks = given_labels(video, request.labels, start)
         plan = walks(list(masks), start, end)
         manifest = _manifest(request, video, masks, weights_file, start, end)
-        for frame, mask in masks.items():
-            for note in mask.notes:
-                say(f"frame {frame}: {note}")
+        for note in dict.fromkeys([*video.notes, *(f"frame {k}: {n}" for k, m in masks.items() for n in m.notes)]):
+            say(note)
         if _claim(request.out, manifest):
             say(f"{request.out} is complete already: same inputs, same options")
             return Summary(request.out, end - start, 0, 0.0, {})
@@ -115,6 +114,8 @@ def propagate_to(
             labelled += 1
             progress(done + labelled, end - start)
         taken = time.monotonic() - began
+        if video.damaged:
+            say(f"{len(video.damaged)} damaged frames took the picture before them: {_some(video.damaged)}")
         say("drawing the overlay")
         _write_overlay(request.out, video, start, end, palette)
     shares = {k: round(v / taken, 3) for k, v in dataclasses.asdict(job.seconds).items()} if labelled else {}
@@ -178,7 +179,7 @@ def _claim(out: Path, manifest: dict[str, Any]) -> bool:
     try:
         if path.exists():
             found = json.loads(path.read_text())
-            if changes := [c for key in SAME for c in checkpoint.differences(found[key], manifest[key], f"{key}.")]:
+            if changes := list(checkpoint.differences(*({key: m[key] for key in SAME} for m in (found, manifest)))):
                 raise OutputError(
                     out,
                     f"holds the results of another run ({'; '.join(changes[:3])})",
@@ -248,6 +249,10 @@ def _write_frames(path: Path, video: Video, start: int, end: int) -> None:
 def _write_json(path: Path, data: dict[str, Any]) -> None:
     with checkpoint.replacing(path) as file:
         file.write((json.dumps(data, indent=2) + "\n").encode())
+
+
+def _some(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers[:5])) + (", ..." if len(numbers) > 5 else "")
 
 
 def _duration(seconds: float) -> str:

@@ -1,0 +1,40 @@
+"""What many tests need: a small video, its first mask, an encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from tests.toys import save_mask, scene
+from vcorr import checkpoint, resnet, rng
+from vcorr.recipe import Reader
+
+torch.set_num_threads(1)
+
+@pytest.fixture
+def frames(tmp_path: Path) -> Path:
+    """A folder of eight frames of the scene."""
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for step in range(8):
+        Image.fromarray(scene(step)[0]).save(folder / f"{step:05d}.png")
+    return folder
+
+
+@pytest.fixture
+def mask(tmp_path: Path) -> Path:
+    """The mask of its first frame."""
+    return save_mask(tmp_path / "mask.png", scene(0)[1])
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """A tiny encoder, untrained."""
+    net = resnet.ResNetConfig(widths=(8, 8, 8, 8), features=8)
+    params, stats = resnet.init(net, rng.generator(0, "init"))
+    path = tmp_path / "tiny.safetensors"
+    checkpoint.save_weights(path, checkpoint.Weights(params, stats, net, Reader(radius=4), {}))
+    return path

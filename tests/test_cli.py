@@ -1,0 +1,171 @@
+"""The command as a user meets it: results on stdout, one line on stderr for an error, and its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.toys import HEIGHT, WIDTH, save_mask, scene
+from vcorr import cli
+
+
+def run(*args: object, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["vcorr", *map(str, args)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    captured = capsys.readouterr()
+    return int(end.value.code or 0), captured.out, captured.err
+
+
+@pytest.fixture
+def vcorr(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+    return lambda *args: run(*args, capsys=capsys, monkeypatch=monkeypatch)
+
+
+def test_version(vcorr) -> None:
+    code, out, _ = vcorr("--version")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["vcorr", "torch", "triton", "python", "device"]
+
+
+def test_help_costs_no_torch() -> None:
+    code = (
+        "import sys; sys.argv = ['vcorr', '--help']\nfrom vcorr import cli\n"
+        "try: cli.main()\nexcept SystemExit: pass\nprint('torch' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "False"
+
+
+def test_propagate(vcorr, frames: Path, mask: Path, weights: Path) -> None:
+    code, out, err = vcorr("propagate", frames, mask, "--out", "o", "--weights", weights, "--device", "cpu")
+    assert code == 0
+    assert "8 masks in o/masks" in out
+    assert "8 frames of 64x48" in err
+    code, out, _ = vcorr("propagate", frames, mask, "--out", "o", "--weights", weights, "--device", "cpu", "--json")
+    assert code == 0
+    assert json.loads(out)["frames"] == 8
+
+
+def test_frame(vcorr, frames: Path) -> None:
+    code, out, _ = vcorr("frame", frames, 3)
+    assert (code, out.strip()) == (0, "frame_00003.png")
+    np.testing.assert_array_equal(np.asarray(Image.open("frame_00003.png")), scene(3)[0])
+    code, _, err = vcorr("frame", frames, 8)
+    assert (code, "give 0 to 7" in err) == (2, True)
+    code, _, err = vcorr("frame", frames, 0, "no/such/folder/x.png")
+    assert code == 4
+
+
+def bad_inputs(
+    tmp_path: Path, frames: Path, mask: Path, weights: Path
+) -> dict[str, tuple[tuple[object, ...], int, str]]:
+    """Name -> arguments after ``propagate``, exit code, words of the one line."""
+    empty, text = tmp_path / "empty.mp4", tmp_path / "text.mp4"
+    empty.touch()
+    text.write_text("no video at all\n" * 100)
+    small = save_mask(tmp_path / "small.png", np.ones((HEIGHT, WIDTH // 2), np.uint8))
+    blank = save_mask(tmp_path / "blank.png", np.zeros((HEIGHT, WIDTH), np.uint8))
+    soft = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    soft[10:30, 10:40] = 250, 40, 40
+    for k in range(10):
+        soft[9, 10 + k] = 200 - 19 * k, 32, 32 + k
+    Image.fromarray(soft).save(tmp_path / "soft.png")
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(weights.read_bytes()[:500])
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("all of it")
+    return {
+        "missing": ((tmp_path / "none.mp4", mask), 3, "none.mp4"),
+        "empty": ((empty, mask), 3, "empty.mp4"),
+        "not a video": ((text, mask), 3, "text.mp4"),
+        "missing mask": ((frames, tmp_path / "none.png"), 3, "none.png"),
+        "size": ((frames, small), 3, "64x48"),
+        "blank": ((frames, blank), 3, "no object"),
+        "soft edges": ((frames, tmp_path / "soft.png"), 3, "soft.png"),
+        "weights": ((frames, mask, "--weights", broken), 3, "broken.safetensors"),
+        "no weights": ((frames, mask, "--weights", tmp_path / "none"), 3, "no such file"),
+        "foreign folder": ((frames, mask, "--out", "other"), 4, "holds no results"),
+        "device": ((frames, mask, "--device", "abacus"), 2, "--device abacus"),
+        "range": ((frames, mask, "--start", 9), 2, "8 frames"),
+        "size option": ((frames, mask, "--size", 3), 2, "--size"),
+    }
+
+
+@pytest.mark.parametrize(
+    "case",
+    ["missing", "empty", "not a video", "missing mask", "size", "blank", "soft edges", "weights", "no weights", "foreign folder", "device", "range", "size option"],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(vcorr, tmp_path, frames, mask, weights, case) -> None:
+    args, wanted, words = bad_inputs(tmp_path, frames, mask, weights)[case]
+    given = args if "--weights" in args else (*args, "--weights", weights)
+    given = given if "--out" in given else (*given, "--out", "results")
+    code, out, err = vcorr("propagate", *given)
+    assert (code, out) == (wanted, "")
+    assert words in err
+    if wanted != 2 or case != "size option":  # the parser draws a box around its own errors
+        assert len(err.strip().splitlines()) == 1
+        assert err.startswith("vcorr: ")
+    assert not (tmp_path / "results").exists()
+
+
+def test_train_errors(vcorr, tmp_path: Path) -> None:
+    code, _, err = vcorr("train", "mast_cpu", "pairs.stepz=5", "--show")
+    assert code == 2
+    assert "did you mean" in err
+    assert "pairs.steps" in err
+    code, _, err = vcorr("train", "mats")
+    assert code == 2
+    assert "mast" in err
+    code, _, err = vcorr("train", "mast_cpu")
+    assert (code, "--data" in err) == (2, True)
+    code, _, err = vcorr("train", "mast_cpu", "--data", tmp_path / "none", "--out", "run")
+    assert (code, "no such folder" in err) == (3, True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_show(vcorr) -> None:
+    code, out, _ = vcorr("train", "mast_cpu", "pairs.steps=7", "--show")
+    assert code == 0
+    assert "pairs.steps=7" in out.splitlines()
+
+
+def test_internal_errors_show_no_traceback(vcorr, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str) -> None:
+        raise RuntimeError("the moon is in the wrong house")
+
+    monkeypatch.setattr("vcorr.machine.pick_device", fail)
+    code, _, err = vcorr("propagate", "a", "b")
+    assert code == 1
+    assert "internal error: RuntimeError: the moon" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize(("number", "wanted"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_signal_leaves_a_folder_that_goes_on(frames, mask, weights, tmp_path, number, wanted) -> None:
+    for step in range(8, 200):  # frames enough to be caught at work
+        Image.fromarray(scene(step % 8)[0]).save(frames / f"{step:05d}.png")
+    command = [sys.executable, "-m", "vcorr", "propagate", frames, mask, "--out", tmp_path / "o", "--weights", weights]
+    process = subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while len(list((tmp_path / "o" / "masks").glob("*.png"))) < 20:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == wanted, err
+    assert "run the same command to go on" in err
+    again = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert "going on after" in again.stderr
+    assert len(list((tmp_path / "o" / "masks").glob("*.png"))) == 200
