@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from vcorr.errors import InputError, OutputError
 
@@ -21,6 +22,15 @@ FRAME_SUFFIXES = frozenset(
 )
 
 _ORIENTATION = 0x0112  # the EXIF tag
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _warnings_lock = threading.Lock()  # catch_warnings swaps a list of the whole process
 
 
@@ -39,7 +49,6 @@ def open_image(path: Path, formats: tuple[str, ...] = FRAME_FORMATS) -> Image.Im
         with _warnings_lock, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             image = Image.open(path, formats=formats)
-            image.getexif()
     except InputError:
         raise
     except Image.DecompressionBombError:
@@ -69,8 +78,19 @@ def load_pixels(image: Image.Image, path: Path) -> None:
 
 def displayed_size(image: Image.Image) -> tuple[int, int]:
     """(height, width) of an opened image once its EXIF orientation is applied."""
-    turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+    turned = _orientation(image) in (5, 6, 7, 8)
     return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 (upright) to 8."""
+    try:
+        with _warnings_lock, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # The method of PNG images would decode the pixels first.
+            return int(Image.Image.getexif(image).get(_ORIENTATION, 1))
+    except Exception:  # EXIF that is damaged says nothing; the pixels stand
+        return 1
 
 
 def read_rgb(path: Path) -> np.ndarray:
@@ -82,8 +102,9 @@ def read_rgb(path: Path) -> np.ndarray:
         InputError: see `open_image` and `load_pixels`.
     """
     with open_image(path) as image:
+        orientation = _orientation(image)
         load_pixels(image, path)
-        upright = ImageOps.exif_transpose(image)
+        upright = image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image.copy()
     if upright.mode.startswith("I"):
         levels = np.clip(np.asarray(upright).astype(np.int64), 0, 65535)
         return np.repeat((levels // 257).astype(np.uint8)[:, :, None], 3, axis=2)
@@ -117,7 +138,7 @@ def write_image(path: Path, image: Image.Image, **options: object) -> None:
     Raises:
         OutputError: the folder is missing, full or not writable, or the suffix names no format.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.parent / f".{path.name}.{os.getpid()}.part"
     try:
         image.save(part, format=Image.registered_extensions()[path.suffix.lower()], **options)
         part.replace(path)
@@ -128,7 +149,8 @@ def write_image(path: Path, image: Image.Image, **options: object) -> None:
             path, f"cannot be written ({error.strerror or error})", "check the folder and the free space"
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def _reason(error: Exception, path: Path) -> str:

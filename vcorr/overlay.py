@@ -49,10 +49,12 @@ def overlay(rgb: np.ndarray, ids: np.ndarray, palette: np.ndarray, *, opacity: f
         raise ValueError(f"opacity must lie in 0 to 1, got {opacity}")
     drawn = rgb.copy()
     inside = ids > 0
-    tint = palette[colour_index(ids[inside])] * np.float32(opacity)
+    lines = _bright(palette)
+    tints = (palette.astype(np.float32) + lines) / 2  # half way: clear on dark pictures, and dark ids stay apart
+    tint = tints[colour_index(ids[inside])] * np.float32(opacity)
     drawn[inside] = (rgb[inside] * np.float32(1 - opacity) + tint + 0.5).astype(np.uint8)
     line = contour(ids, width=max(1, round(min(ids.shape) * LINE_PER_SIDE)))
-    drawn[line] = _bright(palette)[colour_index(ids[line])]
+    drawn[line] = lines[colour_index(ids[line])]
     return drawn
 
 

@@ -29,6 +29,8 @@ from vcorr.image import MAX_PIXELS
 
 # Formats that hold video themselves. Playlists (ffconcat, m3u8, mpd) and image patterns would open other files.
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,mxf,ogg,flv,asf"
+# Formats whose packets do not say when a frame is shown, only when it is decoded: the same but for codecs that reorder.
+ORDER_OF_DECODING = frozenset({"avi", "mxf", "asf"})
 MAX_THREADS = 4  # each thread of the decoder holds frames of its own
 DEFAULT_FPS = 25.0
 _EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
@@ -37,11 +39,17 @@ _UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
 
 @dataclass(frozen=True)
 class FrameTable:
-    """pts: time stamps, ascending. keys: frames that decoding can start at. timed: the packets bear the time stamps."""
+    """Which frames a file has.
+
+    Attributes:
+        pts: time stamps, ascending.
+        keys: frames that decoding can start at, ascending.
+        places: byte offset and length of the packet of each time stamp; None where the packets do not bear them.
+    """
 
     pts: list[int]
     keys: list[int]
-    timed: bool
+    places: dict[int, tuple[int | None, int]] | None
 
 
 class VideoFile:
@@ -58,7 +66,7 @@ class VideoFile:
         self._decoder = _Decoder(path)
         table = _table_of_packets(self._decoder)
         first = next(self._decoder.pictures(table, 0), None) if table else None
-        if table is None or first is None or first[1].pts not in table.pts:
+        if table is None or first is None:  # also where no picture bears a time stamp of its packet
             table = _table_of_pictures(self._decoder)
             first = next(self._decoder.pictures(table, 0), None) if table.pts else None
         if first is None:
@@ -137,14 +145,14 @@ class _Decoder:
         self._open()
 
     def _open(self) -> None:
-        self._container = _open_container(self.path)
-        self.stream = _picture_stream(self._container, self.path)
+        self.container = _open_container(self.path)
+        self.stream = _picture_stream(self.container, self.path)
         self.stream.codec_context.thread_type = "AUTO"
         self.stream.codec_context.thread_count = self._threads
         self.stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
 
     def close(self) -> None:
-        self._container.close()
+        self.container.close()
 
     def rewind(self) -> None:
         self.close()
@@ -152,12 +160,15 @@ class _Decoder:
 
     def packets(self) -> Iterator[av.Packet[VideoStream]]:
         """Packets of the stream to the end of the file or to the place past which it cannot be read."""
-        demuxer = self._container.demux(self.stream)
+        demuxer = self.container.demux(self.stream)
         while True:
             try:
                 packet = next(demuxer, None)
             except av.FFmpegError:
                 return
+            except IndexError:  # PyAV met a stream that the header did not announce
+                demuxer = self.container.demux(self.stream)
+                continue
             if packet is None:
                 return
             if packet.size:
@@ -166,31 +177,31 @@ class _Decoder:
     def pictures(self, table: FrameTable, start: int) -> Iterator[tuple[int, VideoFrame]]:
         """(index, picture) from `start` on; the last picture before it first, if `start` does not decode."""
         before: tuple[int, VideoFrame] | None = None
+        due = start
         for seek_to in self._entries(table, start):
-            walk = self._indexed(table, seek_to)
-            before = None
-            for k, picture in walk:
-                if k < start:
+            for k, picture in self._indexed(table, seek_to):
+                if k < due:
                     before = (k, picture)
                     continue
-                if seek_to is not None and (k > start or picture.is_corrupt):
-                    break  # the seek landed too late for this frame: enter earlier
-                if k > start and before is not None:
+                if seek_to is not None and (k > due or (k == start and picture.is_corrupt)):
+                    break  # after a seek, a gap may come from entering too late: enter earlier before calling it damage
+                if k > start == due and before is not None:
                     yield before
                 yield k, picture
-                yield from walk
+                due = k + 1
+            if due == len(table.pts):
                 return
-        if before is not None:
+        if due == start and before is not None:
             yield before
 
     def all_pictures(self) -> Iterator[VideoFrame]:
         """Every picture that decodes, from the start of the file, by one thread (see `_indexed`)."""
         self._threads = 1
-        yield from self._decode(None)
+        yield from self._decode(None, None)
 
     def _entries(self, table: FrameTable, start: int) -> Iterator[int | None]:
         """Where to seek in order to reach `start`: its key frame, the one before that, the start of the file."""
-        keys = table.keys[: bisect.bisect_right(table.keys, start)] if table.timed else []
+        keys = table.keys[: bisect.bisect_right(table.keys, start)]
         if keys and keys[-1] > 0:
             yield table.pts[start]
         if len(keys) > 1 and keys[-2] > 0:
@@ -202,8 +213,8 @@ class _Decoder:
         last = -1
         while True:
             try:
-                for count, picture in enumerate(self._decode(seek_to)):
-                    k = _index(table.pts, picture.pts) if table.timed else count
+                for count, picture in enumerate(self._decode(table, seek_to)):
+                    k = count if table.places is None else _index(table.pts, picture.pts)
                     if k is not None and last < k < len(table.pts):
                         last = k
                         yield k, picture
@@ -211,15 +222,23 @@ class _Decoder:
             except _DamageError:
                 self._threads = 1
 
-    def _decode(self, seek_to: int | None) -> Iterator[VideoFrame]:
+    def _decode(self, table: FrameTable | None, seek_to: int | None) -> Iterator[VideoFrame]:
         if seek_to is None or self.stream.codec_context.thread_count != self._threads:
             self.rewind()
         if seek_to is not None:
             try:
-                self._container.seek(seek_to, stream=self.stream, backward=True)
+                self.container.seek(seek_to, stream=self.stream, backward=True)
             except av.FFmpegError:
                 return
-        for packet in self.packets():
+        packets = self.packets()
+        if seek_to is not None and table is not None:
+            first = next(packets, None)
+            # Formats that count their frames (avi, mxf) name other times after a seek, where frames were lost before.
+            known = (table.places or {}).get(first.pts) if first is not None and first.pts is not None else None
+            if first is None or known != (first.pos, first.size):
+                return
+            packets = itertools.chain([first], packets)
+        for packet in packets:
             yield from self._decode_packet(packet)
         yield from self._decode_packet(None)
 
@@ -272,9 +291,10 @@ def _open_container(path: Path) -> InputContainer:
 
 
 def _picture_stream(container: InputContainer, path: Path) -> VideoStream:
-    streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    cover = av.stream.Disposition.attached_pic
+    streams = [s for s in container.streams.video if not s.disposition & cover and _has_decoder(s)]
     if not streams:
-        _refuse(path, "holds no video stream")
+        _refuse(path, "holds no video stream that can be decoded")
     stream = streams[0]
     if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
         size = f"{stream.codec_context.width}x{stream.codec_context.height}"
@@ -282,24 +302,29 @@ def _picture_stream(container: InputContainer, path: Path) -> VideoStream:
     return stream
 
 
+def _has_decoder(stream: VideoStream) -> bool:
+    context: av.VideoCodecContext | None = stream.codec_context  # None for a codec that FFmpeg does not know
+    return context is not None
+
+
 def _table_of_packets(decoder: _Decoder) -> FrameTable | None:
     """The table from the packets' own times, or None where they do not tell the frames apart."""
+    if decoder.container.format.name in ORDER_OF_DECODING and decoder.stream.codec_context.has_b_frames:
+        return None
     hides_frames = decoder.stream.codec_context.name == "vp8"
-    stamps: list[int] = []
     keys: list[int] = []
+    places: dict[int, tuple[int | None, int]] = {}
     for packet in decoder.packets():
         # Edit lists cut frames off that are decoded all the same; a VP8 packet may be a reference that is never shown.
         if packet.is_discard or (hides_frames and not memoryview(packet)[0] >> 4 & 1):
             continue
-        if packet.pts is None:
+        if packet.pts is None or packet.pts in places:
             return None
-        stamps.append(packet.pts)
+        places[packet.pts] = (packet.pos, packet.size)
         if packet.is_keyframe:
             keys.append(packet.pts)
-    stamps.sort()
-    if not stamps or any(a == b for a, b in itertools.pairwise(stamps)):
-        return None
-    return FrameTable(stamps, sorted(bisect.bisect_left(stamps, key) for key in keys), timed=True)
+    stamps = sorted(places)
+    return FrameTable(stamps, sorted(bisect.bisect_left(stamps, key) for key in keys), places) if stamps else None
 
 
 def _table_of_pictures(decoder: _Decoder) -> FrameTable:
@@ -310,7 +335,7 @@ def _table_of_pictures(decoder: _Decoder) -> FrameTable:
         rate = decoder.stream.average_rate or decoder.stream.guessed_rate or Fraction(DEFAULT_FPS)
         step = max(1, round(1 / (rate * (decoder.stream.time_base or 1 / rate))))
         known = [k * step for k in range(len(stamps))]
-    return FrameTable(known, keys=[], timed=False)
+    return FrameTable(known, keys=[], places=None)
 
 
 def _index(stamps: list[int], stamp: int | None) -> int | None:

@@ -169,7 +169,7 @@ class Video:
                 due += 1
             if k >= end:
                 return
-            shown = rgb
+            shown = rgb.copy()  # the caller may draw on the one that it gets
             if k < start:
                 continue
             if not whole:

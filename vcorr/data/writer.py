@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from fractions import Fraction
 from pathlib import Path
@@ -107,12 +108,11 @@ class VideoWriter:
             raise (error if isinstance(error, OutputError) else self._failure(error)) from error
 
     def _discard(self) -> None:
-        try:
+        with contextlib.suppress(av.FFmpegError, OSError, ValueError):
             if hasattr(self, "_container"):
                 self._container.close()
-        except (av.FFmpegError, OSError, ValueError):
-            pass  # the file goes away in any case
-        self._part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._part.unlink(missing_ok=True)
 
     def _failure(self, error: Exception) -> OutputError:
         reason = getattr(error, "strerror", None) or str(error)
