@@ -17,8 +17,8 @@ L, A, B = 0, 1, 2  # the channels of Lab
 
 
 def from_uint8(rgb: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
-    """Pictures [... h w 3] of bytes as float tensor [... 3 h w] in [0, 1], channels_last where it has a batch."""
-    x = torch.from_numpy(np.ascontiguousarray(rgb)).to(device).movedim(-1, -3)
+    """Pictures [... h w 3] of bytes as float tensor [... 3 h w] in [0, 1], channels_last in memory."""
+    x = torch.from_numpy(np.require(rgb, requirements=("C", "W"))).to(device).movedim(-1, -3)
     return x.float().div_(255)
 
 
@@ -50,7 +50,12 @@ def hide_channel(lab: Tensor, rng: torch.Generator, *, channels: tuple[int, ...]
     Returns:
         What the encoder sees [... 3 h w], the hidden channel 0 and the others times 3/2, so that the expected
         magnitude stays; and the hidden channel [... 1 h w].
+
+    Raises:
+        ValueError: no channel, or one that Lab does not have.
     """
+    if not channels or not set(channels) <= {L, A, B}:
+        raise ValueError(f"channels must be some of 0 (L), 1 (a), 2 (b), got {channels}")
     hidden = channels[random.integer(0, len(channels), rng)]
     keep = torch.full((3, 1, 1), 1.5, dtype=lab.dtype, device=lab.device)
     keep[hidden] = 0

@@ -33,6 +33,10 @@ class ResNetConfig:
     widths: tuple[int, int, int, int] = (64, 128, 256, 256)
     features: int = 64
 
+    def __post_init__(self) -> None:
+        if len(self.widths) != 4 or min(*self.widths, self.features) < 1:
+            raise ValueError(f"widths must be four numbers from 1 on, features too, got {self.widths}, {self.features}")
+
 
 def _blocks(cfg: ResNetConfig) -> list[tuple[str, int, int, int]]:
     """(name, input channels, output channels, stride) of each basic block in order."""
