@@ -24,19 +24,28 @@ from vcorr.resnet import ResNetConfig
 WEIGHTS = "vcorr-weights-1"
 
 
-def differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
-    """``"key old -> new"`` of every value that differs between two nested dicts."""
+def changes(old: Any, new: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(key, old, new) of every value that differs between two nested dicts; keys of inner ones as ``outer.inner``."""
     for key in dict.fromkeys([*old, *new]):
         a, b = old.get(key), new.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
-            yield from differences(a, b, f"{prefix}{key}.")
+            yield from changes(a, b, f"{prefix}{key}.")
         elif a != b:
-            yield f"{prefix}{key} {a} -> {b}"
+            yield f"{prefix}{key}", a, b
+
+
+def differences(old: Any, new: Any) -> Iterator[str]:
+    """``"key old -> new"`` of every value that differs between two nested dicts."""
+    return (f"{key} {a} -> {b}" for key, a, b in changes(old, new))
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write beside ``path`` that takes its place at the end; on an error the old file stays as it was."""
+    """A file to write beside ``path`` that takes its place at the end; on an error the old file stays as it was.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,13 +54,14 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(
-            path, f"cannot be written ({error.strerror})", "check the folder, its rights and the free space"
-        ) from error
-    except BaseException:
-        part.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        if isinstance(error, OSError) and not isinstance(error, OutputError):
+            reason = error.strerror or error
+            raise OutputError(
+                path, f"cannot be written ({reason})", "check the folder, its rights and the free space"
+            ) from error
         raise
 
 
@@ -76,10 +86,10 @@ def load(path: Path) -> tuple[Tensors, dict[str, Any]]:
         raise InputError(path, "no such file", "check the path") from None
     except (safetensors.SafetensorError, OSError) as error:
         raise InputError(path, f"is not a readable safetensors file ({error})", "give an undamaged file") from None
-    except (KeyError, ValueError):
-        raise InputError(
-            path, "is a safetensors file, but not one that vcorr wrote", "give weights from vcorr train"
-        ) from None
+    except (KeyError, ValueError, RecursionError):
+        meta = None
+    if not isinstance(meta, dict):
+        raise InputError(path, "is a safetensors file, but not one that vcorr wrote", "give weights from vcorr train")
     return tensors, meta
 
 
@@ -125,7 +135,7 @@ def load_weights(path: Path | None = None) -> Weights:
         ) from None
     params = {k.removeprefix("params/"): v.float() for k, v in tensors.items() if k.startswith("params/")}
     stats = {k.removeprefix("stats/"): v.float() for k, v in tensors.items() if k.startswith("stats/")}
-    _check_shapes(path, net, params, stats)
+    _check(path, net, params, stats)
     return Weights(params, stats, net, reader, meta)
 
 
@@ -134,23 +144,32 @@ def default_weights() -> Path:
     return Path(str(importlib.resources.files("vcorr.weights") / "default.safetensors"))
 
 
-def _check_shapes(path: Path, net: ResNetConfig, params: Tensors, stats: Tensors) -> None:
-    wanted_params, wanted_stats = resnet.init(net, rng.generator(0, "shapes"))
-    for kind, wanted, got in (("params", wanted_params, params), ("stats", wanted_stats, stats)):
-        if missing := wanted.keys() - got.keys():
+def _check(path: Path, net: ResNetConfig, params: Tensors, stats: Tensors) -> None:
+    """Tensors that fit the network and that it can compute with."""
+    advice = "give an undamaged weights file"
+    try:
+        with torch.device("meta"):  # shapes alone: a header may ask for any size
+            wanted_params, wanted_stats = resnet.init(net, rng.generator(0, "shapes"))
+    except (RuntimeError, TypeError):
+        raise InputError(path, f"its header names an impossible network, widths {net.widths}", advice) from None
+    check_shapes(path, wanted_params, params)
+    check_shapes(path, wanted_stats, stats)
+    for name, tensor in (params | stats).items():
+        if not bool(torch.isfinite(tensor).all()):
             raise InputError(
-                path, f"lacks {len(missing)} {kind}, first {min(missing)}", "give an undamaged weights file"
+                path, f"{name} holds values that are not finite", "give weights of a run that did not diverge"
             )
-        if extra := got.keys() - wanted.keys():
-            raise InputError(path, f"has unknown {kind}, first {min(extra)}", "use the vcorr that wrote it")
-        for name, tensor in wanted.items():
-            if tensor.shape != got[name].shape:
-                raise InputError(
-                    path,
-                    f"{name} has shape {list(got[name].shape)}, wanted {list(tensor.shape)}",
-                    "use the vcorr that wrote it",
-                )
-            if not bool(torch.isfinite(got[name]).all()):
-                raise InputError(
-                    path, f"{name} holds values that are not finite", "give weights of a run that did not diverge"
-                )
+        if name.endswith(".var") and bool((tensor < 0).any()):
+            raise InputError(path, f"{name} holds negative variances", advice)
+
+
+def check_shapes(path: Path, wanted: Tensors, got: Tensors) -> None:
+    """Raise ``InputError`` unless ``got`` has the names and shapes of ``wanted``."""
+    if missing := wanted.keys() - got.keys():
+        raise InputError(path, f"lacks {len(missing)} tensors, first {min(missing)}", "give an undamaged file")
+    if extra := got.keys() - wanted.keys():
+        raise InputError(path, f"has unknown tensors, first {min(extra)}", "use the vcorr that wrote it")
+    for name, tensor in wanted.items():
+        if tensor.shape != got[name].shape:
+            found, expected = list(got[name].shape), list(tensor.shape)
+            raise InputError(path, f"{name} has shape {found}, wanted {expected}", "use the vcorr that wrote it")
