@@ -11,6 +11,7 @@ copies the reference's channel; the Huber loss on it is all there is. As the rel
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from vcorr import color, correspondence, losses, resnet
 from vcorr.data.clips import ClipConfig
@@ -27,7 +28,7 @@ class Config:
     )
     net: ResNetConfig = ResNetConfig()
     radius: int = 6
-    hide: tuple[int, ...] = (color.A, color.B)
+    hide: tuple[Literal[0, 1, 2], ...] = (color.A, color.B)
     reader: Reader = Reader(border="zeros", alignment="sampled", feedback="hard")
 
 

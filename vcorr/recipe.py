@@ -7,23 +7,26 @@ A recipe file holds ``Config``, a frozen dataclass of plain numbers and other fr
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import difflib
+import hashlib
 import importlib.resources
-import importlib.util
-import json
+import math
 import sys
 import types
-import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
+from vcorr.config import flatten as flatten
+from vcorr.config import from_json as from_json
+from vcorr.config import override as override
+from vcorr.config import to_json as to_json
 from vcorr.correspondence import Alignment
 from vcorr.data.clips import ClipConfig
 from vcorr.errors import InputError, UsageError
@@ -56,6 +59,15 @@ class Stage:
     clip_norm: float = 5.0
     bf16: bool = True
 
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch < 1:
+            raise ValueError(f"steps and batch must be at least 1, got {self.steps} and {self.batch}")
+        if self.warmup < 0 or not 0 <= self.cooldown <= 1:
+            raise ValueError(f"warmup must be >= 0 and cooldown in [0, 1], got {self.warmup} and {self.cooldown}")
+        if not (0 < self.lr < math.inf and self.clip_norm > 0 and 0 <= self.weight_decay < math.inf):
+            got = f"{self.lr}, {self.clip_norm}, {self.weight_decay}"
+            raise ValueError(f"lr and clip_norm must be positive, weight_decay >= 0, got {got}")
+
     def rate(self, step: int) -> float:
         """Learning rate of step 0 .. steps-1: a ramp, a plateau, a ramp."""
         rise = (step + 1) / self.warmup if self.warmup else 1.0
@@ -83,6 +95,12 @@ class Reader:
     long: tuple[int, ...] = (0, 5)
     short: tuple[int, ...] = (1, 3, 5)
     feedback: Literal["soft", "hard"] = "soft"
+
+    def __post_init__(self) -> None:
+        if self.radius < 0 or min(self.long, default=0) < 0 or min(self.short, default=1) < 1:
+            raise ValueError(f"radius and long must be >= 0, short >= 1, got {self.radius}, {self.long}, {self.short}")
+        if self.scale is not None and not math.isfinite(self.scale):
+            raise ValueError(f"scale must be finite, got {self.scale}")
 
 
 @dataclass(frozen=True)
@@ -165,13 +183,17 @@ def summary(path: Path) -> str:
 
 
 def find(name: str) -> Path:
-    """The recipe file: a path, or the name of a shipped one."""
-    path = Path(name)
-    if path.is_file():
-        return path
+    """The recipe file: the name of a shipped one, or a path.
+
+    Raises:
+        UsageError: neither.
+    """
     known = shipped()
     if name in known:
         return known[name]
+    path = Path(name)
+    if path.is_file():
+        return path
     near = difflib.get_close_matches(path.stem, known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}? " if near else ""
     raise UsageError(name, "no such recipe", f"{hint}give a recipe file or one of: {', '.join(known)}")
@@ -185,36 +207,68 @@ def load(name: str, overrides: list[str] | None = None) -> Experiment:
         InputError: the file is no recipe, or fails; with its own line.
     """
     path = find(name)
-    module = _execute(path)
+    with _blamed_on(path, "mend the recipe"):
+        source = path.read_text(encoding="utf-8")
+        module = _execute(path, source)
     for needed in ("Config", "build"):
         if not hasattr(module, needed):
             raise InputError(path, f"defines no {needed}", "a recipe holds a Config dataclass and build(cfg) -> Recipe")
-    config = override(module.Config(), overrides or [])
-    try:
+    with _blamed_on(path, "give every field of Config a default"):
+        config = module.Config()
+    if not dataclasses.is_dataclass(config) or not isinstance(getattr(config, "seed", None), int):
+        raise InputError(path, "Config is no dataclass with a seed", "write a frozen dataclass with seed: int = 0")
+    config = override(config, overrides or [])
+    with _blamed_on(path, "mend build(cfg) in the recipe"), _importing_from(path.parent):
         recipe = module.build(config)
-    except Exception as error:
-        raise InputError(
-            _line(path, error), f"{type(error).__name__}: {error}", "mend build(cfg) in the recipe"
-        ) from error
-    return Experiment(path.stem, config, recipe, path.read_text())
+    if not isinstance(recipe, Recipe):
+        raise InputError(path, f"build(cfg) returned {type(recipe).__name__}", "return a vcorr.recipe.Recipe")
+    names = [phase.name for phase in recipe.phases]
+    if not names or len(set(names)) < len(names):
+        raise InputError(path, f"has phases {names}", "give at least one phase, each a name of its own")
+    return Experiment(path.stem, config, recipe, source)
 
 
-def _execute(path: Path) -> types.ModuleType:
-    spec = importlib.util.spec_from_file_location(f"vcorr_recipe_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise InputError(path, "is not a Python file", "a recipe is a .py file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their annotations up there
+def _execute(path: Path, source: str) -> types.ModuleType:
+    """Run a recipe's text as a module of its own, without leaving compiled files beside it."""
+    where = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape")).hexdigest()
+    module = types.ModuleType(f"vcorr_recipe_{path.stem}_{where[:12]}")
+    module.__file__ = str(path)
+    code = compile(source, str(path), "exec", dont_inherit=True)
+    sys.modules[module.__name__] = module  # dataclasses look their annotations up there
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise InputError(_line(path, error), f"{type(error).__name__}: {error}", "mend the recipe") from error
+        with _importing_from(path.parent):
+            exec(code, module.__dict__)  # noqa: S102 (a recipe is a program of the user's)
+    except BaseException:
+        del sys.modules[module.__name__]
+        raise
     return module
+
+
+@contextlib.contextmanager
+def _importing_from(folder: Path) -> Iterator[None]:
+    """A recipe may import its base from the file beside it, as a script may."""
+    entry = str(folder.resolve())
+    sys.path.insert(0, entry)
+    try:
+        yield
+    finally:
+        sys.path.remove(entry)
+
+
+@contextlib.contextmanager
+def _blamed_on(path: Path, advice: str) -> Iterator[None]:
+    """Any exception inside becomes an InputError that names the recipe's own line."""
+    try:
+        yield
+    except Exception as error:
+        what = error.msg if isinstance(error, SyntaxError) else str(error)
+        reason = " ".join(f"{type(error).__name__}: {what}".split())
+        raise InputError(_line(path, error), reason, advice) from error
 
 
 def _line(path: Path, error: BaseException) -> str:
     """``file:line`` of the recipe where the error came through."""
-    if isinstance(error, SyntaxError):
+    if isinstance(error, SyntaxError) and error.lineno and error.filename == str(path):
         return f"{path}:{error.lineno}"
     lines, trace = [], error.__traceback__
     while trace is not None:
@@ -222,93 +276,3 @@ def _line(path: Path, error: BaseException) -> str:
             lines.append(trace.tb_lineno)
         trace = trace.tb_next
     return f"{path}:{lines[-1]}" if lines else str(path)
-
-
-# --- configuration -------------------------------------------------------------------------------------------------
-
-
-def override(config: Any, pairs: list[str]) -> Any:
-    """A copy of a frozen config with ``a.b=value`` pairs applied; the field's annotation parses the value.
-
-    >>> override(Reader(), ["radius=8", "short=1,2"]).short
-    (1, 2)
-    """
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not equals:
-            raise UsageError(pair, "is not KEY=VALUE", "write it as pairs.steps=500")
-        config = _replace(config, key, key.split("."), text)
-    return config
-
-
-def _replace(config: Any, key: str, path: list[str], text: str) -> Any:
-    name, rest = path[0], path[1:]
-    hints = typing.get_type_hints(type(config))
-    if name not in hints:
-        raise UsageError(key, "no such key", _near(name, hints, config))
-    value = getattr(config, name)
-    if rest:
-        if not dataclasses.is_dataclass(value):
-            raise UsageError(key, f"{name} has no fields of its own", f"write {name}=VALUE")
-        return dataclasses.replace(config, **{name: _replace(value, key, rest, text)})
-    if dataclasses.is_dataclass(value):
-        fields = ", ".join(f"{name}.{f.name}" for f in dataclasses.fields(value))
-        raise UsageError(key, "is a group of keys", f"set one of them: {fields}")
-    return dataclasses.replace(config, **{name: _parse(hints[name], text, key)})
-
-
-def _near(name: str, hints: Mapping[str, Any], config: Any) -> str:
-    keys = flatten(config)
-    near = difflib.get_close_matches(name, [*hints, *keys], n=3, cutoff=0.5)
-    deeper = [k for k in keys if k.split(".")[-1] == name]
-    return (
-        f"did you mean {' or '.join(dict.fromkeys(deeper + near))}?" if deeper or near else f"keys: {', '.join(keys)}"
-    )
-
-
-def _parse(annotation: Any, text: str, key: str) -> Any:
-    many = typing.get_origin(annotation) is tuple
-    plain = text.strip("()[] ").rstrip(",")
-    try:
-        value: Any = json.loads(f"[{plain}]" if many else text)
-    except json.JSONDecodeError:
-        value = {"None": None, "True": True, "False": False}.get(text, text)
-    try:
-        return TypeAdapter(annotation).validate_python(value)
-    except ValidationError as error:
-        wanted = str(annotation) if typing.get_args(annotation) else annotation.__name__
-        reason = error.errors()[0]["msg"]
-        raise UsageError(
-            f"{key}={text}", f"does not fit {wanted.replace('typing.', '')} ({reason})", "give another value"
-        ) from None
-
-
-def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Config as ``{"pairs.steps": 500, ...}``."""
-    flat: dict[str, Any] = {}
-    for f in dataclasses.fields(config):
-        value = getattr(config, f.name)
-        if dataclasses.is_dataclass(value):
-            flat |= flatten(value, f"{prefix}{f.name}.")
-        else:
-            flat[f"{prefix}{f.name}"] = value
-    return flat
-
-
-def to_json(config: Any) -> dict[str, Any]:
-    """Config as plain JSON values; ``from_json`` reads it back."""
-    return typing.cast("dict[str, Any]", TypeAdapter(type(config)).dump_python(config, mode="json"))
-
-
-def from_json(kind: type[Any], data: Any) -> Any:
-    """Config of a kind from JSON values, strictly: an unknown or missing-without-default field is a ``ValueError``."""
-    known = TypeAdapter(kind).validate_python(data)
-    if extra := set(_paths(data)) - set(_paths(to_json(known))):
-        raise ValueError(f"unknown fields {', '.join(sorted(extra))} of {kind.__name__}")
-    return known
-
-
-def _paths(data: Any, prefix: str = "") -> list[str]:
-    if not isinstance(data, dict):
-        return [prefix]
-    return [p for k, v in data.items() for p in _paths(v, f"{prefix}.{k}" if prefix else str(k))]
