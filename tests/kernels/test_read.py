@@ -1,40 +1,237 @@
-"""The implementations of the windowed reading agree: values, logsumexp and every gradient."""
+"""Windowed attention and memory read against the dense oracle: values, logsumexp and every gradient."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from vcorr.kernels import memory_read_lse
+from tests.kernels import oracle
+from vcorr.kernels import memory_read_lse, windowed_attention_lse
+
+IMPLEMENTATIONS = ["reference", "cpu"]
 
 
-@pytest.mark.parametrize("window", ["square", "disk"])
-@pytest.mark.parametrize("border", ["mask", "zeros"])
+def draw(seed, *shape, dtype=torch.float64):
+    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+@st.composite
+def readings(draw_):
+    """Sizes and options of a reading, small enough for the oracle."""
+    count = draw_(st.integers(1, 3))
+    radius = st.integers(1, 4)
+    offset_kind = draw_(st.sampled_from(["none", "none", "whole", "fractional"]))
+    if offset_kind == "none":
+        radii = draw_(st.lists(st.none() | radius, min_size=count, max_size=count))
+    else:
+        radii = draw_(st.lists(st.integers(1, 2), min_size=count, max_size=count))
+    dilations = [1 if r is None else draw_(st.integers(1, 3)) for r in radii]
+    return {
+        "size": (draw_(st.integers(1, 2)), draw_(st.integers(1, 11)), draw_(st.integers(1, 19))),
+        "features": draw_(st.integers(1, 5)),
+        "channels": draw_(st.integers(1, 4)),
+        "offset_kind": offset_kind,
+        "masked": draw_(st.booleans()),
+        "radius": radii,
+        "dilation": dilations,
+        "border": draw_(st.sampled_from(["mask", "zeros"])),
+        "window": draw_(st.sampled_from(["square", "disk"])),
+        "scale": draw_(st.sampled_from([None, 0.3, 40.0])),
+        "seed": draw_(st.integers(0, 2**16)),
+    }
+
+
+def inputs_of(case):
+    """Query, keys, values as float64 leaves, and the options of the call."""
+    size, count, seed = case["size"], len(case["radius"]), case["seed"]
+    query = draw(seed, *size, case["features"])
+    keys = draw(seed + 1, size[0], count, *size[1:], case["features"])
+    values = draw(seed + 2, size[0], count, *size[1:], case["channels"])
+    offset = None
+    if case["offset_kind"] != "none":
+        offset = 3 * draw(seed + 3, size[0], count, *size[1:], 2)
+        offset = offset.round().long() if case["offset_kind"] == "whole" else offset
+    mask = None
+    if case["masked"]:
+        mask = draw(seed + 4, size[0], count, *size[1:]) > -0.5
+        mask[:, 0, : size[1] // 2] = False  # whole regions, so that some rows have nothing to read
+    options = {name: case[name] for name in ("radius", "dilation", "border", "window", "scale")}
+    return [query, keys, values], {**options, "offset": offset, "key_mask": mask}
+
+
+def gradients(outputs, leaves, seed):
+    """Gradients of a random linear form of readout and logsumexp; -inf rows of the latter take no part."""
+    readout, lse = outputs
+    finite = lse.masked_fill(lse.isinf(), 0.0)
+    form = (readout * draw(seed, *readout.shape)).sum() + (finite * draw(seed, *lse.shape)).sum()
+    return torch.autograd.grad(form, leaves)
+
+
+def oracle_options(options):
+    split = {n: None if options[n] is None else list(options[n].unbind(1)) for n in ("offset", "key_mask")}
+    return {**options, **split}
+
+
+@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
+@settings(max_examples=50, deadline=None)
+@given(case=readings())
+def test_read_equals_the_oracle(impl, case):
+    inputs, options = inputs_of(case)
+    leaves = [x.clone().requires_grad_() for x in inputs]
+    truth = [x.clone().requires_grad_() for x in inputs]
+    got = memory_read_lse(*leaves, **options, impl=impl)
+    query, keys, values = truth
+    expected = oracle.read(query, keys.unbind(1), values.unbind(1), **oracle_options(options))
+    results = [*got, *gradients(got, leaves, case["seed"])]
+    wanted = [*expected, *gradients(expected, truth, case["seed"])]
+    for name, a, b in zip(["readout", "logsumexp", "query", "keys", "values"], results, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-7, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@settings(max_examples=25, deadline=None)
+@given(case=readings(), dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]))
+def test_lower_precision_errs_no_more_than_its_inputs(case, dtype):
+    inputs, options = inputs_of({**case, "scale": None})
+    narrow = [x.to(dtype) for x in inputs]
+    if options["offset"] is not None:
+        options["offset"] = options["offset"].to(torch.float32)
+    readout, lse = memory_read_lse(*narrow, **options)
+    query, keys, values = (x.double() for x in narrow)
+    expected, expected_lse = oracle.read(query, keys.unbind(1), values.unbind(1), **oracle_options(options))
+    assert readout.dtype == dtype and lse.dtype == torch.float32
+    tolerance = {torch.float32: 3e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}[dtype]
+    torch.testing.assert_close(readout.double(), expected, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(lse.double(), expected_lse, rtol=3e-5, atol=3e-5)
+
+
 @pytest.mark.parametrize(
-    ("h", "w", "radius", "dilation"),
+    ("height", "width", "radius"),
     [
-        pytest.param(1, 1, 2, 1, id="one-pixel"),
-        pytest.param(5, 7, 2, 1, id="small"),
-        pytest.param(9, 11, 1, 2, id="dilated"),
-        pytest.param(3, 20, 4, 1, id="window-taller-than-frame"),
-        pytest.param(17, 23, 3, (1, 2, 1), id="mixed-dilation"),
-        pytest.param(6, 5, None, 1, id="unrestricted"),
-        pytest.param(6, 9, (2, None, 1), 1, id="mixed-radius"),
+        pytest.param(1, 40, 3, id="one-row"),
+        pytest.param(40, 1, 3, id="one-column"),
+        pytest.param(5, 31, 12, id="radius-past-the-frame"),
+        pytest.param(63, 17, 2, id="63-rows"),
+        pytest.param(9, 9, 0, id="radius-0"),
     ],
 )
-def test_cpu_equals_reference(h, w, radius, dilation, border, window):
-    generator = torch.Generator().manual_seed(0)
+def test_sizes_of_one_reference(height, width, radius):
+    query, key, value = draw(0, 1, height, width, 3), draw(1, 1, height, width, 3), draw(2, 1, height, width, 2)
+    got = windowed_attention_lse(query, key, value, radius=radius)
+    expected = oracle.read(query, [key], [value], radius=radius)
+    torch.testing.assert_close(got, expected)
 
-    def draw(*shape):
-        return torch.randn(*shape, dtype=torch.float64, generator=generator)
 
-    inputs = draw(2, h, w, 5), draw(2, 3, h, w, 5), draw(2, 3, h, w, 3)
-    grads = draw(2, h, w, 3), draw(2, h, w)
-    results = []
-    for impl in ("reference", "cpu"):
-        leaves = [x.clone().requires_grad_() for x in inputs]
-        options = {"radius": radius, "dilation": dilation, "border": border, "window": window, "scale": 1.3}
-        outputs = memory_read_lse(*leaves, **options, impl=impl)
-        results.append([*outputs, *torch.autograd.grad(outputs, leaves, grads)])
-    for expected, got in zip(*results, strict=True):
-        torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
+@pytest.mark.parametrize("size", [1e-3, 1.0, 30.0, 1e3])
+@pytest.mark.parametrize("border", ["mask", "zeros"])
+def test_features_of_any_length(size, border):
+    """Logits from near 0 to 1e6: the level that the softmax subtracts must never lose a row."""
+    query, key, value = draw(0, 1, 12, 21, 4), draw(1, 1, 12, 21, 4), draw(2, 1, 12, 21, 3)
+    features = [(size * x).float() for x in (query, key)]
+    got = windowed_attention_lse(*features, value.float(), radius=3, border=border)
+    exact = [x.double() for x in features]
+    expected = oracle.read(exact[0], [exact[1]], [value], radius=3, border=border)
+    slack = 2e-6 * max(1.0, size**2)  # a float32 logit of that size is known no better
+    torch.testing.assert_close(got[1].double(), expected[1], rtol=3e-6, atol=slack)
+    torch.testing.assert_close(got[0].double(), expected[0], rtol=0, atol=min(2.0, 1e-5 + 8 * slack))
+
+
+def test_opposite_features_leave_no_row_empty():
+    """All scores lie far below |q||k|, where the shortcut's bound is useless."""
+    query = 30 * torch.ones(1, 9, 20, 16)
+    readout, lse = windowed_attention_lse(query, -query, torch.ones(1, 9, 20, 1), radius=2, scale=1.0)
+    torch.testing.assert_close(readout, torch.ones(1, 9, 20, 1))
+    assert lse.max() < -14_000 + 10
+
+
+@pytest.mark.parametrize("channels", [64, 65, 130])
+def test_many_value_channels(channels):
+    leaves = [draw(i, 1, 5, 9, c).requires_grad_() for i, c in enumerate((3, 3, channels))]
+    got = windowed_attention_lse(*leaves, radius=1)
+    expected = oracle.read(leaves[0], [leaves[1]], [leaves[2]], radius=1)
+    torch.testing.assert_close(got, expected)
+    torch.testing.assert_close(gradients(got, leaves, 7), gradients(expected, leaves, 7))
+
+
+def permuted(x):
+    return x.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+
+
+def sliced(x):
+    big = torch.full((x.shape[0], x.shape[1] + 3, 2 * x.shape[2], x.shape[3] + 1), torch.nan, dtype=x.dtype)
+    view = big[:, 2:-1, ::2, 1:]
+    view.copy_(x)
+    return view
+
+
+def expanded(x):
+    return x[:, :, :1].expand_as(x)
+
+
+@pytest.mark.parametrize("layout", [permuted, sliced, expanded])
+@pytest.mark.parametrize("options", [{"radius": 2}, {"radius": 2, "dilation": 2}, {"radius": None}])
+def test_layouts_in_memory(layout, options):
+    inputs = [layout(draw(i, 2, 7, 20, c)) for i, c in enumerate((4, 4, 3))]
+    plain = [x.contiguous() for x in inputs]
+    leaves = [x.detach().requires_grad_() for x in inputs]
+    copies = [x.detach().requires_grad_() for x in plain]
+    got, expected = windowed_attention_lse(*leaves, **options), windowed_attention_lse(*copies, **options)
+    torch.testing.assert_close(got, expected)
+    torch.testing.assert_close(gradients(got, leaves, 3), gradients(expected, copies, 3))
+
+
+@pytest.mark.parametrize("options", [{}, {"dilation": 2, "border": "zeros"}, {"window": "disk"}, {"radius": None}])
+@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
+def test_gradcheck(impl, options):
+    leaves = [draw(i, 1, 3, 4, c).requires_grad_() for i, c in enumerate((2, 2, 1))]
+    settings_ = {"radius": 1, "scale": 0.7, **options}
+    assert torch.autograd.gradcheck(lambda *x: windowed_attention_lse(*x, **settings_, impl=impl), leaves)
+
+
+@pytest.mark.parametrize("wanted", [(0,), (1,), (2,), (0, 2)])
+@pytest.mark.parametrize("options", [{"radius": 2}, {"radius": None}, {"radius": 1, "offset": torch.ones(1, 5, 9, 2)}])
+def test_each_gradient_alone(wanted, options):
+    inputs = [draw(i, 1, 5, 9, c) for i, c in enumerate((3, 3, 2))]
+    together = [x.clone().requires_grad_() for x in inputs]
+    alone = [x.clone().requires_grad_(i in wanted) for i, x in enumerate(inputs)]
+    every = gradients(windowed_attention_lse(*together, **options), together, 5)
+    some = gradients(windowed_attention_lse(*alone, **options), [alone[i] for i in wanted], 5)
+    torch.testing.assert_close(list(some), [every[i] for i in wanted])
+
+
+@pytest.mark.parametrize("options", [{"radius": 2}, {"radius": 2, "dilation": 2}, {"radius": None}])
+def test_same_bits_twice(options):
+    leaves = [draw(i, 2, 17, 23, c, dtype=torch.float32).requires_grad_() for i, c in enumerate((8, 8, 3))]
+    first, second = (windowed_attention_lse(*leaves, **options) for _ in range(2))
+    for a, b in zip(first, second, strict=True):
+        assert torch.equal(a, b)
+    one, two = (torch.autograd.grad(out[0].sum() + out[1].sum(), leaves) for out in (first, second))
+    assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
+@pytest.mark.parametrize("options", [{"radius": 1}, {"radius": None}, {"radius": 1, "offset": torch.zeros(1, 4, 6, 2)}])
+def test_rows_with_nothing_to_read(impl, options):
+    mask = torch.ones(1, 4, 6, dtype=torch.bool)
+    mask[:, :, :3] = False
+    if options["radius"] is None:
+        mask[:] = False
+    leaves = [draw(i, 1, 4, 6, c).requires_grad_() for i, c in enumerate((3, 3, 2))]
+    readout, lse = windowed_attention_lse(*leaves, key_mask=mask, impl=impl, **options)
+    empty = lse == -torch.inf
+    assert empty[0, :, :2].all() and not readout[empty].any()
+    for gradient in torch.autograd.grad(readout.sum() + lse[~empty].sum(), leaves):
+        assert gradient.isfinite().all()
+    assert not torch.autograd.grad(windowed_attention_lse(
+        *leaves, key_mask=mask, impl=impl, **options)[0].sum(), leaves[0])[0][empty].any()  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [{"radius": 1}, {"radius": None}, {"radius": 1, "offset": torch.zeros(1, 4, 9, 2)}])
+def test_masked_cells_may_hold_anything(options):
+    query, key, value = draw(0, 1, 4, 9, 3), draw(1, 1, 4, 9, 3), draw(2, 1, 4, 9, 2)
+    mask = torch.ones(1, 4, 9, dtype=torch.bool)
+    mask[:, 1:3, 4] = False
+    clean = windowed_attention_lse(query, key, value, key_mask=mask, **options)
+    value[~mask] = torch.nan
+    torch.testing.assert_close(windowed_attention_lse(query, key, value, key_mask=mask, **options), clean)

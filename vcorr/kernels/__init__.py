@@ -5,7 +5,15 @@ The package stands alone: it needs torch, and triton only where a Triton kernel 
 
 from __future__ import annotations
 
-from vcorr.kernels.memory import memory_read, memory_read_lse
+from vcorr.kernels.memory import memory_read, memory_read_lse, memory_topk
+from vcorr.kernels.negatives import negative_logsumexp
 from vcorr.kernels.window import windowed_attention, windowed_attention_lse
 
-__all__ = ["memory_read", "memory_read_lse", "windowed_attention", "windowed_attention_lse"]
+__all__ = [
+    "memory_read",
+    "memory_read_lse",
+    "memory_topk",
+    "negative_logsumexp",
+    "windowed_attention",
+    "windowed_attention_lse",
+]

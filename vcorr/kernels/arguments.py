@@ -4,95 +4,190 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from vcorr.kernels.geometry import UNRESTRICTED, Border, Shape, Windows
+from vcorr.kernels.geometry import UNRESTRICTED, Border, Precision, Reference, Shape, Window, tap_count
 
-IMPLEMENTATIONS = ("auto", "reference", "cpu")
+Implementation = Literal["auto", "reference", "cpu"]
+MOST_FEATURES = 4096
 
 
-def references(name: str, given: Tensor | Sequence[Tensor]) -> list[Tensor]:
-    """The references as a list of [b h w c]: the slices of [b r h w c] (no copy), or the sequence itself."""
+def choose(name: str, given: object, options: object) -> None:
+    """``given`` must be one of a Literal's values."""
+    if given not in get_args(options):
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, get_args(options)))}, got {given!r}")
+
+
+def whole_number(name: str, given: object, least: int) -> int:
+    if isinstance(given, bool) or not isinstance(given, int):
+        raise TypeError(f"{name} must be a whole number, got {given!r}")
+    if given < least:
+        raise ValueError(f"{name} must be at least {least}, got {given}")
+    return given
+
+
+def frames(name: str, given: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    """The references' tensors: the slices of [b r h w c], without a copy, or the sequence's own."""
     if isinstance(given, Tensor):
         if given.dim() != 5:
-            raise ValueError(f"{name} must be [b r h w c], or a sequence of [b h w c], got shape {tuple(given.shape)}")
+            raise ValueError(f"{name} must be [b r h w c] or a sequence of [b h w c], got shape {tuple(given.shape)}")
         return list(given.unbind(1))
     return list(given)
 
 
+def optional_frames(
+    name: str, given: Tensor | Sequence[Tensor | None] | None, count: int, dims: int
+) -> list[Tensor | None]:
+    """As ``frames``, where all or some may be missing."""
+    if given is None:
+        return [None] * count
+    if isinstance(given, Tensor):
+        if given.dim() != dims + 1:
+            raise ValueError(f"{name} must have {dims + 1} axes, [b r h w ...], got shape {tuple(given.shape)}")
+        return list(given.unbind(1))
+    return list(given)
+
+
+def per_reference(name: str, given: object, count: int) -> list[object]:
+    """One for all references, or one for each."""
+    several = list(given) if isinstance(given, (list, tuple)) else [given] * count
+    if len(several) != count:
+        raise ValueError(f"{name} must be one, or one for each of {count} references, got {len(several)}")
+    return several
+
+
 def windows(
     count: int,
-    radius: int | Sequence[int | None] | None,
-    dilation: int | Sequence[int],
+    channels: int,
+    *,
+    radius: object,
+    dilation: object,
     scale: float | None,
     border: str,
     window: str,
-    channels: int,
-) -> Windows:
-    """The windows of ``count`` references."""
-    if border not in get_args(Border):
-        raise ValueError(f"border must be one of {', '.join(get_args(Border))}, got {border!r}")
-    if window not in get_args(Shape):
-        raise ValueError(f"window must be one of {', '.join(get_args(Shape))}, got {window!r}")
-    radii = [radius] * count if radius is None or isinstance(radius, int) else list(radius)
-    dilations = [dilation] * count if isinstance(dilation, int) else list(dilation)
-    for name, given in (("radius", radii), ("dilation", dilations)):
-        if len(given) != count:
-            raise ValueError(f"{name} must be one number or one for each of {count} references, got {len(given)}")
+    precision: str | None,
+) -> list[Window]:
+    """The window of each reference."""
+    choose("border", border, Border)
+    choose("window", window, Shape)
     least = 1 if window == "disk" else 0
-    for r in radii:
-        if r is not None and r < least:
-            raise ValueError(f"radius must be None or at least {least} with window {window!r}, got {r}")
+    given = per_reference("radius", radius, count)
+    radii = [UNRESTRICTED if r is None else whole_number("radius", r, least) for r in given]
+    dilations = [whole_number("dilation", d, 1) for d in per_reference("dilation", dilation, count)]
     for r, d in zip(radii, dilations, strict=True):
-        if d < 1 or (r is None and d > 1):
-            raise ValueError(f"dilation must be at least 1, and 1 where radius is None, got {d} with radius {r}")
+        if r == UNRESTRICTED and d > 1:
+            raise ValueError(f"dilation must be 1 where radius is None (the whole frame), got {d}")
+    factor, digits = scale_factor(scale, channels), exactness(precision)
+    return [Window(r, d, window, border, factor, digits) for r, d in zip(radii, dilations, strict=True)]
+
+
+def scale_factor(scale: float | None, channels: int) -> float:
+    """The scale of the logits: 1/sqrt(channels) unless given."""
     if scale is not None and not math.isfinite(scale):
         raise ValueError(f"scale must be finite, got {scale}")
-    return Windows(
-        tuple(UNRESTRICTED if r is None else r for r in radii),
-        tuple(dilations),
-        1.0 / math.sqrt(channels) if scale is None else float(scale),
-        border,
-        window,
-    )
+    return 1.0 / math.sqrt(channels) if scale is None else float(scale)
 
 
-def check_read(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], impl: str) -> None:
-    """Shapes, types and devices of one reading."""
-    if impl not in IMPLEMENTATIONS:
-        raise ValueError(f"impl must be one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
-    if not keys or len(keys) != len(values):
+def exactness(precision: str | None) -> str:
+    """The precision of float32 products: torch's own setting unless given."""
+    if precision is None:
+        return str(_torch_precision())
+    choose("precision", precision, Precision)
+    return precision
+
+
+# Compiled code is guarded on torch's global settings already.
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _torch_precision() -> str:
+    return {"highest": "ieee", "high": "tf32", "medium": "bf16"}[torch.get_float32_matmul_precision()]
+
+
+def references(
+    query: Tensor,
+    keys: Sequence[Tensor],
+    values: Sequence[Tensor],
+    offsets: Sequence[Tensor | None],
+    masks: Sequence[Tensor | None],
+    windows: Sequence[Window],
+) -> list[Reference]:
+    """The references of a reading, checked against the query and one another."""
+    check_features("query", query, query)
+    for name, given in (("values", values), ("offset", offsets), ("key_mask", masks)):
+        if len(given) != len(keys):
+            raise ValueError(f"{name} must hold one for each of {len(keys)} references, got {len(given)}")
+    found = []
+    for key, value, offset, mask, window in zip(keys, values, offsets, masks, windows, strict=True):
+        check_features("key", key, query)
+        check_value(value, values[0], query)
+        if offset is not None:
+            check_offset(offset, query, window)
+            if offset.is_floating_point():  # half precision cannot count the cells of a frame
+                offset = offset.to(torch.promote_types(offset.dtype, torch.float32))
+        if mask is not None:
+            check_cells("key_mask", mask, query, query.shape[:3])
+            if mask.dtype != torch.bool:
+                raise TypeError(f"key_mask must be boolean, True where a key may be read, got {mask.dtype}")
+        carried = value if value.dtype.is_floating_point else value.to(torch.float32)
+        if mask is not None:
+            carried = carried.masked_fill(~mask[..., None], 0.0)
+        found.append(Reference(key, carried, offset, mask, window))
+    return found
+
+
+def check_features(name: str, tensor: Tensor, query: Tensor) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
+    if tensor.dim() != 4 or 0 in tensor.shape:
+        raise ValueError(f"{name} must be [b h w c] and not empty, got shape {tuple(tensor.shape)}")
+    if not tensor.dtype.is_floating_point:
+        raise TypeError(f"{name} must be floating point, got {tensor.dtype}")
+    if tensor.shape[3] > MOST_FEATURES:
+        raise ValueError(f"{name} must have at most {MOST_FEATURES} channels, got {tensor.shape[3]}")
+    check_cells(name, tensor, query, query.shape)
+    if tensor.dtype != query.dtype:
+        raise TypeError(f"{name} must have the type of query, {query.dtype}, got {tensor.dtype}")
+
+
+def check_value(value: Tensor, first: Tensor, query: Tensor) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"value must be a tensor, got {type(value).__name__}")
+    if value.dim() != 4 or 0 in value.shape:
+        raise ValueError(f"value must be [b h w v] and not empty, got shape {tuple(value.shape)}")
+    check_cells("value", value, query, (*query.shape[:3], first.shape[-1]))
+    if value.dtype != first.dtype or value.dtype.is_complex:
+        raise TypeError(f"values must be real and of one type, got {value.dtype} and {first.dtype}")
+
+
+def check_offset(offset: Tensor, query: Tensor, window: Window) -> None:
+    check_cells("offset", offset, query, (*query.shape[:3], 2))
+    if window.radius == UNRESTRICTED:
+        raise ValueError("offset must be None where radius is None (the whole frame), got a tensor")
+    if offset.requires_grad:
+        raise ValueError("offset must not require gradients, which flow to query, keys and values alone; detach it")
+    if offset.dtype.is_complex or offset.dtype == torch.bool:
+        raise TypeError(f"offset must be real, got {offset.dtype}")
+    if not torch.compiler.is_compiling() and not bool(torch.isfinite(offset).all()):
+        raise ValueError("offset must be finite, got infinite or undefined values")
+
+
+def check_cells(name: str, tensor: Tensor, query: Tensor, shape: Sequence[int]) -> None:
+    """Shape and device of a tensor that goes with the query."""
+    if tuple(tensor.shape) != tuple(shape):
         raise ValueError(
-            f"keys and values must hold the same references, at least one, got {len(keys)} and {len(values)}"
+            f"{name} must have shape {tuple(shape)} to go with query {tuple(query.shape)}, got {tuple(tensor.shape)}"
         )
-    for name, tensors in (("query", [query]), ("key", keys), ("value", values)):
-        for tensor in tensors:
-            if not isinstance(tensor, Tensor):
-                raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
-            if tensor.dim() != 4 or 0 in tensor.shape:
-                raise ValueError(f"{name} must be [b h w channels] and not empty, got shape {tuple(tensor.shape)}")
-            if tensor.device != query.device:
-                raise ValueError(f"{name} must be on the device of query, {query.device}, got {tensor.device}")
-    if not query.dtype.is_floating_point:
-        raise TypeError(f"query must be floating point, got {query.dtype}")
-    for key in keys:
-        if key.shape != query.shape:
-            raise ValueError(f"key must have the shape of query, {tuple(query.shape)}, got {tuple(key.shape)}")
-        if key.dtype != query.dtype:
-            raise TypeError(f"key must have the type of query, {query.dtype}, got {key.dtype}")
-    for value in values:
-        if value.shape[:3] != query.shape[:3] or value.shape != values[0].shape:
-            raise ValueError(
-                f"values must be [b h w v] with b h w of query, {tuple(query.shape[:3])}, and one v,"
-                f" got {tuple(value.shape)}"
-            )
-        if value.dtype != values[0].dtype or value.dtype.is_complex:
-            raise TypeError(f"values must have one real type, got {value.dtype} and {values[0].dtype}")
+    if tensor.device != query.device:
+        raise ValueError(f"{name} must be on the device of query, {query.device}, got {tensor.device}")
 
 
-def carried(value: Tensor) -> Tensor:
-    """Values as the operators carry them: one-hot maps of integers or booleans become float32."""
-    return value if value.dtype.is_floating_point else value.to(torch.float32)
+def check_top_k(top_k: object, query: Tensor, windows: Sequence[Window], *, joint: bool) -> int:
+    """``top_k`` must be within the number of taps: of all references jointly, or of each."""
+    k = whole_number("top_k", top_k, 1)
+    counts = [tap_count(w.radius, w.shape, query.shape[1], query.shape[2]) for w in windows]
+    most = sum(counts) if joint else min(counts)
+    if k > most:
+        raise ValueError(f"top_k must be at most the number of taps, {most}, got {k}")
+    return k

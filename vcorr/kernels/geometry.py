@@ -2,36 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 Border = Literal["mask", "zeros"]
 Shape = Literal["square", "disk"]
+Precision = Literal["ieee", "tf32x3", "tf32", "bf16"]
 UNRESTRICTED = -1
 
 
 @dataclass(frozen=True)
-class Windows:
-    """The windows of one reading, one radius and dilation for each reference.
+class Window:
+    """What a query cell sees of one reference.
 
-    ``radii[r]`` is in taps (``UNRESTRICTED``: every key of the frame), ``dilations[r]`` in cells between taps;
-    ``scale`` multiplies every dot product.
+    ``radius`` is in taps (``UNRESTRICTED``: every key of the frame), ``dilation`` in cells between taps; ``scale``
+    multiplies the dot products; ``precision`` is that of matrix products on a GPU.
     """
 
-    radii: tuple[int, ...]
-    dilations: tuple[int, ...]
-    scale: float
-    border: str
+    radius: int
+    dilation: int
     shape: str
+    border: str
+    scale: float
+    precision: str = "ieee"
+
+
+class Reference(NamedTuple):
+    """One reference frame: key [b h w c], value [b h w v], and where given offset [b h w 2] and key mask [b h w]."""
+
+    key: Tensor
+    value: Tensor
+    offset: Tensor | None
+    mask: Tensor | None
+    window: Window
+
+    def part(self, *index: slice | int) -> Reference:
+        """The same cells or images of every tensor."""
+        offset = None if self.offset is None else self.offset[index]
+        mask = None if self.mask is None else self.mask[index]
+        return Reference(self.key[index], self.value[index], offset, mask, self.window)
 
 
 def taps(radius: int, shape: str) -> list[tuple[int, int]]:
     """The taps (dy, dx) of a window in row-major order; a disk holds those closer to its centre than the radius."""
     span = range(-radius, radius + 1)
     return [(dy, dx) for dy in span for dx in span if shape == "square" or dy * dy + dx * dx < radius * radius]
+
+
+def tap_count(radius: int, shape: str, height: int, width: int) -> int:
+    """How many taps a window has; an unrestricted one has a tap for each cell of the frame."""
+    return height * width if radius == UNRESTRICTED else len(taps(radius, shape))
 
 
 def half_width(dy: int, radius: int, shape: str) -> int:
@@ -58,3 +82,22 @@ def taps_outside(height: int, width: int, radius: int, shape: str) -> Tensor:
         if reach >= 0 and rows.start < rows.stop:
             inside[rows] += (x + reach).clamp(max=width - 1) - (x - reach).clamp(min=0) + 1
     return total - inside
+
+
+def groups(references: Sequence[Reference]) -> list[list[int]]:
+    """References that one pass can read: equal windows, and offsets or none; in order of first appearance."""
+    members: dict[tuple[Window, bool], list[int]] = {}
+    for position, reference in enumerate(references):
+        members.setdefault((reference.window, reference.offset is not None), []).append(position)
+    return list(members.values())
+
+
+def sub_images(height: int, width: int, dilation: int) -> list[tuple[slice, slice]]:
+    """Cells ``dilation`` apart see only one another: the interleaved images of every dilation-th row and column."""
+    rows, columns = range(min(dilation, height)), range(min(dilation, width))
+    return [(slice(y, None, dilation), slice(x, None, dilation)) for y in rows for x in columns]
+
+
+def working_type(tensor: Tensor) -> torch.dtype:
+    """The type sums are held in: float64 for float64, else float32."""
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32

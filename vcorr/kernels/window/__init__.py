@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from vcorr.kernels import arguments
-from vcorr.kernels.geometry import Border, Shape, Windows
+from vcorr.kernels.arguments import Implementation
+from vcorr.kernels.geometry import Border, Precision, Reference, Shape
 from vcorr.kernels.window import op, reference
 
 
@@ -18,14 +20,17 @@ def windowed_attention(
     *,
     radius: int | None,
     dilation: int = 1,
+    offset: Tensor | None = None,
     scale: float | None = None,
     border: Border = "mask",
     window: Shape = "square",
-    impl: str = "auto",
+    key_mask: Tensor | None = None,
+    precision: Precision | None = None,
+    impl: Implementation = "auto",
 ) -> Tensor:
     """Read values from one reference frame through the affinity of a window (MAST, eq. 1-3).
 
-        readout(x) = sum_d softmax_d(scale * <query(x), key(x + dilation * d)>) * value(x + dilation * d)
+        readout(x) = sum_d softmax_d(scale * <query(x), key(p)>) * value(p),   p = x + offset(x) + dilation * d
 
     Args:
         query: features [b h w c] of the frame that reads.
@@ -33,13 +38,18 @@ def windowed_attention(
         value: what is copied [b h w v]: colours, one-hot labels, heat maps. Integers and booleans count as float32.
         radius: R of the window, (2R+1)^2 taps; None reads from the whole frame.
         dilation: cells between taps.
+        offset: where each cell's window is centred, relative to the cell: [b h w 2] as (dy, dx) in cells. Fractional
+            positions sample key and value bilinearly, zero outside the frame. No gradient flows to it.
         scale: of the logits; default 1/sqrt(c).
         border: taps outside the frame take no part ("mask"), or count with logit 0 and value 0 ("zeros").
         window: "square", or "disk": the taps closer than R to the centre.
+        key_mask: True where a key may be read [b h w]; others take no part.
+        precision: of float32 products on a GPU, "ieee", "tf32x3", "tf32" or "bf16"; default: torch's own setting. A CPU
+            always computes in float32, or in float64 for float64 features.
         impl: "reference", "cpu", or "auto" by device.
 
     Returns:
-        [b h w v] of value's type.
+        [b h w v] of value's type; 0 where nothing can be read.
 
     Raises:
         ValueError, TypeError: before any work, if shapes, types or options do not fit.
@@ -55,9 +65,12 @@ def windowed_attention(
         value,
         radius=radius,
         dilation=dilation,
+        offset=offset,
         scale=scale,
         border=border,
         window=window,
+        key_mask=key_mask,
+        precision=precision,
         impl=impl,
     )
     return readout
@@ -70,25 +83,37 @@ def windowed_attention_lse(
     *,
     radius: int | None,
     dilation: int = 1,
+    offset: Tensor | None = None,
     scale: float | None = None,
     border: Border = "mask",
     window: Shape = "square",
-    impl: str = "auto",
+    key_mask: Tensor | None = None,
+    precision: Precision | None = None,
+    impl: Implementation = "auto",
 ) -> tuple[Tensor, Tensor]:
     """As ``windowed_attention``, with the logsumexp of the logits: ([b h w v], [b h w]), both differentiable.
 
-    The logsumexp is float32 (float64 for float64 features); -inf where nothing could be read, and the readout 0.
+    The logsumexp is float32 (float64 for float64 features), and -inf where nothing can be read.
     """
-    arguments.check_read(query, [key], [value], impl)
-    windows = arguments.windows(1, radius, dilation, scale, border, window, query.shape[3])
-    return read_jointly(query, [key], [value], windows, impl)
+    arguments.choose("impl", impl, Implementation)
+    arguments.check_features("query", query, query)
+    windows = arguments.windows(
+        1,
+        query.shape[3],
+        radius=radius,
+        dilation=dilation,
+        scale=scale,
+        border=border,
+        window=window,
+        precision=precision,
+    )
+    return read_jointly(query, arguments.references(query, [key], [value], [offset], [key_mask], windows), impl)
 
 
-def read_jointly(
-    query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], windows: Windows, impl: str
-) -> tuple[Tensor, Tensor]:
+def read_jointly(query: Tensor, references: Sequence[Reference], impl: Implementation) -> tuple[Tensor, Tensor]:
     """One softmax over all references, by the implementation asked for; arguments are checked already."""
-    carried = [arguments.carried(value) for value in values]
     if impl == "reference":
-        return reference.read(query, keys, carried, windows)
-    return op.read(query, keys, carried, windows.radii, windows.dilations, windows.scale, windows.border, windows.shape)
+        with torch.autocast(query.device.type, enabled=False):
+            return reference.read(query, references)
+    readout, lse = op.read(query, *op.unpack(references))
+    return readout, lse

@@ -8,8 +8,42 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vcorr.kernels.geometry import Windows
+from vcorr.kernels.geometry import Reference, Window, working_type
 from vcorr.kernels.window import cpu
+
+
+def pack(
+    keys: Sequence[Tensor],
+    values: Sequence[Tensor],
+    offsets: Sequence[Tensor | None],
+    masks: Sequence[Tensor | None],
+    radii: Sequence[int],
+    dilations: Sequence[int],
+    shape: str,
+    border: str,
+    scale: float,
+    precision: str,
+) -> list[Reference]:
+    """The references from the flat lists that an operator's schema can express."""
+    columns = zip(keys, values, offsets, masks, radii, dilations, strict=True)
+    return [Reference(k, v, o, m, Window(r, d, shape, border, scale, precision)) for k, v, o, m, r, d in columns]
+
+
+def unpack(references: Sequence[Reference]) -> tuple[Any, ...]:
+    """The reverse of ``pack``."""
+    window = references[0].window
+    return (
+        [r.key for r in references],
+        [r.value for r in references],
+        [r.offset for r in references],
+        [r.mask for r in references],
+        [r.window.radius for r in references],
+        [r.window.dilation for r in references],
+        window.shape,
+        window.border,
+        window.scale,
+        window.precision,
+    )
 
 
 @torch.library.custom_op("vcorr::read", mutates_args=(), device_types="cpu")
@@ -17,79 +51,90 @@ def read(
     query: Tensor,
     keys: Sequence[Tensor],
     values: Sequence[Tensor],
+    offsets: Sequence[Tensor | None],
+    masks: Sequence[Tensor | None],
     radii: Sequence[int],
     dilations: Sequence[int],
-    scale: float,
-    border: str,
     shape: str,
+    border: str,
+    scale: float,
+    precision: str,
 ) -> tuple[Tensor, Tensor]:
-    """Readout [b h w v] and logsumexp [b h w]; keys and values hold one tensor for each reference."""
-    return cpu.read(query, keys, values, Windows(tuple(radii), tuple(dilations), scale, border, shape))
+    """Readout [b h w v] and logsumexp [b h w]; the lists hold one entry for each reference."""
+    references = pack(keys, values, offsets, masks, radii, dilations, shape, border, scale, precision)
+    with torch.autocast(query.device.type, enabled=False):
+        return cpu.read(query, references)
 
 
 @read.register_fake
-def _(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], *_windows: Any) -> tuple[Tensor, Tensor]:
-    lse_type = torch.float64 if query.dtype == torch.float64 else torch.float32
-    return (
-        values[0].new_empty(*query.shape[:3], values[0].shape[3]),
-        query.new_empty(query.shape[:3], dtype=lse_type),
-    )
+def _(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], *_: Any) -> tuple[Tensor, Tensor]:
+    readout = values[0].new_empty(*query.shape[:3], values[0].shape[3])
+    return readout, query.new_empty(query.shape[:3], dtype=working_type(query))
 
 
 @torch.library.custom_op("vcorr::read_backward", mutates_args=(), device_types="cpu")
 def read_backward(
     grad: Tensor,
     grad_lse: Tensor,
-    query: Tensor,
-    keys: Sequence[Tensor],
-    values: Sequence[Tensor],
     readout: Tensor,
     lse: Tensor,
     needs: Sequence[bool],
+    query: Tensor,
+    keys: Sequence[Tensor],
+    values: Sequence[Tensor],
+    offsets: Sequence[Tensor | None],
+    masks: Sequence[Tensor | None],
     radii: Sequence[int],
     dilations: Sequence[int],
-    scale: float,
-    border: str,
     shape: str,
+    border: str,
+    scale: float,
+    precision: str,
 ) -> list[Tensor]:
-    """Gradients to the query, then all keys, then all values, as ``needs`` (query, keys, values) asks."""
-    windows = Windows(tuple(radii), tuple(dilations), scale, border, shape)
-    asked = (needs[0], needs[1], needs[2])
-    of_query, of_keys, of_values = cpu.read_backward(grad, grad_lse, query, keys, values, readout, lse, windows, asked)
-    return [*([] if of_query is None else [of_query]), *of_keys, *of_values]
+    """Gradients to the query, then every key, then every value, each where ``needs`` (query, keys, values) asks."""
+    references = pack(keys, values, offsets, masks, radii, dilations, shape, border, scale, precision)
+    with torch.autocast(query.device.type, enabled=False):
+        return cpu.read_backward(grad, grad_lse, query, references, readout, lse, (needs[0], needs[1], needs[2]))
 
 
 @read_backward.register_fake
 def _(
     grad: Tensor,
     grad_lse: Tensor,
-    query: Tensor,
-    keys: Sequence[Tensor],
-    values: Sequence[Tensor],
     readout: Tensor,
     lse: Tensor,
     needs: Sequence[bool],
-    *_windows: Any,
+    query: Tensor,
+    keys: Sequence[Tensor],
+    values: Sequence[Tensor],
+    *_: Any,
 ) -> list[Tensor]:
     asked = [([query], needs[0]), (keys, needs[1]), (values, needs[2])]
     return [t.new_empty(t.shape) for tensors, needed in asked if needed for t in tensors]
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    query, keys, values, *ctx.windows = inputs
-    ctx.references = len(keys)
-    ctx.save_for_backward(query, *keys, *values, *output)
+    query, keys, values, offsets, masks, *ctx.settings = inputs
+    ctx.count = len(keys)
+    ctx.has_offset, ctx.has_mask = [o is not None for o in offsets], [m is not None for m in masks]
+    given = [t for t in (*offsets, *masks) if t is not None]
+    ctx.save_for_backward(query, *output, *keys, *values, *given)
 
 
 def _backward(ctx: Any, grad: Tensor, grad_lse: Tensor) -> tuple[Any, ...]:
-    query, *rest = ctx.saved_tensors
-    keys, values = rest[: ctx.references], rest[ctx.references : -2]
+    query, readout, lse, *rest = ctx.saved_tensors
+    keys, values, given = rest[: ctx.count], rest[ctx.count : 2 * ctx.count], iter(rest[2 * ctx.count :])
+    offsets = [next(given) if has else None for has in ctx.has_offset]
+    masks = [next(given) if has else None for has in ctx.has_mask]
     needs = [ctx.needs_input_grad[0], any(ctx.needs_input_grad[1]), any(ctx.needs_input_grad[2])]
-    grads = iter(read_backward(grad, grad_lse, query, keys, values, *rest[-2:], needs, *ctx.windows))
+    inputs = (query, keys, values, offsets, masks, *ctx.settings)
+    grads = iter(read_backward(grad, grad_lse, readout, lse, needs, *inputs))
     of_query = next(grads) if needs[0] else None
     of_keys = [next(grads) if needs[1] else None for _ in keys]
     of_values = [next(grads) if needs[2] else None for _ in values]
-    return of_query, of_keys, of_values, *[None] * len(ctx.windows)
+    # torch takes a list for a tree of tensors where it holds tensors alone, and for one argument where it holds None.
+    nothing = [[None] * ctx.count if all(has) else None for has in (ctx.has_offset, ctx.has_mask)]
+    return of_query, of_keys, of_values, *nothing, *[None] * len(ctx.settings)
 
 
 read.register_autograd(_backward, setup_context=_save)

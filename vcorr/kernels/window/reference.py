@@ -1,6 +1,6 @@
 """The specification of every windowed reading: plain torch, tap by tap, any device and dtype, autograd by torch.
 
-    s(x, d) = scale * <query(x), key_r(x + dilation_r * d)>,   d in the window of reference r
+    s(x, d) = scale * <query(x), key_r(x + offset_r(x) + dilation_r * d)>,   d in the window of reference r
     readout(x) = sum exp(s - lse) * value,   lse(x) = log sum exp(s),   over all taps of all references jointly
 
 It stores every logit, so it is for small frames.
@@ -8,48 +8,91 @@ It stores every logit, so it is for small frames.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from vcorr.kernels.geometry import UNRESTRICTED, Windows, taps
+from vcorr.kernels.geometry import UNRESTRICTED, Reference, taps
 
 
-def read(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], windows: Windows) -> tuple[Tensor, Tensor]:
+def read(query: Tensor, references: Sequence[Reference]) -> tuple[Tensor, Tensor]:
     """Readout [b h w v] and logsumexp [b h w] of a query over references that are read jointly."""
-    logits, readable, tapped = [], [], []  # of each tap: [b h w], [b h w], [b h w v]
-    for reference, (key, value) in enumerate(zip(keys, values, strict=True)):
-        for y, x, inside in tap_positions(key, windows, reference):
-            logit = windows.scale * (query * key[:, y, x]).sum(-1)
-            counted = inside if windows.border == "mask" else torch.ones_like(inside)
-            logits.append(torch.where(inside, logit, 0.0))
-            readable.append(counted.expand_as(logit))
-            tapped.append(torch.where(inside[..., None], value[:, y, x], 0.0))
-    logit, valid, read_value = torch.stack(logits), torch.stack(readable), torch.stack(tapped)
-    largest = torch.where(valid, logit, -torch.inf).amax(0).detach()
-    largest = torch.where(largest.isfinite(), largest, 0.0)  # a row with nothing valid reads 0, its logsumexp is -inf
-    weight = torch.where(valid, (torch.where(valid, logit, 0.0) - largest).exp(), 0.0)
+    logits, counted, values = [], [], []  # of each tap: [b h w], [b h w], [b h w v]
+    for reference in references:
+        for position in positions(reference):
+            inside, unmasked = where(reference, position)
+            logits.append(reference.window.scale * (query * sample(reference.key, position)).sum(-1))
+            values.append(sample(reference.value, position))
+            counted.append(unmasked & (inside | (reference.window.border == "zeros")))
+    return softmax_sum(torch.stack(logits), torch.stack(counted), torch.stack(values))
+
+
+def softmax_sum(logits: Tensor, counted: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Softmax over the first axis, of the logits that count; a row without any reads 0 and has the logsumexp -inf."""
+    kept = torch.where(counted, logits, 0.0)
+    largest = torch.where(counted, logits, -torch.inf).amax(0).detach()
+    largest = torch.where(largest.isfinite(), largest, 0.0)
+    weight = torch.where(counted, (kept - largest).exp(), 0.0)
     mass = weight.sum(0)
-    empty = mass == 0
-    filled = torch.where(empty, 1.0, mass)
-    readout = (weight[..., None] * read_value).sum(0) / filled[..., None]
-    return readout.to(values[0].dtype), torch.where(empty, -torch.inf, largest + filled.log())
+    filled = torch.where(mass == 0, 1.0, mass)
+    readout = (weight[..., None] * values).sum(0) / filled[..., None]
+    return readout.to(values.dtype), torch.where(mass == 0, -torch.inf, largest + filled.log())
 
 
-def tap_positions(key: Tensor, windows: Windows, reference: int) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Of each tap, the row and column read by every cell (clamped into the frame) and whether it lies inside."""
-    height, width = key.shape[1:3]
-    row = torch.arange(height, device=key.device)[:, None].expand(height, width)
-    column = torch.arange(width, device=key.device)[None, :].expand(height, width)
-    if windows.radii[reference] == UNRESTRICTED:
-        everywhere = torch.ones_like(row, dtype=torch.bool)
-        cells = [(y, x) for y in range(height) for x in range(width)]
-        return [(torch.full_like(row, y), torch.full_like(column, x), everywhere) for y, x in cells]
-    positions = []
-    for dy, dx in taps(windows.radii[reference], windows.shape):
-        y = row + windows.dilations[reference] * dy
-        x = column + windows.dilations[reference] * dx
-        inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-        positions.append((y.clamp(0, height - 1), x.clamp(0, width - 1), inside))
-    return positions
+def positions(reference: Reference) -> Iterator[Tensor]:
+    """Of each tap, the (row, column) that every cell reads: [b h w 2]."""
+    batch, height, width = reference.key.shape[:3]
+    rows, columns = torch.arange(height), torch.arange(width)
+    grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), -1).expand(batch, height, width, 2)
+    grid = grid.to(reference.key.device)
+    window = reference.window
+    if window.radius == UNRESTRICTED:
+        for cell in grid[0].reshape(-1, 2):
+            yield cell.expand_as(grid)
+        return
+    for tap in taps(window.radius, window.shape):
+        moved = grid + window.dilation * torch.tensor(tap, device=grid.device)
+        yield moved if reference.offset is None else moved + reference.offset
+
+
+def corners(position: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """The four cells [b h w 2] around each position and their bilinear weights [b h w]."""
+    whole = position.floor()
+    part = position - whole
+    for step in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        weight = torch.where(torch.tensor(step, device=part.device) == 1, part, 1 - part).prod(-1)
+        yield (whole + torch.tensor(step, device=part.device)).long(), weight
+
+
+def in_frame(cell: Tensor, image: Tensor) -> Tensor:
+    """Whether a cell or position [b h w 2] lies between the first and last rows and columns: [b h w]."""
+    height, width = image.shape[1:3]
+    y, x = cell.unbind(-1)
+    return (y >= 0) & (y <= height - 1) & (x >= 0) & (x <= width - 1)
+
+
+def pick(image: Tensor, cell: Tensor) -> Tensor:
+    """The values of an image [b h w c] at cells [b h w 2], the nearest ones for cells outside."""
+    batch, height, width = image.shape[:3]
+    y, x = cell[..., 0].clamp(0, height - 1), cell[..., 1].clamp(0, width - 1)
+    return image[torch.arange(batch, device=image.device)[:, None, None], y, x]
+
+
+def sample(image: Tensor, position: Tensor) -> Tensor:
+    """Bilinear samples of an image [b h w c] at positions [b h w 2]; cells outside the frame are 0."""
+    total = torch.zeros_like(image)
+    for cell, weight in corners(position):
+        inside = in_frame(cell, image)[..., None]
+        total = total + torch.where(inside, weight[..., None].to(image.dtype) * pick(image, cell), 0.0)
+    return total
+
+
+def where(reference: Reference, position: Tensor) -> tuple[Tensor, Tensor]:
+    """Whether each position lies in the frame, and whether no key it blends is masked: [b h w] each."""
+    unmasked = torch.ones(position.shape[:3], dtype=torch.bool, device=position.device)
+    if reference.mask is not None:
+        for cell, weight in corners(position):
+            blended = (weight > 0) & in_frame(cell, reference.key)
+            unmasked = unmasked & (~blended | pick(reference.mask[..., None], cell)[..., 0])
+    return in_frame(position, reference.key), unmasked

@@ -1,0 +1,179 @@
+"""The operators as torch sees them: registration, compilation, autocast, what is saved; and what the faces refuse."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from vcorr.kernels import memory_read, memory_topk, negative_logsumexp, windowed_attention, windowed_attention_lse
+from vcorr.kernels.memory.topk import topk
+from vcorr.kernels.negatives.op import negative_logsumexp as negatives_op
+from vcorr.kernels.window.op import read
+
+
+def draw(seed, *shape, dtype=torch.float32):
+    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+def arguments(*, offset=None, mask=None, gradient=True):
+    keys = [draw(i, 1, 5, 7, 4).requires_grad_(gradient) for i in (1, 2)]
+    values = [draw(i, 1, 5, 7, 3).requires_grad_(gradient) for i in (3, 4)]
+    query = draw(0, 1, 5, 7, 4).requires_grad_(gradient)
+    return query, keys, values, [offset, None], [mask, None], [1, 2], [1, 1], "square", "mask", 0.5, "ieee"
+
+
+@pytest.mark.parametrize("gradient", [True, False])
+def test_opcheck_read(gradient):
+    torch.library.opcheck(read, arguments(gradient=gradient))
+    torch.library.opcheck(read, arguments(gradient=gradient, mask=torch.ones(1, 5, 7, dtype=torch.bool)))
+    torch.library.opcheck(read, arguments(gradient=gradient, offset=torch.zeros(1, 5, 7, 2)))
+
+
+def test_opcheck_topk_and_negatives():
+    query, keys, _, *settings = arguments(gradient=False)
+    torch.library.opcheck(topk, (query, keys, *settings, 3))
+    query = draw(0, 6, 4).requires_grad_()
+    for keep in (True, False):
+        torch.library.opcheck(
+            negatives_op, (query if keep else query.detach(), draw(1, 9, 4), None, None, 1.0, "ieee", keep)
+        )
+
+
+def test_compiles_without_a_break():
+    def loss(query, key, value):
+        readout, lse = windowed_attention_lse(query, key, value, radius=1)
+        inter = negative_logsumexp(query.reshape(-1, 4), key.detach().reshape(-1, 4)).reshape(lse.shape)
+        return (readout * (lse - inter).sigmoid()[..., None]).square().sum()
+
+    leaves = [draw(i, 1, 5, 7, c).requires_grad_() for i, c in enumerate((4, 4, 3))]
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(
+        torch.autograd.grad(compiled(*leaves), leaves), torch.autograd.grad(loss(*leaves), leaves)
+    )
+
+
+def test_compiles_reading_without_gradient():
+    keys, values, query = draw(0, 1, 2, 5, 7, 4), draw(1, 1, 2, 5, 7, 3), draw(2, 1, 5, 7, 4)
+
+    def peaks(query, keys, values):
+        return memory_read(query, keys, values, radius=1, top_k=3), memory_topk(query, keys, top_k=2, radius=1)[0]
+
+    compiled = torch.compile(peaks, fullgraph=True, backend="aot_eager")
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(query, keys, values), peaks(query, keys, values))
+
+
+def test_without_gradients_nothing_is_saved():
+    leaves = [draw(i, 1, 5, 7, c).requires_grad_() for i, c in enumerate((4, 4, 3))]
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(saved.append, lambda x: x), torch.no_grad():
+        assert windowed_attention(*leaves, radius=1).grad_fn is None
+        assert negative_logsumexp(leaves[0].reshape(-1, 4), draw(9, 5, 4)).grad_fn is None
+    assert saved == []
+
+
+def test_only_inputs_and_outputs_are_saved():
+    leaves = [draw(i, 1, 20, 30, c).requires_grad_() for i, c in enumerate((4, 4, 3))]
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x.numel()), lambda x: x):
+        windowed_attention(*leaves, radius=4)
+    assert sum(saved) == 600 * (4 + 4 + 3 + 3 + 1)
+
+
+@pytest.mark.parametrize("impl", ["reference", "cpu"])
+def test_autocast_does_not_round_inside(impl):
+    query, key, value = (draw(i, 1, 5, 7, c) for i, c in enumerate((4, 4, 3)))
+    plain = windowed_attention_lse(query, key, value, radius=1, impl=impl)
+    bank = negative_logsumexp(query.reshape(-1, 4), key.reshape(-1, 4), impl=impl)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = windowed_attention_lse(query, key, value, radius=1, impl=impl)
+        cast_bank = negative_logsumexp(query.reshape(-1, 4), key.reshape(-1, 4), impl=impl)
+    torch.testing.assert_close((*cast, cast_bank), (*plain, bank), rtol=0, atol=0)
+
+
+def test_memory_does_not_grow_with_references():
+    """Beyond inputs and outputs the reading holds strips, whatever the number of references."""
+    probe = """
+import sys, torch, resource
+from vcorr.kernels import memory_read
+torch.set_num_threads(1)
+torch.manual_seed(0)
+frame, label = torch.randn(1, 60, 107, 64), torch.rand(1, 60, 107, 4)
+memory_read(frame, [frame], [label], radius=12)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+memory_read(frame, [frame] * 20, [label] * 20, radius=12)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    grown = int(subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout)
+    assert grown < 6_000  # kilobytes; one reference's affinity would be 16 MB
+
+
+def test_import_without_triton():
+    code = "import sys; sys.modules['triton'] = None; import vcorr.kernels; print('triton' in vcorr.kernels.__dict__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+GOOD = {"query": torch.zeros(1, 4, 6, 8), "key": torch.zeros(1, 4, 6, 8), "value": torch.zeros(1, 4, 6, 2), "radius": 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "text"),
+    [
+        (
+            {"query": torch.zeros(4, 6, 8)},
+            ValueError,
+            r"query must be \[b h w c\] .* got shape \(4, 6, 8\)",
+        ),
+        ({"query": [1]}, TypeError, "query must be a tensor, got list"),
+        ({"key": torch.zeros(1, 4, 6, 9)}, ValueError, r"key must have shape \(1, 4, 6, 8\) .* got \(1, 4, 6, 9\)"),
+        ({"key": torch.zeros(1, 4, 6, 8).double()}, TypeError, "key must have the type of query, torch.float32"),
+        (
+            {"key": torch.zeros(1, 4, 6, 8, device="meta")},
+            ValueError,
+            "key must be on the device of query",
+        ),
+        ({"value": torch.zeros(1, 4, 5, 2)}, ValueError, r"value must have shape \(1, 4, 6, 2\) .* got \(1, 4, 5, 2\)"),
+        ({"value": torch.zeros(1, 4, 6, 0)}, ValueError, "value must be .* not empty"),
+        ({"value": torch.zeros(1, 4, 6, 2, dtype=torch.complex64)}, TypeError, "values must be real"),
+        ({"query": torch.zeros(1, 4, 6, 8).long()}, TypeError, "query must be floating point, got torch.int64"),
+        ({"radius": -1}, ValueError, "radius must be at least 0, got -1"),
+        ({"radius": 1.5}, TypeError, "radius must be a whole number, got 1.5"),
+        ({"radius": 0, "window": "disk"}, ValueError, "radius must be at least 1, got 0"),
+        ({"dilation": 0}, ValueError, "dilation must be at least 1, got 0"),
+        ({"radius": None, "dilation": 2}, ValueError, "dilation must be 1 where radius is None"),
+        ({"scale": float("nan")}, ValueError, "scale must be finite, got nan"),
+        ({"border": "clamp"}, ValueError, "border must be one of 'mask', 'zeros', got 'clamp'"),
+        ({"window": "hexagon"}, ValueError, "window must be one of 'square', 'disk', got 'hexagon'"),
+        ({"precision": "fp8"}, ValueError, "precision must be one of 'ieee', .* got 'fp8'"),
+        ({"impl": "fast"}, ValueError, "impl must be one of 'auto', .* got 'fast'"),
+        ({"offset": torch.zeros(1, 4, 6, 3)}, ValueError, r"offset must have shape \(1, 4, 6, 2\)"),
+        ({"offset": torch.zeros(1, 4, 6, 2).requires_grad_()}, ValueError, "offset must not require gradients"),
+        ({"offset": torch.full((1, 4, 6, 2), torch.nan)}, ValueError, "offset must be finite"),
+        ({"offset": torch.zeros(1, 4, 6, 2), "radius": None}, ValueError, "offset must be None where radius is None"),
+        ({"key_mask": torch.zeros(1, 4, 6)}, TypeError, "key_mask must be boolean, .* got torch.float32"),
+        ({"key_mask": torch.zeros(1, 4, 5).bool()}, ValueError, r"key_mask must have shape \(1, 4, 6\)"),
+    ],
+)
+def test_errors_say_the_rule_and_what_came(change, error, text):
+    with pytest.raises(error, match=text):
+        windowed_attention(**{**GOOD, **change})
+
+
+def test_errors_of_several_references():
+    query, frames = torch.zeros(1, 4, 6, 8), [torch.zeros(1, 4, 6, 8)] * 3
+    with pytest.raises(ValueError, match="keys must hold at least one reference, got none"):
+        memory_read(query, [], [], radius=1)
+    with pytest.raises(ValueError, match="values must hold one for each of 3 references, got 2"):
+        memory_read(query, frames, frames[:2], radius=1)
+    with pytest.raises(ValueError, match=r"keys must be \[b r h w c\] or a sequence"):
+        memory_read(query, query, query, radius=1)
+    with pytest.raises(ValueError, match="dilation must be one, or one for each of 3 references, got 2"):
+        memory_read(query, frames, frames, radius=1, dilation=[1, 2])
+    with pytest.raises(ValueError, match="key_mask must hold one for each of 3 references, got 1"):
+        memory_read(query, frames, frames, radius=1, key_mask=[None])
+    with pytest.raises(TypeError, match="values must be real and of one type"):
+        memory_read(query, frames, [*frames[:2], frames[2].double()], radius=1)

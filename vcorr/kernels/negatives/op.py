@@ -1,0 +1,56 @@
+"""The negatives' mass as a torch operator; the mean negative makes its backward pass one multiplication."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vcorr.kernels.geometry import working_type
+from vcorr.kernels.negatives import cpu
+
+
+@torch.library.custom_op("vcorr::negative_logsumexp", mutates_args=(), device_types="cpu")
+def negative_logsumexp(
+    query: Tensor,
+    negatives: Tensor,
+    query_group: Tensor | None,
+    negative_group: Tensor | None,
+    scale: float,
+    precision: str,
+    keep_mean: bool,
+) -> tuple[Tensor, Tensor]:
+    """Logsumexp [n], and the mean negative [n c] under the softmax, [0 c] where it is not kept."""
+    with torch.autocast(query.device.type, enabled=False):
+        return cpu.logsumexp(query, negatives, query_group, negative_group, scale, keep_mean)
+
+
+@negative_logsumexp.register_fake
+def _(
+    query: Tensor,
+    negatives: Tensor,
+    query_group: Tensor | None,
+    negative_group: Tensor | None,
+    scale: float,
+    precision: str,
+    keep_mean: bool,
+) -> tuple[Tensor, Tensor]:
+    work = working_type(query)
+    rows = query.shape[0] if keep_mean else 0
+    return query.new_empty(query.shape[0], dtype=work), query.new_empty(rows, query.shape[1], dtype=work)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    _, mean = output
+    ctx.scale, ctx.dtype = inputs[4], inputs[0].dtype
+    ctx.mark_non_differentiable(mean)
+    ctx.save_for_backward(mean)
+
+
+def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    (mean,) = ctx.saved_tensors
+    return (ctx.scale * grad[:, None] * mean).to(ctx.dtype), None, None, None, None, None, None
+
+
+negative_logsumexp.register_autograd(_backward, setup_context=_save)
