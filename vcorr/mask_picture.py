@@ -14,11 +14,11 @@ from vcorr.image import load_pixels, open_image
 from vcorr.overlay import default_palette
 
 MASK_FORMATS = ("PNG", "TIFF", "BMP", "GIF", "PPM")
-LOSSY_FORMATS = ("JPEG", "MPO", "WEBP")
+LOSSY_FORMATS = ("JPEG", "WEBP")
 
 _SAVE_AS_PNG = "save the mask as PNG, indexed or grey, from the program that painted it"
 _HARD_EDGES = "paint without anti-aliasing, resize by nearest neighbour, or save as indexed PNG with the ids as indices"
-_MANY = 64  # values: more of them, mostly not in areas, are a photograph
+_MANY = 64  # values: more of them, and most pixels unlike the next, are a photograph
 _BLEND = 6  # levels off the straight line between two colours
 _CONTRAST = 32  # levels between the two: closer ones are ids that follow one another
 
@@ -61,9 +61,10 @@ def read_mask_picture(path: Path, size: tuple[int, int] | None) -> MaskPicture:
         InputError: unreadable, lossy, animated, another size, no integers, or soft edges.
     """
     with open_image(path, MASK_FORMATS + LOSSY_FORMATS) as image:
-        if image.format in LOSSY_FORMATS:
-            name = "JPEG" if image.format == "MPO" else image.format
-            raise InputError(path, f"is a {name}: its compression changes values along every edge", _SAVE_AS_PNG)
+        if image.format not in MASK_FORMATS:
+            raise InputError(
+                path, f"is a {image.format}: its compression changes values along every edge", _SAVE_AS_PNG
+            )
         if size is not None and (image.height, image.width) != size:
             what = f"is {image.width}x{image.height}, but the video is {size[1]}x{size[0]}"
             raise InputError(path, what, "paint on a frame of full size, as `vcorr frame VIDEO 0 frame.png` writes it")
@@ -120,12 +121,11 @@ def _check_edges(picture: MaskPicture) -> None:
     values, counts = np.unique(picture.values, return_counts=True)
     if len(values) < 3:
         return
-    inner = _inner(picture.values)
     name = "colours" if picture.kind == "colour" else "grey values"
-    if len(values) > _MANY and inner.mean() < 0.5:
+    if len(values) > _MANY and np.mean(picture.values[:, 1:] == picture.values[:, :-1]) < 0.5:
         what = f"has {len(values)} {name}, hardly two neighbours alike: a picture, not a mask"
         raise InputError(picture.path, what, "give the mask that was painted over it")
-    areas = np.unique(picture.values[inner])
+    areas = np.unique(picture.values[_inner(picture.values)])
     thin = [v for v in values[np.argsort(-counts)] if v not in areas]
     blends = [v for v in thin[:_MANY] if _is_blend(picture, v, areas)]
     # Ids lie between other ids, so one grey value proves nothing.

@@ -60,13 +60,15 @@ def test_brackets_in_a_name_are_no_pattern(tmp_path: Path) -> None:
     assert len(open_video(save(tmp_path / "take[2]", ["0.png"]))) == 1
 
 
-@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1", "I;16", "CMYK"])
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1", "I;16", "CMYK", "webp"])
 def test_every_kind_of_image_becomes_rgb(tmp_path: Path, mode: str) -> None:
     folder = tmp_path / "f"
     folder.mkdir()
     if mode == "I;16":
         grey = np.asarray(Image.fromarray(numbered(5)).convert("L")).astype(np.uint16) * 257
         Image.fromarray(grey).save(folder / "0.png")
+    elif mode == "webp":
+        Image.fromarray(numbered(5)).save(folder / "0.webp")
     else:
         Image.fromarray(numbered(5)).convert(mode).save(folder / ("0.tif" if mode == "CMYK" else "0.png"))
     rgb = open_video(folder).frame(0)
