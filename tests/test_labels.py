@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 from vcorr.errors import InputError, OutputError
 from vcorr.labels import default_palette, read_labels, read_mask, read_masks, write_mask
@@ -168,6 +168,25 @@ class TestColour:
             read_mask(save(tmp_path / "soft.png", image.resize((100, 100), Image.Resampling.BILINEAR)))
         hard = read_mask(save(tmp_path / "hard.png", image.resize((100, 100), Image.Resampling.NEAREST)))
         assert len(np.unique(hard.ids)) == 2
+
+    @pytest.mark.parametrize("mode", ["RGB", "L"])
+    def test_a_feathered_brush_and_traces_of_jpeg_are_refused(self, tmp_path: Path, mode: str) -> None:
+        image = Image.new(mode, (200, 160))
+        ImageDraw.Draw(image).ellipse((40, 40, 150, 120), fill=RED if mode == "RGB" else 255)
+        save(tmp_path / "lossy.jpg", image, quality=90)
+        with Image.open(tmp_path / "lossy.jpg") as lossy:
+            save(tmp_path / "lossy.png", lossy)
+        for radius in (2, 8):
+            save(tmp_path / f"{radius}.png", image.filter(ImageFilter.GaussianBlur(radius)))
+        for name in ("lossy.png", "2.png", "8.png"):
+            with pytest.raises(InputError, match="soft edges"):
+                read_mask(tmp_path / name)
+
+    def test_one_row_of_one_mixed_colour_is_a_soft_edge(self, tmp_path: Path) -> None:
+        rgb = colours(BLACK, RED)
+        rgb[:, 12] = (128, 0, 0)
+        with pytest.raises(InputError, match=r"1 stray colours of 12 pixels in all, such as #800000 at x=12 y=0"):
+            read_mask(save(tmp_path / "m.png", rgb))
 
     def test_thin_and_tiny_objects_are_not_taken_for_edges(self, tmp_path: Path) -> None:
         image = Image.new("RGB", (120, 100))

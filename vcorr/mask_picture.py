@@ -19,6 +19,8 @@ LOSSY_FORMATS = ("JPEG", "WEBP")
 _SAVE_AS_PNG = "save the mask as PNG, indexed or grey, from the program that painted it"
 _HARD_EDGES = "paint without anti-aliasing, resize by nearest neighbour, or save as indexed PNG with the ids as indices"
 _MANY = 64  # values: more of them, and most pixels unlike the next, are a photograph
+_REACH = 6  # pixels that a soft edge is wide on either side
+_NOISE = 12  # levels, in each channel
 _BLEND = 6  # levels off the straight line between two colours
 _CONTRAST = 32  # levels between the two: closer ones are ids that follow one another
 
@@ -125,14 +127,15 @@ def _check_edges(picture: MaskPicture) -> None:
     if len(values) > _MANY and np.mean(picture.values[:, 1:] == picture.values[:, :-1]) < 0.5:
         what = f"has {len(values)} {name}, hardly two neighbours alike: a picture, not a mask"
         raise InputError(picture.path, what, "give the mask that was painted over it")
-    areas = np.unique(picture.values[_inner(picture.values)])
-    thin = [v for v in values[np.argsort(-counts)] if v not in areas]
-    blends = [v for v in thin[:_MANY] if _is_blend(picture, v, areas)]
-    # Ids lie between other ids, so one grey value proves nothing.
-    if len(blends) > (0 if picture.kind == "colour" else 2):
-        y, x = np.argwhere(picture.values == blends[0])[0]
+    areas = np.union1d(picture.values[_inner(picture.values)], 0)
+    thin = [int(v) for v in values[np.argsort(-counts)] if v not in areas]
+    strays = [v for v in thin[:_MANY] if _is_stray(picture, v, areas)]
+    # One stray colour is an edge (of a rectangle); one grey value may be an id between two others.
+    if len(strays) > (0 if picture.kind == "colour" else 2) or len(thin) > max(_MANY, len(areas)):
+        example = strays[0] if strays else thin[0]
+        y, x = np.argwhere(picture.values == example)[0]
         pixels = int(counts[np.isin(values, thin)].sum())
-        shown = f"#{blends[0]:06x}" if picture.kind == "colour" else str(blends[0])
+        shown = f"#{example:06x}" if picture.kind == "colour" else str(example)
         what = f"has soft edges: {len(thin)} stray {name} of {pixels} pixels in all, such as {shown} at x={x} y={y}"
         raise InputError(picture.path, what, _HARD_EDGES)
 
@@ -148,18 +151,25 @@ def _inner(values: np.ndarray) -> np.ndarray:
     return same
 
 
-def _is_blend(picture: MaskPicture, value: int, areas: np.ndarray) -> bool:
-    """Whether most pixels of a value lie between two areas near by, in place and in colour."""
+def _is_stray(picture: MaskPicture, value: int, areas: np.ndarray) -> bool:
+    """Whether most pixels of a value lie between two areas near by, in place and in colour, or are one with noise."""
     places = np.argwhere(picture.values == value)
     places = places[:: max(1, len(places) // 16)]
+    colour = _channels(np.array([value]), picture.kind)[0]
     hits = 0
     for y, x in places:
-        near = np.unique(picture.values[max(0, y - 2) : y + 3, max(0, x - 2) : x + 3])
+        window = picture.values[max(0, y - _REACH) : y + _REACH + 1, max(0, x - _REACH) : x + _REACH + 1]
+        near = np.unique(window)
         ends = _channels(near[np.isin(near, areas)], picture.kind)
-        hits += any(
-            _on_line(_channels(np.array([value]), picture.kind)[0], a, b) for i, a in enumerate(ends) for b in ends[:i]
-        )
+        hits += any(_on_line(colour, a, b) for i, a in enumerate(ends) for b in ends[:i]) or _is_noise(colour, ends)
     return 2 * hits > len(places)
+
+
+def _is_noise(colour: np.ndarray, areas: np.ndarray) -> bool:
+    """Whether a colour is all but that of an area, as lossy files have it. Small grey values are ids, however close."""
+    if len(colour) == 1:
+        areas = areas[areas[:, 0] == 255]
+    return bool((np.abs(areas - colour).max(axis=1, initial=0) <= _NOISE).any())
 
 
 def _channels(values: np.ndarray, kind: str) -> np.ndarray:
