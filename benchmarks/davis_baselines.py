@@ -1,0 +1,90 @@
+"""J&F on a data set in DAVIS's layout of the trained weights, and of three things they must lead: the first mask
+copied, raw colours as features, and the same encoder untrained.
+
+    python benchmarks/davis_baselines.py DAVIS [--weights FILE] [--only shipped] [--json]
+
+All but the copy read labels in the same way; the colours with the best of four scales.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+
+from vcorr import checkpoint, color, recipe, resnet, rng
+from vcorr.correspondence import shrink
+from vcorr.data import davis
+from vcorr.evaluation import DavisScores, evaluate_davis
+from vcorr.propagation import Encode, encoder
+from vcorr.recipe import Reader
+from vcorr.sequences import label_sequences, trained
+
+COLOR_SCALE = 60.0  # of 10, 30, 60, 120 the best
+LIFT = 4.0  # above the largest squared length of a normalised Lab colour
+
+
+def colors() -> tuple[Encode, Reader]:
+    """Lab values as features, lifted to one length, so that <q, k> falls with the distance of the colours."""
+
+    def encode(rgb):
+        cells = shrink(color.to_lab(color.from_uint8(rgb[None])), resnet.STRIDE, alignment="cell")
+        rest = (LIFT - cells.square().sum(-1, keepdim=True)).sqrt()
+        return torch.cat([cells, rest], -1).contiguous()
+
+    return encode, Reader(scale=COLOR_SCALE)
+
+
+def untrained() -> tuple[Encode, Reader]:
+    """The encoder as it is before the first step of training."""
+    experiment = recipe.load("mast_cpu")
+    state = experiment.recipe.init(rng.generator(experiment.config.seed, "init"))
+    net, reader = experiment.recipe.net, experiment.recipe.reader
+    return encoder(checkpoint.Weights(state.params, state.stats, net, reader, {}), "cpu"), reader
+
+
+def copy_first(root: Path, out: Path) -> None:
+    """The first mask for every frame."""
+    for sequence in davis.sequences(root):
+        (out / sequence.name).mkdir(parents=True)
+        for frame in sequence.frames:
+            shutil.copyfile(sequence.annotations[0], out / sequence.name / f"{frame.stem}.png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", type=Path, help="data set in DAVIS's layout")
+    parser.add_argument("--weights", type=Path, help="weights file; default: the shipped ones")
+    parser.add_argument("--only", choices=("identity", "colours", "untrained", "shipped"), help="this one alone")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    models = {"identity": None, "colours": colors, "untrained": untrained, "shipped": trained(args.weights)}
+    scores: dict[str, DavisScores] = {}
+    with tempfile.TemporaryDirectory(prefix="vcorr-") as scratch:
+        for name, model in models.items():
+            if args.only not in (None, name):
+                continue
+            out = Path(scratch) / name
+            if model is None:
+                copy_first(args.root, out)
+            else:
+                for _ in label_sequences(args.root, out, model):
+                    pass
+            scores[name] = evaluate_davis(args.root, out)
+    if args.json:
+        print(json.dumps({name: s.to_json() for name, s in scores.items()}, indent=2))
+        return
+    print("| sequence | " + " | ".join(scores) + " |\n|---|" + "---|" * len(scores))
+    for row in zip(*(s.sequences for s in scores.values()), strict=True):
+        print(f"| {row[0].name} | " + " | ".join(f"{100 * s.overall.j_and_f:.1f}" for s in row) + " |")
+    print(
+        "| **mean over objects** | " + " | ".join(f"**{100 * s.overall.j_and_f:.1f}**" for s in scores.values()) + " |"
+    )
+
+
+if __name__ == "__main__":
+    main()
