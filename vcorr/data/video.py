@@ -194,7 +194,8 @@ class Video:
         rgb = self._source.picture(self._checked(k), shrunk_size(self.height, self.width, short_side))
         if rgb is None:
             self._damaged.add(k)
-            raise InputError(self.path, f"frame {k} is damaged and has no picture", "choose another frame")
+            name = "" if self.names is None else f" ({self.names[k]})"
+            raise InputError(self.path, f"frame {k}{name} is damaged and has no picture", "choose another frame")
         return rgb
 
     def _checked(self, k: int) -> int:

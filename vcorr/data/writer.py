@@ -13,13 +13,14 @@ import av
 import numpy as np
 from av.container import OutputContainer
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
+from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
 from vcorr.errors import OutputError
 
 QUALITY = "18"  # constant rate factor: no visible loss
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
-_BT709 = 1  # AVCOL_SPC_BT709
+MAX_THREADS = 4  # each holds frames of its own, as does the look-ahead, which is short in the preset
+_BT709 = 1  # the number of its matrix, its primaries and its transfer curve alike (ITU-T H.273)
 
 
 class VideoWriter:
@@ -62,11 +63,12 @@ class VideoWriter:
         return self.path.suffix.lower() != ".mkv"
 
     def _open_stream(self, height: int, width: int, rate: Fraction) -> None:
-        stream = self._container.add_stream("libx264", rate=rate, options={"crf": QUALITY, "preset": "fast"})
+        stream = self._container.add_stream("libx264", rate=rate, options={"crf": QUALITY, "preset": "veryfast"})
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
         context = stream.codec_context
-        context.colorspace, context.color_range = _BT709, ColorRange.MPEG
-        context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        context.color_range = ColorRange.MPEG
+        context.thread_count = MAX_THREADS
         self._stream = stream
 
     def write(self, rgb: np.ndarray) -> None:
