@@ -6,6 +6,7 @@ signal after saving (run the command again to go on), 130 Ctrl-C.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 import sys
@@ -158,11 +159,12 @@ def train(
 ) -> None:
     """Train a recipe on a folder of videos; the same command goes on with a stopped run."""
     from vcorr import recipe as recipes
+    from vcorr.config import flatten
     from vcorr.machine import pick_device
 
     experiment = recipes.load(recipe, overrides)
     if show:
-        typer.echo("\n".join(f"{k}={v}" for k, v in recipes.flatten(experiment.config).items()))
+        typer.echo("\n".join(f"{k}={v}" for k, v in flatten(experiment.config).items()))
         return
     if data is None:
         raise UsageError("--data", "is missing", "give a folder of videos and/or folders of frames")
@@ -226,6 +228,29 @@ def recipes() -> None:
         typer.echo(f"{name:12} {summary(path)}")
 
 
+@app.command()
+def weights(
+    file: Annotated[Path | None, typer.Argument(help="A weights file; default: the one that comes with vcorr.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Read labels otherwise: radius=8, feedback=hard."),
+    ] = None,
+    export: Annotated[Path | None, typer.Option(help="Write a copy in half precision, at half the size.")] = None,
+) -> None:
+    """Show where weights come from and how labels are read with them; write a copy."""
+    from vcorr import checkpoint
+    from vcorr.config import flatten, override
+
+    loaded = checkpoint.load_weights(file)
+    loaded = dataclasses.replace(loaded, reader=override(loaded.reader, overrides or []))
+    facts = {k: v for k, v in loaded.meta.items() if not isinstance(v, dict)}
+    facts["parameters"] = sum(p.numel() for p in loaded.params.values())
+    facts |= {f"reader.{k}": v for k, v in flatten(loaded.reader).items()}
+    typer.echo("\n".join(f"{k}={v}" for k, v in facts.items()))
+    if export is not None:
+        checkpoint.save_weights(export, loaded, half=True)
+
+
 def _weights(path: Path) -> Path | None:
     return None if str(path) == "default" else path
 
@@ -248,7 +273,8 @@ def _tell(progress: TrainProgress) -> None:
     left = int(progress.seconds_left)
     _say(
         f"{progress.phase} {progress.step}/{progress.steps}  loss {progress.loss:.4f}  "
-        f"{progress.clips_per_second:.1f} clips/s  data {progress.data_share:.0%}  {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
+        f"{progress.clips_per_second:.1f} clips/s  data {progress.data_share:.0%}  "
+        f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
     )
 
 

@@ -289,11 +289,12 @@ class Job:
         with self.seconds.add("read"):
             return memory_read(
                 feature,
-                torch.stack([r.feature for r in refs], 1),
-                torch.stack([r.label for r in refs], 1),
+                [r.feature for r in refs],
+                [r.label for r in refs],
                 radius=self.reader.radius,
                 scale=self.reader.scale,
                 border=self.reader.border,
+                top_k=self.reader.top_k,
             )
 
     @torch.inference_mode()

@@ -86,6 +86,7 @@ class Reader:
         alignment: how cells and pixels meet, see ``correspondence``.
         long, short: references kept: these frames counted from the labelled one, and these many frames back.
         feedback: labels of earlier frames are carried as scores (soft) or as one class a pixel (hard).
+        top_k: softmax over so many largest logits of all references jointly; None is over all.
     """
 
     radius: int = 12
@@ -95,6 +96,7 @@ class Reader:
     long: tuple[int, ...] = (0, 5)
     short: tuple[int, ...] = (1, 3, 5)
     feedback: Literal["soft", "hard"] = "soft"
+    top_k: int | None = None
 
     def __post_init__(self) -> None:
         if self.radius < 0 or min(self.long, default=0) < 0 or min(self.short, default=1) < 1:

@@ -30,6 +30,7 @@ from vcorr.data.davis import read_ids
 from vcorr.data.video import Video, VideoWriter, open_video, shrunk_size
 from vcorr.errors import InputError, OutputError
 from vcorr.labels import Mask, overlay, write_mask
+from vcorr.nn import native_bf16
 from vcorr.propagation import Frame, Job, Walk, encoder, frame_range, given_labels, walks
 
 FORMAT = "vcorr-results-1"
@@ -219,7 +220,12 @@ def _manifest(
         },
         "video": {"frames": len(video), "height": video.height, "width": video.width, "fps": round(video.fps, 4)},
         "objects": sorted({int(i) for m in masks.values() for i in np.unique(m.ids) if i}),
-        "machine": {"torch": torch.__version__, "threads": torch.get_num_threads(), "processor": platform.machine()},
+        "machine": {
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "processor": platform.machine(),
+            "bf16": native_bf16(torch.device(request.device)),
+        },
     }
 
 
