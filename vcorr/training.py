@@ -1,59 +1,56 @@
 """The one training loop: order of samples, backward, optimiser, checkpoints, logging, exact resume.
 
-A run is a folder:
-
-    config.json  recipe.py      what was asked for, and the recipe's text
-    metrics.jsonl               a line a logged step
-    state/00001000.safetensors  everything needed to go on, the last two
-    weights.safetensors         for ``vcorr propagate``, as of the last checkpoint
-
 All randomness is a function of (seed, purpose, step), so a run that was killed and started again ends with the same
-weights, bit for bit, as one that was never stopped (on the same machine with the same number of threads).
+weights, bit for bit, as one that was never stopped (on the same machine with the same number of threads). What a run
+leaves on disk is the matter of ``runfolder``.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import torch
 
-import vcorr
-from vcorr import checkpoint, rng
+from vcorr import rng
 from vcorr.data.clips import Clips
-from vcorr.errors import InputError, OutputError, VcorrError
+from vcorr.data.footage import Footage, scan
+from vcorr.errors import VcorrError
 from vcorr.nn import Tensors, native_bf16
-from vcorr.recipe import Batch, Experiment, Phase, State, to_json
+from vcorr.recipe import Batch, Experiment, Phase, State
+from vcorr.runfolder import Point, RunFolder
 
-FORMAT = "vcorr-state-1"
-KEEP = 2  # training states kept
-BAD_LOSSES = 10  # non-finite losses in a row that end a run
+BAD_STEPS = 10  # steps without a finite loss and gradient, one after another, that end a run
+TOLD = 5  # damaged training files that are told by name; the rest are counted
 
 
 class Diverged(VcorrError):
-    """The loss was not finite for many steps in a row."""
+    """Loss or gradient was not finite for many steps in a row."""
 
 
 class Stopped(VcorrError):
     """A signal stopped the run after it had saved; 75 asks a scheduler to start it again."""
 
-    def __init__(self, where: Path, number: int) -> None:
+    def __init__(self, where: str | Path, number: int) -> None:
         super().__init__(where, f"stopped by {signal.Signals(number).name}, saved", "run the same command to go on")
+        self.number = number
         self.exit_code = 130 if number == signal.SIGINT else 75
+
+    def __reduce__(self) -> tuple[type[Stopped], tuple[str, int]]:  # type: ignore[override]
+        return type(self), (self.where, self.number)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What a person wants to see of a running training."""
+    """What a person wants to see of a running training: ``step`` of ``steps`` in this phase, shares in [0, 1]."""
 
     phase: str
     step: int
@@ -84,10 +81,14 @@ def train(
 ) -> Path:
     """Train an experiment on a folder of videos, or go on where a run in ``out`` stopped.
 
+    SIGINT, SIGTERM and SIGUSR1 let the step finish, save and raise ``Stopped``; a second SIGINT stops at once.
+    (Signals are left alone where this is not the main thread.)
+
     Args:
         experiment: a loaded recipe.
         data: folder of video files and frame folders.
-        out: folder of the run; created, or continued if it holds the same run (more ``steps`` is the same run).
+        out: folder of the run; created, or continued if it holds the same run. More ``steps`` is the same run, and
+            ends as if it had had them from the start if they came before the cooldown.
         say: takes lines worth telling; report: takes progress every ``log_every`` steps.
 
     Returns:
@@ -95,99 +96,145 @@ def train(
 
     Raises:
         InputError: nothing to train on, or a training state that cannot be read.
-        OutputError: the folder holds another run, or cannot be written.
-        Diverged, Stopped: as they say; the last good state is kept.
+        OutputError: the folder holds another run, another process trains in it, or it cannot be written.
+        Diverged, Stopped: as they say; the last good state is saved.
     """
-    options = options or Options()
-    run = _Run(experiment, out, torch.device(device), say)
-    run.claim(data)
-    first, state, moments = run.restore()
-    with _signals() as stopped:
-        for phase in run.recipe.phases:
-            before = run.offset(phase)
-            if first >= before + phase.stage.steps:
-                continue
-            state = _phase(run, phase, data, state, first - before, moments, options, stopped, report)
-            first, moments = before + phase.stage.steps, {}
+    footage = scan(data)
+    folder = RunFolder(experiment, out, torch.device(device), say)
+    with folder.held(), _signals() as stopped:
+        point = folder.open(footage)
+        point = dataclasses.replace(point, state=_place(point.state, folder.device))
+        if point.step >= folder.steps:  # the weights file may have gone since
+            folder.save_weights(point)
+        for phase in experiment.recipe.phases:
+            if point.step < folder.offset(phase.name) + phase.stage.steps:
+                point = _Loop(folder, phase, footage, point, options or Options(), stopped, report).run()
     return out / "weights.safetensors"
 
 
-def _phase(
-    run: _Run,
-    phase: Phase,
-    data: Path,
-    state: State,
-    start: int,
-    moments: Tensors,
-    options: Options,
-    stopped: list[int],
-    report: Callable[[Progress], None],
-) -> State:
-    stage, seed = phase.stage, run.experiment.config.seed
-    clips = Clips(data, phase.clips, seed)
-    run.say(
-        f"{phase.name}: {len(clips.sources)} videos, {len(clips)} clips an epoch, {stage.steps} steps of {stage.batch}"
-        + (f", {len(clips.skipped)} videos left out" if clips.skipped else "")
-    )
-    params = {k: v.detach().clone().requires_grad_() for k, v in state.params.items()}
-    state = dataclasses.replace(state, params=params)
-    optimiser = torch.optim.AdamW(params.values(), lr=stage.lr, weight_decay=stage.weight_decay)
-    _restore_moments(optimiser, params, moments)
-    autocast = stage.bf16 and native_bf16(run.device)
-    clock, saved, bad = _Clock(), time.monotonic(), 0
-    for step in range(start, stage.steps):
-        began = time.monotonic()
-        lab, samples = clips.batch(step, stage.batch)
-        clock.data += time.monotonic() - began
-        batch = Batch(lab.to(run.device, non_blocking=True), samples)
-        with torch.autocast(run.device.type, torch.bfloat16, enabled=autocast):
-            out = phase.loss(state, batch, rng.generator(seed, phase.name, step), step / stage.steps)
+class _Loop:
+    """One phase, from a point on."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        phase: Phase,
+        footage: Footage,
+        point: Point,
+        options: Options,
+        stopped: list[int],
+        report: Callable[[Progress], None],
+    ) -> None:
+        self.folder, self.phase, self.options, self.stopped, self.report = folder, phase, options, stopped, report
+        self.seed = folder.experiment.config.seed
+        self.clips = Clips(footage, phase.clips, self.seed)
+        self.first = point.step - folder.offset(phase.name)
+        self.skipped = point.skipped
+        self.params = {k: v.detach().clone().requires_grad_() for k, v in point.state.params.items()}
+        self.state = State(self.params, point.state.stats)
+        self.optimiser = torch.optim.AdamW(
+            self.params.values(), lr=phase.stage.lr, weight_decay=phase.stage.weight_decay
+        )
+        if self.first:  # another phase's moments are no business of this one
+            _restore_moments(self.optimiser, self.params, point.moments)
+        self.told = 0
+
+    def run(self) -> Point:
+        phase, stage, clips, stopped = self.phase, self.phase.stage, self.clips, self.stopped
+        left_out = f", {len(clips.skipped)} videos left out" if clips.skipped else ""
+        self.folder.say(
+            f"{phase.name}: {len(clips.sources)} videos, {len(clips)} clips an epoch, "
+            f"{stage.steps} steps of {stage.batch}{left_out}"
+        )
+        clock, saved, bad = _Clock(), time.monotonic(), 0
+        for step in range(self.first, stage.steps):
+            began = time.monotonic()
+            lab, samples = clips.batch(step, stage.batch)
+            clock.data += time.monotonic() - began
+            loss, norm, metrics = self._step(step, Batch(lab.to(self.folder.device, non_blocking=True), samples))
+            self._tell_unreadable()
+            bad = bad + 1 if norm is None else 0
+            self.skipped += norm is None
+            if bad == BAD_STEPS:
+                self._diverged(step, bad)
+            clock.add(time.monotonic() - began, stage.batch)
+            done = step + 1 == stage.steps
+            if (step + 1) % self.options.log_every == 0 or done:
+                self._log(step, loss, norm, metrics, clock)
+                clock = _Clock()
+            if stopped or done or time.monotonic() - saved >= self.options.save_every:
+                self.folder.save(self._point(step + 1))
+                saved = time.monotonic()
+            if stopped and not done:
+                raise Stopped(self.folder.out, stopped[0])
+        return self._point(stage.steps)
+
+    def _step(self, step: int, batch: Batch) -> tuple[float, float | None, dict[str, float]]:
+        """(loss, gradient norm, metrics) of a step; the norm is None where the step was skipped."""
+        stage, device = self.phase.stage, self.folder.device
+        autocast = stage.bf16 and native_bf16(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+            out = self.phase.loss(
+                self.state, batch, rng.generator(self.seed, self.phase.name, step), step / stage.steps
+            )
         loss = float(out.loss.detach())
+        norm = None
         if math.isfinite(loss):
-            norm = _descend(out.loss, optimiser, params, stage.rate(step), stage.clip_norm)
-            state = dataclasses.replace(state, stats={k: v.detach() for k, v in out.stats.items()})
-            bad = 0
-        else:
-            bad, norm = bad + 1, math.nan
-            if bad == BAD_LOSSES:
-                raise Diverged(
-                    run.out,
-                    f"the loss was not finite {bad} times in a row at step {step}",
-                    "lower the learning rate; the last good state is kept",
-                )
-        clock.add(time.monotonic() - began, stage.batch)
-        done = step + 1 == stage.steps
-        if (step + 1) % options.log_every == 0 or done:
-            progress = Progress(
-                phase.name, step + 1, stage.steps, loss, clock.rate, (stage.steps - step - 1) * clock.step, clock.share
-            )
-            line = {"phase": phase.name, "step": step + 1, "loss": loss, "lr": stage.rate(step), "grad_norm": norm}
-            run.log(
-                line
-                | dict(out.metrics)
-                | {"clips_per_second": round(clock.rate, 3), "data_share": round(clock.share, 4)}
-            )
-            report(progress)
-            clock = _Clock()
-        if stopped or done or time.monotonic() - saved > options.save_every:
-            run.save(phase, step + 1, state, _moments(optimiser, params))
-            saved = time.monotonic()
-        if stopped and not done:
-            raise Stopped(run.out, stopped[0])
-    return state
+            norm = _descend(out.loss, self.optimiser, self.params, stage.rate(step), stage.clip_norm)
+        if norm is not None:
+            self.state = dataclasses.replace(self.state, stats={k: v.detach() for k, v in out.stats.items()})
+        return loss, norm, dict(out.metrics)
+
+    def _point(self, step: int) -> Point:
+        """Where the run stands after ``step`` steps of this phase."""
+        moments = {f"{k}/{n}": v for n, p in self.params.items() for k, v in self.optimiser.state[p].items()}
+        done = self.folder.offset(self.phase.name) + step
+        return Point(done, self.phase.name, self.state, moments, self.skipped)
+
+    def _diverged(self, step: int, bad: int) -> None:
+        good = step + 1 - bad
+        self.skipped -= bad
+        if good > self.first:  # nothing has changed since
+            self.folder.save(self._point(good))
+        raise Diverged(
+            self.folder.out,
+            f"{self.phase.name}: loss or gradient was not finite in any of the {bad} steps up to {step + 1}",
+            f"the state of step {good} is kept; train with a lower {self.phase.name}.lr into another --out",
+        )
+
+    def _log(self, step: int, loss: float, norm: float | None, metrics: dict[str, float], clock: _Clock) -> None:
+        stage, name = self.phase.stage, self.phase.name
+        numbers = {"loss": loss, "lr": stage.rate(step), "grad_norm": norm} | metrics
+        finite = {k: v if v is not None and math.isfinite(v) else None for k, v in numbers.items()}
+        speed = {"clips_per_second": round(clock.rate, 3), "data_share": round(clock.share, 4)}
+        self.folder.log({"phase": name, "step": step + 1} | finite | {"skipped_steps": self.skipped} | speed)
+        left = (stage.steps - step - 1) * clock.step
+        self.report(Progress(name, step + 1, stage.steps, loss, clock.rate, left, clock.share))
+
+    def _tell_unreadable(self) -> None:
+        unreadable = self.clips.unreadable
+        if len(unreadable) == self.told:
+            return
+        for path, reason in list(unreadable.items())[self.told : TOLD]:
+            self.folder.say(f"{path}: {reason}; other clips stand in for those that need it")
+        if len(unreadable) >= TOLD > self.told:
+            self.folder.say("further damaged files are not told by name")
+        self.told = len(unreadable)
 
 
 def _descend(
     loss: torch.Tensor, optimiser: torch.optim.Optimizer, params: Tensors, rate: float, clip_norm: float
-) -> float:
-    """One step down; returns the gradient's norm before it was cut."""
+) -> float | None:
+    """One step down; returns the gradient's norm before it was cut, or None if it is not finite: then nothing moves."""
     optimiser.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
-    norm = torch.nn.utils.clip_grad_norm_(params.values(), clip_norm)
+    norm = float(torch.nn.utils.clip_grad_norm_(params.values(), clip_norm))
+    if not math.isfinite(norm):
+        return None
     for group in optimiser.param_groups:
         group["lr"] = rate
     optimiser.step()
-    return float(norm)
+    return norm
 
 
 class _Clock:
@@ -198,7 +245,7 @@ class _Clock:
         self.clips = self.steps = 0
 
     def add(self, seconds: float, clips: int) -> None:
-        self.total += seconds
+        self.total += max(seconds, 1e-9)
         self.clips += clips
         self.steps += 1
 
@@ -215,135 +262,29 @@ class _Clock:
         return self.data / self.total
 
 
-# --- the optimiser's moments, by parameter name: by position, a reordered file would swap them silently --------------
+def _place(state: State, device: torch.device) -> State:
+    """On the device; weights of convolutions in channels_last, as activations are."""
 
+    def move(tensors: Tensors) -> Tensors:
+        return {
+            k: v.to(device, memory_format=torch.channels_last if v.ndim == 4 else torch.preserve_format)
+            for k, v in tensors.items()
+        }
 
-def _moments(optimiser: torch.optim.Optimizer, params: Tensors) -> Tensors:
-    return {f"{key}/{name}": value for name, p in params.items() for key, value in optimiser.state[p].items()}
+    return State(move(state.params), move(state.stats))
 
 
 def _restore_moments(optimiser: torch.optim.Optimizer, params: Tensors, moments: Tensors) -> None:
+    """Give each parameter its moments, by name: by position, a reordered file would swap them silently.
+
+    Adam counts its steps on the CPU; moments live where the parameter does, in its memory format, so that the
+    arithmetic is that of a run that was not stopped.
+    """
     for key, value in moments.items():
         kind, name = key.split("/", 1)
-        optimiser.state[params[name]][kind] = value
-
-
-# --- the run's folder ------------------------------------------------------------------------------------------------
-
-
-class _Run:
-    """The folder of a run: what may continue in it, and every file in it."""
-
-    def __init__(self, experiment: Experiment, out: Path, device: torch.device, say: Callable[[str], None]) -> None:
-        self.experiment, self.recipe, self.out, self.device, self.say = experiment, experiment.recipe, out, device, say
-
-    def offset(self, phase: Phase) -> int:
-        """Steps of the phases before."""
-        steps = 0
-        for other in self.recipe.phases:
-            if other.name == phase.name:
-                break
-            steps += other.stage.steps
-        return steps
-
-    def claim(self, data: Path) -> None:
-        """Make the folder this run's, or check that it is already."""
-        config = self.out / "config.json"
-        wanted = {"recipe": self.experiment.name, "data": str(data), "config": to_json(self.experiment.config)}
-        if config.exists():
-            try:
-                found = json.loads(config.read_text())
-                changes = list(checkpoint.differences(found["config"], wanted["config"]))
-            except (ValueError, KeyError, TypeError):
-                raise InputError(config, "is damaged", "train into another folder") from None
-            if found.get("recipe") != wanted["recipe"]:
-                changes.insert(0, f"recipe {found.get('recipe')} -> {wanted['recipe']}")
-            if refused := [c for c in changes if not _is_extension(c)]:
-                raise OutputError(
-                    self.out, f"holds another run ({'; '.join(refused)})", "give the same values, or another --out"
-                )
-        elif self.out.exists() and any(self.out.iterdir()):
-            raise OutputError(self.out, "is not empty and holds no run", "give another --out")
-        with checkpoint.replacing(self.out / "recipe.py") as file:
-            file.write(self.experiment.source.encode())
-        with checkpoint.replacing(config) as file:
-            file.write((json.dumps(wanted, indent=2) + "\n").encode())
-
-    def states(self) -> list[Path]:
-        return sorted((self.out / "state").glob("*.safetensors"))
-
-    def restore(self) -> tuple[int, State, Tensors]:
-        """(steps done, state, the optimiser's moments): of the newest training state, or fresh."""
-        files = self.states()
-        if not files:
-            fresh = self.recipe.init(rng.generator(self.experiment.config.seed, "init"))
-            return 0, self._place(fresh), {}
-        tensors, meta = checkpoint.load(files[-1])
-        if meta.get("format") != FORMAT:
-            raise InputError(files[-1], f"holds {meta.get('format')}, not {FORMAT}", "train into another folder")
-        if meta["threads"] != torch.get_num_threads():
-            self.say(f"{meta['threads']} threads before, {torch.get_num_threads()} now: the last bits will differ")
-        groups: dict[str, Tensors] = {"params": {}, "stats": {}, "moments": {}}
-        for key, value in tensors.items():
-            group, name = key.split("/", 1)
-            groups[group][name] = value
-        self._trim_log(meta["step"])
-        self.say(f"going on from step {meta['step']}")
-        return meta["step"], self._place(State(groups["params"], groups["stats"])), groups["moments"]
-
-    def _place(self, state: State) -> State:
-        def move(tensors: Tensors) -> Tensors:
-            return {
-                k: v.to(self.device, memory_format=torch.channels_last if v.ndim == 4 else torch.preserve_format)
-                for k, v in tensors.items()
-            }
-
-        return State(move(state.params), move(state.stats))
-
-    def save(self, phase: Phase, step: int, state: State, moments: Tensors) -> None:
-        done = self.offset(phase) + step
-        groups = {"params": state.params, "stats": state.stats, "moments": moments}
-        tensors = {f"{group}/{name}": value for group, named in groups.items() for name, value in named.items()}
-        meta = {"format": FORMAT, "step": done, "phase": phase.name, "threads": torch.get_num_threads()}
-        checkpoint.save(self.out / "state" / f"{done:08d}.safetensors", tensors, meta)
-        for old in self.states()[:-KEEP]:
-            old.unlink()
-        about = {
-            "recipe": self.experiment.name,
-            "config": to_json(self.experiment.config),
-            "step": done,
-            "vcorr": vcorr.__version__,
-            "torch": torch.__version__,
-        }
-        weights = checkpoint.Weights(state.params, state.stats, self.recipe.net, self.recipe.reader, about)
-        checkpoint.save_weights(self.out / "weights.safetensors", weights)
-
-    def log(self, line: dict[str, Any]) -> None:
-        with (self.out / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
-
-    def _trim_log(self, steps: int) -> None:
-        """Drop the lines of steps that will be taken again, and a last line cut short."""
-        path = self.out / "metrics.jsonl"
-        if not path.exists():
-            return
-        offsets = {p.name: self.offset(p) for p in self.recipe.phases}
-        kept = []
-        for text in path.read_text().splitlines():
-            try:
-                line = json.loads(text)
-                if offsets[line["phase"]] + line["step"] <= steps:
-                    kept.append(text + "\n")
-            except (ValueError, KeyError):
-                continue
-        with checkpoint.replacing(path) as file:
-            file.write("".join(kept).encode())
-
-
-def _is_extension(change: str) -> bool:
-    """More steps in a stage make the same run, longer."""
-    key, old, _, new = change.split(" ", 3) if change.count(" ") == 3 else ("", "", "", "")
-    return key.endswith(".steps") and old.isdigit() and new.isdigit() and int(new) > int(old)
+        param = params[name]
+        moment = torch.empty_like(param, requires_grad=False).copy_(value) if value.ndim else value.clone()
+        optimiser.state[param][kind] = moment
 
 
 @contextmanager
@@ -356,6 +297,9 @@ def _signals() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         received.append(number)
 
+    if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
+        yield received
+        return
     wanted = [s for s in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, s)]
     old = {getattr(signal, s): signal.signal(getattr(signal, s), note) for s in wanted}
     try:

@@ -6,29 +6,20 @@ clip is visited once an epoch, in an order drawn for that epoch; gap, direction,
 
 from __future__ import annotations
 
-import os
-from collections import OrderedDict
+from bisect import bisect_right
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import accumulate
 from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 
 from vcorr import color
 from vcorr import rng as random
-from vcorr.data.folder import natural_key
-from vcorr.data.video import open_video
+from vcorr.data.footage import Footage, Frames, Picture
 from vcorr.errors import InputError, UsageError
-from vcorr.image import FRAME_SUFFIXES, read_rgb, shrink, shrunk_size
 
-Picture = NDArray[np.uint8]
-
-VIDEO_SUFFIXES = frozenset(
-    [".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mxf", ".ogv", ".ogg", ".flv", ".asf", ".gif", ".mts", ".ts", ".3gp"]
-)
 ATTEMPTS = 10  # other samples that stand in for one whose frames turn out unreadable, before giving up
 
 
@@ -59,55 +50,68 @@ class ClipConfig:
     read: int = 288
     cache: int = 2048
 
+    def __post_init__(self) -> None:
+        if min(self.size, self.frames, self.smallest, self.read, *self.gaps, *(() if self.gaps else (0,))) < 1:
+            raise ValueError("size, frames, smallest, read and every gap must be at least 1")
+        if self.cache < 0:
+            raise ValueError(f"cache must not be negative, got {self.cache}")
+        if not all(0 <= w < float("inf") for w in self.weights) or (self.weights and sum(self.weights) == 0):
+            raise ValueError(f"weights must not be negative, nor all 0, got {self.weights}")
+
 
 class Clips:
-    """The training set under a folder.
+    """The training set: every clip that fits in a video, cut as the configuration says.
 
     Args:
-        root: folder of video files and frame folders.
+        footage: the videos.
         cfg: how clips are cut.
         seed: of the run.
 
+    Attributes:
+        sources: the videos that are long enough.
+        skipped: path -> reason, of those left out.
+        unreadable: path -> reason, of frames that turned out damaged when their turn came; other samples stood in.
+
     Raises:
-        InputError: nothing there that can be read, or every video is too short. ``skipped`` lists what was left out.
+        UsageError: the odds do not match the gaps.
+        InputError: every video is too short.
     """
 
-    def __init__(self, root: str | Path, cfg: ClipConfig, seed: int) -> None:
+    def __init__(self, footage: Footage, cfg: ClipConfig, seed: int) -> None:
         if cfg.weights and len(cfg.weights) != len(cfg.gaps):
             raise UsageError(
                 "clips.weights", f"{len(cfg.weights)} weights for {len(cfg.gaps)} gaps", "give one a gap, or none"
             )
         self.cfg, self.seed = cfg, seed
-        self.sources: list[tuple[Path, list[Path] | None]] = []
-        self.skipped: dict[str, str] = {}
-        self._starts: list[tuple[int, int]] = []
-        self._order: tuple[int, torch.Tensor] = (-1, torch.empty(0))
-        self._frames = _Frames(cfg)
-        reach = (cfg.frames - 1) * min(cfg.gaps)
-        for path, stills in _scan(Path(root)):
-            try:
-                count = len(stills) if stills is not None else _count(path)
-            except InputError as error:
-                self.skipped[str(path)] = error.what
-                continue
-            if count <= reach:
-                self.skipped[str(path)] = f"{count} frames, a clip needs {reach + 1}"
-                continue
-            self._starts += [(len(self.sources), start) for start in range(count - reach)]
-            self.sources.append((path, stills))
-            self._frames.counts.append(count)
+        self.skipped = dict(footage.skipped)
+        self.unreadable: dict[str, str] = {}
+        self._odds = cfg.weights or (1.0,) * len(cfg.gaps)
+        reach = (cfg.frames - 1) * min(gap for gap, odds in zip(cfg.gaps, self._odds, strict=True) if odds)
+        self.sources = [s for s in footage.sources if s.frames > reach]
+        for source in footage.sources:
+            if source.frames <= reach:
+                self.skipped[str(source.path)] = f"{source.frames} frames, a clip needs {reach + 1}"
         if not self.sources:
-            found = (
-                "; ".join(f"{p}: {why}" for p, why in list(self.skipped.items())[:3]) or "no videos or frame folders"
+            longest = max(s.frames for s in footage.sources)
+            raise InputError(
+                footage.root,
+                f"no video is long enough: a clip needs {reach + 1} frames, the longest has {longest}",
+                "give longer videos, or lower clips.gaps",
             )
-            raise InputError(root, f"nothing to train on ({found})", "give a folder of videos and/or folders of frames")
+        self._ends = list(accumulate(s.frames - reach for s in self.sources))  # clips up to and with each video
+        self._order: tuple[int, torch.Tensor] = (-1, torch.empty(0))
+        self._frames = Frames(self.sources, cfg.read, cfg.cache << 20)
 
     def __len__(self) -> int:
         """Samples an epoch."""
-        return len(self._starts)
+        return self._ends[-1]
 
     def batch(self, step: int, size: int) -> tuple[torch.Tensor, tuple[int, ...]]:
-        """The clips of a step: normalised Lab [b t 3 h w], and which samples they are."""
+        """The clips of a step: normalised Lab [b t 3 h w], and which samples they are.
+
+        Raises:
+            InputError: sample after sample cannot be read.
+        """
         samples = tuple(range(step * size, (step + 1) * size))
         rgb = np.stack([self._clip(sample) for sample in samples])
         b, t = rgb.shape[:2]
@@ -117,13 +121,13 @@ class Clips:
     def _clip(self, sample: int) -> Picture:
         for attempt in range(ATTEMPTS):
             rng = random.generator(self.seed, f"clip.{attempt}" if attempt else "clip", sample)
-            source, start = self._starts[self._position(sample, attempt)]
+            source, start = self._start(self._position(sample, attempt))
             try:
                 return self._cut(source, start, rng)
             except InputError as error:
-                self.skipped[error.where] = error.what
+                self.unreadable[error.where] = error.what
         raise InputError(
-            self.sources[source][0], f"{ATTEMPTS} samples in a row cannot be read", "check the training videos"
+            self.sources[source].path, f"{ATTEMPTS} samples in a row cannot be read", "check the training videos"
         )
 
     def _position(self, sample: int, attempt: int) -> int:
@@ -132,17 +136,25 @@ class Clips:
             self._order = (epoch, torch.randperm(len(self), generator=random.generator(self.seed, "order", epoch)))
         return int(self._order[1][(index + attempt) % len(self)])
 
+    def _start(self, position: int) -> tuple[int, int]:
+        """(video, frame) that the clip at a position of the unshuffled set starts with."""
+        source = bisect_right(self._ends, position)
+        return source, position - (self._ends[source - 1] if source else 0)
+
     def _cut(self, source: int, start: int, rng: torch.Generator) -> Picture:
         cfg = self.cfg
-        last = self._frames.counts[source] - 1
-        odds = cfg.weights or (1.0,) * len(cfg.gaps)
-        fits = [w if start + (cfg.frames - 1) * gap <= last else 0.0 for gap, w in zip(cfg.gaps, odds, strict=True)]
+        last = self.sources[source].frames - 1
+        fits = [
+            w if start + (cfg.frames - 1) * gap <= last else 0.0 for gap, w in zip(cfg.gaps, self._odds, strict=True)
+        ]
         gap = cfg.gaps[int(torch.multinomial(torch.tensor(fits), 1, generator=rng))]
         order = range(start, start + cfg.frames * gap, gap)
         if cfg.reverse and random.integer(0, 2, rng):
             order = order[::-1]
-        pictures = [self._frames.get(source, *self.sources[source], index) for index in order]
+        pictures = self._frames.get(source, order)
         height, width = pictures[0].shape[:2]
+        if any(p.shape != pictures[0].shape for p in pictures):
+            raise InputError(self.sources[source].path, "its frames differ in size", "give frames of one size")
         box = (
             (0.0, 0.0, float(width), float(height))
             if cfg.crop == "frame"
@@ -162,52 +174,3 @@ def _square(height: int, width: int, smallest: int, rng: torch.Generator) -> tup
     side = random.uniform(min(smallest, short), short, rng)
     left, top = random.uniform(0, width - side, rng), random.uniform(0, height - side, rng)
     return left, top, left + side, top + side
-
-
-def _scan(root: Path) -> list[tuple[Path, list[Path] | None]]:
-    """Frame folders (with their files) and video files under root, in one order on every machine."""
-    if not root.is_dir():
-        raise InputError(root, "no such folder", "give a folder of videos and/or folders of frames")
-    found: list[tuple[Path, list[Path] | None]] = []
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        subfolders.sort()
-        files = [Path(folder) / name for name in sorted(names) if not name.startswith(".")]
-        stills = [f for f in files if f.suffix.lower() in FRAME_SUFFIXES]
-        if stills:
-            found.append((Path(folder), sorted(stills, key=natural_key)))
-        found += [(f, None) for f in files if f.suffix.lower() in VIDEO_SUFFIXES]
-    return found
-
-
-def _count(path: Path) -> int:
-    with open_video(path) as video:
-        return len(video)
-
-
-class _Frames:
-    """Decoded frames, the most recently used ones kept up to a number of bytes."""
-
-    def __init__(self, cfg: ClipConfig) -> None:
-        self.counts: list[int] = []
-        self._cfg = cfg
-        self._kept: OrderedDict[tuple[int, int], Picture] = OrderedDict()
-        self._bytes = 0
-
-    def get(self, source: int, path: Path, stills: list[Path] | None, index: int) -> Picture:
-        key = (source, index)
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key]
-        picture = self._read(path, stills, index)
-        self._kept[key] = picture
-        self._bytes += picture.nbytes
-        while self._bytes > self._cfg.cache << 20 and len(self._kept) > 1:
-            self._bytes -= self._kept.popitem(last=False)[1].nbytes
-        return picture
-
-    def _read(self, path: Path, stills: list[Path] | None, index: int) -> Picture:
-        if stills is None:
-            with open_video(path) as video:
-                return video.frame(index, short_side=self._cfg.read)
-        rgb = read_rgb(stills[index])
-        return shrink(rgb, shrunk_size(rgb.shape[0], rgb.shape[1], self._cfg.read))
