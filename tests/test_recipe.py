@@ -1,0 +1,393 @@
+"""Recipes from files, and overrides of their configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vcorr import recipe
+from vcorr.config import flatten, from_json, override, to_json
+from vcorr.data.clips import ClipConfig
+from vcorr.errors import InputError, UsageError
+from vcorr.recipe import Batch, Reader, Stage
+from vcorr.resnet import ResNetConfig
+
+TOY = ["net.widths=4,4,8,8", "net.features=8", "radius=2", "clips.size=32", "pairs.batch=2"]
+
+
+@dataclass(frozen=True)
+class Inner:
+    steps: int = 3
+    rates: tuple[float, ...] = (0.5,)
+    mode: Literal["fast", "slow"] = "fast"
+
+
+@dataclass(frozen=True)
+class Outer:
+    seed: int = 0
+    inner: Inner = Inner()
+    other: Inner = Inner(steps=7)
+    flag: bool = False
+    scale: float | None = None
+    name: str = "x"
+    names: tuple[str, ...] = ()
+    pair: tuple[int, int] = (1, 2)
+    boxes: tuple[tuple[int, int], ...] = ()
+    maybe: tuple[int, ...] | None = None
+
+
+# --- overrides ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pair", "key", "value"),
+    [
+        ("seed=10_000", "seed", 10_000),
+        ("seed=1e4", "seed", 10_000),
+        ("seed=-3", "seed", -3),
+        ("inner.steps = 5", "inner.steps", 5),
+        ("other.steps=5", "other.steps", 5),
+        ("inner.rates=1,2.5", "inner.rates", (1.0, 2.5)),
+        ("inner.rates=(1, 2.5)", "inner.rates", (1.0, 2.5)),
+        ("inner.rates=[1,2.5,]", "inner.rates", (1.0, 2.5)),
+        ("inner.rates=1", "inner.rates", (1.0,)),
+        ("inner.rates=", "inner.rates", ()),
+        ("inner.rates=()", "inner.rates", ()),
+        ("inner.mode=slow", "inner.mode", "slow"),
+        ("flag=true", "flag", True),
+        ("flag=True", "flag", True),
+        ("scale=0.125", "scale", 0.125),
+        ("scale=1", "scale", 1.0),
+        ("scale=None", "scale", None),
+        ("scale=null", "scale", None),
+        ("name=a=b c", "name", "a=b c"),
+        ("name=12", "name", "12"),
+        ("name=true", "name", "true"),
+        ("names=a,b", "names", ("a", "b")),
+        ("names=a", "names", ("a",)),
+        ("pair=3,4", "pair", (3, 4)),
+        ("boxes=(1,2),(3,4)", "boxes", ((1, 2), (3, 4))),
+        ("maybe=1,2", "maybe", (1, 2)),
+        ("maybe=none", "maybe", None),
+    ],
+)
+def test_the_annotation_parses_the_value(pair, key, value):
+    start = Outer(scale=9.0, maybe=(9,))
+    changed = override(start, [pair])
+    assert flatten(changed)[key] == value and type(flatten(changed)[key]) is type(value)
+    assert {k for k, v in flatten(changed).items() if v != flatten(start)[k]} <= {key}
+
+
+def test_later_overrides_win_and_the_config_given_stays():
+    config = Outer()
+    assert override(config, ["seed=1", "inner.steps=4", "seed=2"]) == Outer(seed=2, inner=Inner(steps=4))
+    assert config == Outer()
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        ("inner.stps=3", "inner.stps: no such key; did you mean inner.steps?"),
+        ("steps=3", "steps: no such key; did you mean inner.steps or other.steps?"),
+        ("sede=3", "did you mean seed?"),
+        ("qqqq=3", "keys: seed, inner.steps, inner.rates"),
+        ("inner=3", "inner: is a group of keys; set one of them: inner.steps, inner.rates, inner.mode"),
+        ("seed.x=3", "seed has no fields of its own; write seed=VALUE"),
+        ("seed", "is not KEY=VALUE"),
+        ("seed=x", "seed=x: does not fit int"),
+        ("seed=1.5", "does not fit int"),
+        ("seed=", "does not fit int"),
+        ("seed=True", "does not fit int"),
+        ("flag=7", "does not fit bool"),
+        ("scale=big", "does not fit float | None"),
+        ("inner.mode=quick", r"does not fit Literal\['fast', 'slow'\]"),
+        ("inner.rates=a,b", "does not fit tuple"),
+        ("pair=1,2,3", "does not fit tuple"),
+        ("=3", "no such key"),
+        ("seed=" + "(" * 500, "does not fit int"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(pair, message):
+    with pytest.raises(UsageError, match=message.replace("?", r"\?").replace("|", r"\|")) as refused:
+        override(Outer(), [pair])
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        *("pairs.steps=0", "pairs.batch=0", "pairs.lr=nan", "pairs.lr=0", "pairs.cooldown=1.5", "pairs.warmup=-1"),
+        *("clips.size=0", "clips.gaps=0,1", "clips.gaps=()", "clips.weights=-1,1,1", "clips.cache=-1"),
+        *("net.widths=0,1,1,1", "reader.radius=-1", "reader.short=0", "reader.scale=inf", "hide=3"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused_with_their_key(pair):
+    with pytest.raises(UsageError, match=pair.partition("=")[0]):
+        recipe.load("mast", [pair])
+
+
+# --- JSON -----------------------------------------------------------------------------------------------------------
+
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+INNERS = st.builds(
+    Inner, steps=st.integers(), rates=st.lists(NUMBERS).map(tuple), mode=st.sampled_from(["fast", "slow"])
+)
+OUTERS = st.builds(
+    Outer,
+    seed=st.integers(),
+    inner=INNERS,
+    other=INNERS,
+    flag=st.booleans(),
+    scale=st.none() | NUMBERS,
+    name=st.text(st.characters(exclude_categories=["Cs"])),
+    names=st.lists(st.text("abc")).map(tuple),
+    pair=st.tuples(st.integers(), st.integers()),
+    boxes=st.lists(st.tuples(st.integers(), st.integers())).map(tuple),
+    maybe=st.none() | st.lists(st.integers()).map(tuple),
+)
+
+
+@given(OUTERS)
+def test_json_brings_a_config_back(config):
+    assert from_json(Outer, to_json(config)) == config
+
+
+@pytest.mark.parametrize("name", sorted(recipe.shipped()))
+def test_json_brings_a_shipped_config_back(name):
+    config = recipe.load(name).config
+    assert from_json(type(config), to_json(config)) == config
+
+
+def test_json_fills_in_defaults():
+    assert from_json(Outer, {"inner": {"steps": 4}}) == Outer(inner=Inner(steps=4))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"sed": 1}, "unknown fields sed of Outer"),
+        ({"inner": {"steps": 1, "stps": 2}}, "unknown fields inner.stps"),
+        ({"seed": "1"}, "seed: "),
+        ({"seed": 1.5}, "seed: "),
+        ({"flag": 1}, "flag: "),
+        ({"inner": {"mode": "quick"}}, "inner.mode: "),
+        ({"inner": 3}, "inner: "),
+        ([], "object"),
+        (None, "object"),
+    ],
+)
+def test_json_of_anything_else_is_refused(data, message):
+    with pytest.raises(ValueError, match=message) as refused:
+        from_json(Outer, data)
+    assert "\n" not in str(refused.value)
+
+
+def test_json_is_held_to_the_rules_of_the_config():
+    with pytest.raises(ValueError, match="steps and batch must be at least 1"):
+        from_json(Stage, {"steps": 0, "batch": 1, "lr": 1.0})
+    with pytest.raises(ValueError, match="lr"):
+        from_json(Stage, {"steps": 1, "batch": 1})
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+GOOD = """
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vcorr.recipes import mast
+from vcorr.recipe import Stage
+
+
+@dataclass(frozen=True)
+class Config(mast.Config):
+    pairs: Stage = Stage(steps=5, batch=1, lr=1e-3)
+    extra: tuple[int, ...] | None = None
+
+
+build = mast.build
+"""
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_a_file_with_postponed_annotations_loads(tmp_path):
+    path = write(tmp_path / "mine.py", GOOD)
+    experiment = recipe.load(str(path), ["extra=1,2", "pairs.steps=6"])
+    assert (experiment.name, experiment.source) == ("mine", GOOD)
+    assert experiment.config.extra == (1, 2)
+    assert experiment.recipe.phases[0].stage == Stage(steps=6, batch=1, lr=1e-3)
+    assert list(tmp_path.iterdir()) == [path]  # no compiled file beside it
+
+
+def test_files_of_one_name_do_not_mix(tmp_path):
+    loaded = []
+    for k in range(2):
+        (tmp_path / str(k)).mkdir()
+        text = GOOD.replace("extra: tuple[int, ...] | None = None", f"Kind = int\n    extra: Kind = {k}")
+        loaded.append(recipe.load(str(write(tmp_path / str(k) / "mine.py", text))))
+    assert [override(e.config, ["seed=3"]).extra for e in loaded] == [0, 1]
+
+
+def test_a_file_changed_in_between_is_read_again(tmp_path):
+    path = write(tmp_path / "mine.py", GOOD)
+    first = recipe.load(str(path))
+    write(path, GOOD.replace("steps=5", "steps=7"))
+    assert (first.config.pairs.steps, recipe.load(str(path)).config.pairs.steps) == (5, 7)
+
+
+def test_a_variant_may_import_the_file_beside_it(tmp_path, monkeypatch):
+    write(tmp_path / "base_of_the_test.py", GOOD)
+    text = "from base_of_the_test import Config as Base, build\n\n\nclass Config(Base):\n    pass\n"
+    before = list(sys.path)
+    assert recipe.load(str(write(tmp_path / "variant.py", text))).config.pairs.steps == 5
+    assert sys.path == before
+    monkeypatch.delitem(sys.modules, "base_of_the_test")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        pytest.param("x = 1\nif x\n", 2, "SyntaxError: expected ':'", id="syntax"),
+        pytest.param("x = 1\n\ny = 1 / 0\n", 3, "ZeroDivisionError", id="body"),
+        pytest.param("import no_such_module_at_all\n", 1, "ModuleNotFoundError", id="import"),
+        pytest.param("def f():\n    raise ValueError('a\\nb')\nf()\n", 2, "ValueError: a b", id="deep"),
+        pytest.param(GOOD.replace("5, batch", "0, batch"), 12, "steps and batch must be at least 1", id="numbers"),
+        pytest.param("class Config:\n    def __init__(self):\n        1 / 0\nbuild = 1\n", 3, "ZeroDiv", id="config"),
+        pytest.param(
+            GOOD.replace("build = mast.build", "def build(cfg):\n    return cfg.nothing"),
+            17,
+            "AttributeError",
+            id="build",
+        ),
+    ],
+)
+def test_a_failing_file_is_blamed_by_line(tmp_path, monkeypatch, text, line, message):
+    write(tmp_path / "bad.py", text)
+    monkeypatch.chdir(tmp_path)  # a relative path, as typed
+    modules = set(sys.modules)
+    with pytest.raises(InputError) as refused:
+        recipe.load("bad.py")
+    assert str(refused.value).startswith(f"bad.py:{line}: ")
+    assert message in str(refused.value) and "\n" not in str(refused.value)
+    assert {m for m in set(sys.modules) - modules if "bad" in m} == set() or "build" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param("", "defines no Config", id="empty"),
+        pytest.param(GOOD.replace("build = mast.build", ""), "defines no build", id="no-build"),
+        pytest.param("class Config:\n    pass\nbuild = 1\n", "no dataclass with a seed", id="no-dataclass"),
+        pytest.param(GOOD.replace("mast.build", "lambda cfg: 3"), "returned int; return a vcorr", id="no-recipe"),
+        pytest.param(GOOD.replace("mast.build", "3"), "TypeError", id="not-callable"),
+        pytest.param("\0", "null bytes", id="null-bytes"),
+        pytest.param(
+            GOOD
+            + "\nimport dataclasses\ndef build(cfg):\n    return dataclasses.replace(mast.build(cfg), phases=())\n",
+            "has phases []",
+            id="no-phases",
+        ),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_refused(tmp_path, text, message):
+    with pytest.raises(InputError) as refused:
+        recipe.load(str(write(tmp_path / "bad.py", text)))
+    assert message in str(refused.value)
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "bad.py"
+    path.write_bytes(b"\xff\xfe\x00binary")
+    with pytest.raises(InputError, match="UnicodeDecodeError"):
+        recipe.load(str(path))
+
+
+def test_an_unknown_name_names_the_nearest(tmp_path):
+    with pytest.raises(UsageError, match="did you mean mast_cpu"):
+        recipe.load("mast_cpuu")
+    with pytest.raises(UsageError, match="no such recipe; give a recipe file or one of: mast"):
+        recipe.load(str(tmp_path))
+
+
+def test_a_shipped_name_is_not_taken_for_a_file_here(tmp_path, monkeypatch):
+    write(tmp_path / "mast", "not a recipe")
+    monkeypatch.chdir(tmp_path)
+    assert recipe.load("mast").name == "mast"
+
+
+# --- the shipped ones -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(recipe.shipped()))
+def test_a_shipped_recipe_takes_two_steps(name):
+    experiment = recipe.load(name, TOY)
+    assert experiment.config.net == ResNetConfig(widths=(4, 4, 8, 8), features=8)
+    state = experiment.recipe.init(torch.Generator().manual_seed(0))
+    for phase in experiment.recipe.phases:
+        for step in range(2):
+            params = {k: v.detach().requires_grad_() for k, v in state.params.items()}
+            state = dataclasses.replace(state, params=params)
+            lab = torch.randn(2, phase.clips.frames, 3, 32, 32, generator=torch.Generator().manual_seed(step))
+            batch = Batch(lab, (2 * step, 2 * step + 1))
+            out = phase.loss(state, batch, torch.Generator().manual_seed(step), step / 2)
+            assert 0 < float(out.loss.detach()) < math.inf
+            grads = torch.autograd.grad(out.loss, list(params.values()))
+            assert all(bool((g != 0).any()) for g in grads)
+            new = {k: v.detach() - 1e-3 * g for (k, v), g in zip(params.items(), grads, strict=True)}
+            assert out.stats.keys() == state.stats.keys()
+            assert not torch.equal(out.stats["stem.bn.mean"], state.stats["stem.bn.mean"])
+            state = dataclasses.replace(state, params=new, stats={k: v.detach() for k, v in out.stats.items()})
+
+
+@pytest.mark.parametrize("name", sorted(recipe.shipped()))
+def test_a_shipped_recipe_says_what_it_is(name):
+    line = recipe.summary(recipe.shipped()[name])
+    assert len(line) > 20 and "\n" not in line
+
+
+def test_the_configuration_of_the_shipped_weights_stays():
+    """A running training compares its configuration with this one."""
+    config = recipe.load("mast_cpu").config
+    assert to_json(config) == {
+        "seed": 0,
+        "pairs": to_json(Stage(steps=6_000, batch=8, lr=1e-3, warmup=100)),
+        "clips": to_json(ClipConfig(size=128)),
+        "net": {"widths": [64, 128, 256, 256], "features": 64},
+        "radius": 6,
+        "hide": [1, 2],
+        "reader": to_json(Reader()),
+    }
+
+
+# --- the learning rate ----------------------------------------------------------------------------------------------
+
+
+def test_rate_is_a_ramp_a_plateau_and_a_ramp():
+    stage = Stage(steps=100, batch=1, lr=2.0, warmup=10, cooldown=0.3)
+    assert [stage.rate(k) for k in (0, 4, 9)] == pytest.approx([0.2, 1.0, 2.0])
+    assert {stage.rate(k) for k in range(9, 71)} == {2.0}
+    assert [stage.rate(k) for k in (85, 99)] == pytest.approx([1.0, 2 / 30])
+
+
+@given(st.integers(1, 60), st.integers(0, 60), st.floats(0, 1), st.integers(1, 60))
+def test_more_steps_change_nothing_before_the_cooldown(steps, warmup, cooldown, more):
+    short = Stage(steps=steps, batch=1, lr=1.0, warmup=warmup, cooldown=cooldown)
+    longer = dataclasses.replace(short, steps=steps + more)
+    for k in range(steps):
+        assert 0 < short.rate(k) <= longer.rate(k) <= 1
+        if k <= steps - max(1, cooldown * steps):
+            assert short.rate(k) == longer.rate(k)
