@@ -124,7 +124,7 @@ def test_nothing_there(tmp_path: Path) -> None:
         "missing.mp4": "does not exist",
         "none/*.png": "does not exist",
         "0.png": "is an empty file",
-        "one.png": "is one image, not a video",
+        "one.png": "is an image file, not a video; give a folder, or a quoted pattern .* of one file per frame",
         "0*.png": "is an empty file",
         "nul\0.mp4": "does not exist",
     }.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 from fractions import Fraction
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.data.films import encode, number
+from vcorr.data import container
 from vcorr.data.video import VideoWriter, open_video, shrunk_size
 from vcorr.errors import InputError, UsageError
 from vcorr.image import shrink
@@ -108,6 +110,46 @@ def test_packets_without_times_are_counted(tmp_path: Path) -> None:
         for k in (23, 5, 12):
             np.testing.assert_array_equal(video.frame(k), frames[k])
         assert video.pts is not None and sorted(set(video.pts)) == video.pts
+
+
+def test_times_of_decoding_alone_are_not_taken_for_times_of_display(tmp_path: Path) -> None:
+    """An mp4 that lost the table of how its frames reorder (ctts)."""
+    path = encode(tmp_path / "a.mp4")
+    content = path.read_bytes()
+    assert content.count(b"ctts") == content.count(b"edts") == 1
+    path.write_bytes(content.replace(b"ctts", b"free").replace(b"edts", b"free"))
+    with open_video(path) as video:
+        assert [number(rgb) for _, rgb in video.frames()] == list(range(30)) and video.damaged == []
+        assert [number(video.frame(k)) for k in (17, 4, 29)] == [17, 4, 29]
+        assert video.seconds(29) == pytest.approx(29 / 30)
+
+
+def test_frames_cut_off_by_an_edit_list_are_not_counted(tmp_path: Path) -> None:
+    """A clip trimmed on the phone: players decode the frames before the cut and do not show them."""
+    path = encode(tmp_path / "a.mp4", options={"bf": "0"})
+    content = path.read_bytes()
+    cut = content.index(b"elst") + 16  # past version, count and duration: the time of the first frame shown
+    assert content[cut : cut + 4] == bytes(4)
+    path.write_bytes(content[:cut] + (5 * 512).to_bytes(4, "big") + content[cut + 4 :])
+    with open_video(path) as video:
+        assert [(k, number(rgb)) for k, rgb in video.frames()] == [(k, k + 5) for k in range(25)]
+        assert number(video.frame(0)) == 5 and number(video.frame(20)) == 25 and video.damaged == []
+        assert video.seconds(1) == pytest.approx(1 / 30)
+
+
+def test_avi_is_counted_however_late_its_frames_reorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(container, "PROBED", 1)
+    with open_video(encode(tmp_path / "a.avi")) as video:
+        assert [number(rgb) for _, rgb in video.frames()] == list(range(30))
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    name = os.fsdecode(b"a\xff\xfe.mp4")
+    try:
+        (tmp_path / name).write_bytes(encode(tmp_path / "a.mp4", frames=3).read_bytes())
+    except (OSError, UnicodeError):
+        pytest.skip("this file system has no such names")
+    assert len(list(open_video(tmp_path / name).frames())) == 3
 
 
 def test_shrinking_keeps_proportions_and_never_enlarges(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from vcorr.image import MAX_PIXELS
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,mxf,ogg,flv,asf"
 # Formats whose packets do not say when a frame is shown, only when it is decoded: the same but for codecs that reorder.
 ORDER_OF_DECODING = frozenset({"avi", "mxf", "asf"})
+PROBED = 64  # pictures: enough to meet a reordered one in a stream that has them
 MAX_THREADS = 4  # each thread of the decoder holds frames of its own
 DEFAULT_FPS = 25.0
 _EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
@@ -67,7 +68,7 @@ class VideoFile:
         table = _table_of_packets(self._decoder)
         first = next(self._decoder.pictures(table, 0), None) if table else None
         if table is None or first is None:  # also where no picture bears a time stamp of its packet
-            table = _table_of_pictures(self._decoder)
+            table = _table_of_pictures(path)
             first = next(self._decoder.pictures(table, 0), None) if table.pts else None
         if first is None:
             _refuse(path, "holds no picture that can be decoded")
@@ -139,9 +140,9 @@ class VideoFile:
 class _Decoder:
     """An open container that decodes from any frame on. Only the latest `pictures` may be iterated."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, threads: int = MAX_THREADS) -> None:
         self.path = path
-        self._threads = min(MAX_THREADS, os.cpu_count() or 1)
+        self._threads = min(threads, os.cpu_count() or 1)
         self._open()
 
     def _open(self) -> None:
@@ -195,9 +196,8 @@ class _Decoder:
             yield before
 
     def all_pictures(self) -> Iterator[VideoFrame]:
-        """Every picture that decodes, from the start of the file, by one thread (see `_indexed`)."""
-        self._threads = 1
-        yield from self._decode(None, None)
+        """Every picture that decodes, from the start of the file. For a decoder of one thread (see `_indexed`)."""
+        return self._decode(None, None)
 
     def _entries(self, table: FrameTable, start: int) -> Iterator[int | None]:
         """Where to seek in order to reach `start`: its key frame, the one before that, the start of the file."""
@@ -314,6 +314,7 @@ def _table_of_packets(decoder: _Decoder) -> FrameTable | None:
     hides_frames = decoder.stream.codec_context.name == "vp8"
     keys: list[int] = []
     places: dict[int, tuple[int | None, int]] = {}
+    ascending, latest = True, None
     for packet in decoder.packets():
         # Edit lists cut frames off that are decoded all the same; a VP8 packet may be a reference that is never shown.
         if packet.is_discard or (hides_frames and not memoryview(packet)[0] >> 4 & 1):
@@ -321,20 +322,33 @@ def _table_of_packets(decoder: _Decoder) -> FrameTable | None:
         if packet.pts is None or packet.pts in places:
             return None
         places[packet.pts] = (packet.pos, packet.size)
+        ascending, latest = ascending and (latest is None or latest < packet.pts), packet.pts
         if packet.is_keyframe:
             keys.append(packet.pts)
+    if ascending and decoder.stream.codec_context.has_b_frames and not _shown_as_stamped(decoder.path):
+        return None
     stamps = sorted(places)
     return FrameTable(stamps, sorted(bisect.bisect_left(stamps, key) for key in keys), places) if stamps else None
 
 
-def _table_of_pictures(decoder: _Decoder) -> FrameTable:
+def _shown_as_stamped(path: Path) -> bool:
+    """Whether the first pictures come out in the order of their times: not so where a muxer lost how they reorder."""
+    decoder = _Decoder(path, threads=1)
+    stamps = [picture.pts for picture in itertools.islice(decoder.all_pictures(), PROBED)]
+    decoder.close()
+    return all(a is None or b is None or a < b for a, b in itertools.pairwise(stamps))
+
+
+def _table_of_pictures(path: Path) -> FrameTable:
     """The table from decoding everything, in the order of output. Times that do not ascend become a steady rate."""
+    decoder = _Decoder(path, threads=1)
     stamps = [picture.pts for picture in decoder.all_pictures()]
     known = [stamp for stamp in stamps if stamp is not None]
     if len(known) < len(stamps) or any(a >= b for a, b in itertools.pairwise(known)):
         rate = decoder.stream.average_rate or decoder.stream.guessed_rate or Fraction(DEFAULT_FPS)
         step = max(1, round(1 / (rate * (decoder.stream.time_base or 1 / rate))))
         known = [k * step for k in range(len(stamps))]
+    decoder.close()
     return FrameTable(known, keys=[], places=None)
 
 

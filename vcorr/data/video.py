@@ -57,10 +57,10 @@ def _file_source(path: Path) -> Source:
     if path.stat().st_size == 0:
         raise InputError(path, "is an empty file", "copy or export the video again")
     if path.suffix.lower() in FRAME_SUFFIXES:
-        what = "is one image, not a video"
-        raise InputError(
-            path, what, f"give its folder, or a quoted pattern such as '{path.with_name('*' + path.suffix)}'"
+        advice = (
+            f"give a folder, or a quoted pattern such as '{path.with_name('*' + path.suffix)}', of one file per frame"
         )
+        raise InputError(path, "is an image file, not a video", advice)
     return VideoFile(path)
 
 
