@@ -67,9 +67,8 @@ def main() -> None:
     if args.json:
         print(json.dumps({"machine": platform.processor() or platform.machine(), "rows": rows}, indent=2))
         return
-    print(
-        "| frames | peak memory | frames/s | encoder | read | reading and writing | other |\n|---|---|---|---|---|---|---|"
-    )
+    head = ("frames", "peak memory", "frames/s", "encoder", "read", "reading and writing", "other")
+    print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
     for row in rows:
         shares = row["shares"]
         cells = " | ".join(f"{shares[k]:.0%}" for k in ("encoder", "read", "io", "other"))

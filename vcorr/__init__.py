@@ -1,4 +1,4 @@
-"""vcorr: self-supervised video correspondence. Label one frame of a video, get every frame labelled; train on raw video.
+"""vcorr: self-supervised video correspondence. Label one frame of a video, get all labelled; train on raw video.
 
     for frame in vcorr.propagate("video.mp4", "mask.png"):
         frame.index, frame.mask

@@ -96,6 +96,9 @@ def propagate(
     out: Annotated[
         Path, typer.Option(help="Folder for the results; continued if it holds a stopped run of the same inputs.")
     ] = Path("vcorr-out"),
+    at: Annotated[
+        list[str] | None, typer.Option(metavar="K=FILE", help="A mask of frame K: a correction; as often as needed.")
+    ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="weights.safetensors of a training; default: those that come with vcorr.")
     ] = None,
@@ -114,7 +117,8 @@ def propagate(
     from vcorr.machine import pick_device
     from vcorr.results import Request, propagate_to
 
-    request = Request(video, labels, out, weights, size, start, end, str(pick_device(device)))
+    more = dict(_labelled(pair) for pair in at or [])
+    request = Request(video, labels, out, more, weights, size, start, end, str(pick_device(device)))
     with _stoppable(out), _bar("labelling") as progress:
         summary = propagate_to(request, say=_say, progress=progress)
     if as_json:
@@ -249,6 +253,14 @@ def weights(
     typer.echo("\n".join(f"{k}={v}" for k, v in facts.items()))
     if export is not None:
         checkpoint.save_weights(export, loaded, half=True)
+
+
+def _labelled(pair: str) -> tuple[int, Path]:
+    """``K=FILE``"""
+    index, equals, path = pair.partition("=")
+    if not equals or not index.isdigit() or not path:
+        raise UsageError(f"--at {pair}", "is not K=FILE", "write the frame's index and its mask: --at 40=mask40.png")
+    return int(index), Path(path)
 
 
 def _weights(path: Path) -> Path | None:

@@ -29,7 +29,7 @@ from vcorr.image import write_image
 from vcorr.mask_picture import MaskPicture, read_mask_picture
 from vcorr.overlay import default_palette, overlay
 
-__all__ = ["Mask", "default_palette", "overlay", "read_labels", "read_mask", "read_masks", "write_mask"]
+__all__ = ["Mask", "default_palette", "label_files", "overlay", "read_labels", "read_mask", "read_masks", "write_mask"]
 
 MASK_SUFFIXES = frozenset([".png", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".pbm"])
 VOID = 255
@@ -85,8 +85,12 @@ def read_labels(
         InputError: see `read_mask`; or a name without a number, past the end, or twice.
     """
     path = Path(path)
-    if not path.is_dir():
-        return read_masks({0: path}, size=size)
+    files = label_files(path, frames=frames, names=names) if path.is_dir() else {0: path}
+    return read_masks(files, size=size)
+
+
+def label_files(path: Path, *, frames: int, names: Sequence[str] | None = None) -> dict[int, Path]:
+    """Which frame each mask file of a folder labels, ascending; arguments and errors as of `read_labels`."""
     files = [p for p in sorted(path.iterdir()) if p.suffix.lower() in MASK_SUFFIXES and not p.name.startswith(".")]
     if not files:
         raise InputError(path, "holds no mask files", "put in masks named by frame index, such as 00000.png")
@@ -102,7 +106,7 @@ def read_labels(
         other = labels.setdefault(k, file)
         if other is not file:
             raise InputError(path, f"{other.name} and {file.name} both label frame {k}", "keep one of them")
-    return read_masks(dict(sorted(labels.items())), size=size)
+    return dict(sorted(labels.items()))
 
 
 def _trailing_number(file: Path) -> int:

@@ -24,7 +24,7 @@ from vcorr.correspondence import enlarge, shrink
 from vcorr.data.video import Video, open_video
 from vcorr.errors import InputError, UsageError
 from vcorr.kernels import memory_read
-from vcorr.labels import Mask, read_labels, read_masks
+from vcorr.labels import Mask, label_files, read_masks
 from vcorr.nn import native_bf16
 from vcorr.recipe import Reader
 
@@ -113,6 +113,7 @@ def propagate(
     video: str | Path,
     labels: str | Path,
     *,
+    at: Mapping[int, str | Path] | None = None,
     weights: str | Path | None = None,
     short_side: int = 480,
     start: int = 0,
@@ -124,6 +125,7 @@ def propagate(
     Args:
         video: a video file, a folder of frames, or a glob.
         labels: a mask image of frame ``start``, or a folder of masks named by frame index.
+        at: masks of more frames, by index: corrections.
         weights: a weights file of ``vcorr train``; None takes the ones that come with vcorr.
         short_side: a video whose short side is above this is read at this size; masks come back at full size.
         start, end: the frames to label, start .. end-1; None is to the end.
@@ -140,18 +142,27 @@ def propagate(
     model = checkpoint.load_weights(None if weights is None else Path(weights))
     with open_video(video) as source:
         stop = frame_range(source, start, end)[1]
-        masks = given_labels(source, Path(labels), start)
+        masks = given_labels(source, Path(labels), start, {k: Path(p) for k, p in (at or {}).items()})
         job = Job(source, masks, encoder(model, device), model.reader, short_side, torch.device(device))
         for walk in walks(list(masks), start, stop):
             yield from job.walk(walk)
 
 
-def given_labels(video: Video, labels: Path, start: int) -> dict[int, Mask]:
-    """Masks by frame index: a file labels frame ``start``, a folder names the frames."""
+def given_labels(video: Video, labels: Path, start: int, at: Mapping[int, Path] | None = None) -> dict[int, Mask]:
+    """Masks by frame index: a file labels frame ``start``, a folder names the frames; ``at`` labels more of them.
+
+    Raises:
+        InputError: a mask cannot be read or does not fit the video.
+        UsageError: a frame that is labelled twice or does not exist.
+    """
     size = (video.height, video.width)
-    if labels.is_dir():
-        return read_labels(labels, size=size, frames=len(video), names=video.names)
-    return read_masks({start: labels}, size=size)
+    files = label_files(labels, frames=len(video), names=video.names) if labels.is_dir() else {start: labels}
+    for k, path in (at or {}).items():
+        if k in files:
+            raise UsageError(f"--at {k}={path}", f"frame {k} is labelled by {files[k]} already", "give one of the two")
+        if not 0 <= k < len(video):
+            raise UsageError(f"--at {k}={path}", f"the video has {len(video)} frames", f"give 0 to {len(video) - 1}")
+    return read_masks(dict(sorted({**files, **(at or {})}.items())), size=size)
 
 
 def frame_range(video: Video, start: int, end: int | None) -> tuple[int, int]:

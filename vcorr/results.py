@@ -47,6 +47,7 @@ class Request:
     video: str
     labels: Path
     out: Path
+    at: Mapping[int, Path] = field(default_factory=dict)
     weights: Path | None = None
     short_side: int = 480
     start: int = 0
@@ -87,7 +88,7 @@ def propagate_to(
     model = checkpoint.load_weights(weights_file)
     with open_video(request.video) as video:
         start, end = frame_range(video, request.start, request.end)
-        masks = given_labels(video, request.labels, start)
+        masks = given_labels(video, request.labels, start, request.at)
         plan = walks(list(masks), start, end)
         manifest = _manifest(request, video, masks, weights_file, start, end)
         for note in dict.fromkeys([*video.notes, *(f"frame {k}: {n}" for k, m in masks.items() for n in m.notes)]):
@@ -216,6 +217,7 @@ def _manifest(
         "paths": {
             "video": str(request.video),
             "labels": str(request.labels),
+            "at": {str(k): str(path) for k, path in request.at.items()},
             "weights": request.weights and str(request.weights),
         },
         "video": {"frames": len(video), "height": video.height, "width": video.width, "fps": round(video.fps, 4)},
