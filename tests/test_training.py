@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vcorr import checkpoint, recipe
+from vcorr import checkpoint, recipe, training
 from vcorr.errors import InputError, OutputError
 from vcorr.training import Diverged, Options, Stopped, train
 
@@ -124,8 +124,10 @@ def metrics(out):
     return [{k: line[k] for k in keys} for line in map(json.loads, (out / "metrics.jsonl").read_text().splitlines())]
 
 
-def assert_same_run(got, wanted):
+def assert_same_run(got, wanted, *, weights=True):
     (a, meta_a), (b, meta_b) = tensors(got), tensors(wanted)
+    if not weights:
+        del a["weights"], b["weights"]
     assert meta_a == meta_b and a.keys() == b.keys()
     assert [k for k in a if not torch.equal(a[k], b[k])] == []
     assert metrics(got) == metrics(wanted)
@@ -145,6 +147,12 @@ def stopped(films, tmp_path):
     with pytest.raises(Stopped):
         Run(films, out)(stop_at=("pairs", 5))
     return out
+
+
+@pytest.fixture(autouse=True)
+def without_waiting_for_the_disk(monkeypatch):
+    """Processes of their own wait; here only a loss of power would show the difference."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 # --- what a run leaves ----------------------------------------------------------------------------------------------
@@ -422,6 +430,11 @@ def test_a_run_of_an_early_version_goes_on(films, stopped, unbroken):
     assert_same_run(stopped, unbroken)
 
 
+def test_memory_for_frames_is_no_part_of_a_run(films, stopped, unbroken):
+    Run(films, stopped, "clips.cache=0")()
+    assert_same_run(stopped, unbroken, weights=False)  # whose header has the configuration
+
+
 def test_a_recipe_whose_code_changed_is_said(films, stopped, unbroken):
     copy = stopped / "recipe.py"
     copy.write_text('"""Another docstring."""\n# and a comment\n' + copy.read_text().split('"""', 2)[2])
@@ -680,3 +693,17 @@ def test_the_module_runs_where_the_data_is_a_relative_path(films, tmp_path, monk
     monkeypatch.chdir(films.parent)
     Run(Path(films.name), tmp_path / "run")()
     assert_same_run(tmp_path / "run", unbroken)
+
+
+def test_restored_moments_lie_where_their_parameters_do():
+    """On the device and in the memory format of the parameter; Adam's count of steps stays on the CPU."""
+    weight = torch.zeros(4, 3, 5, 5, device="meta").contiguous(memory_format=torch.channels_last)
+    params = {"w": weight.requires_grad_()}
+    optimiser = torch.optim.AdamW(params.values())
+    saved = {"step/w": torch.tensor(7.0), "exp_avg/w": torch.ones(4, 3, 5, 5), "exp_avg_sq/w": torch.ones(4, 3, 5, 5)}
+    training._restore_moments(optimiser, params, saved)
+    state = optimiser.state[params["w"]]
+    assert state["step"].device.type == "cpu" and float(state["step"]) == 7
+    for kind in ("exp_avg", "exp_avg_sq"):
+        assert state[kind].device.type == "meta" and state[kind].stride() == weight.stride()
+        assert not state[kind].requires_grad

@@ -30,6 +30,7 @@ from vcorr.recipe import Experiment, State, from_json, to_json
 
 FORMAT = "vcorr-state-1"
 KEEP = 2  # training states kept
+FREE = "cache"  # last part of keys that change no result
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ class RunFolder:
         for key, before, after in checkpoint.changes(old, wanted):
             if key in phases and isinstance(before, int) and after > before:
                 raised[phases[key]] = before
-            else:
+            elif key.rpartition(".")[2] != FREE:
                 refused.append(f"{key.removeprefix('config.')} {_short(before)} -> {_short(after)}")
         if refused:
             raise OutputError(
@@ -220,7 +221,7 @@ class RunFolder:
         checkpoint.check_shapes(file, fresh.stats, groups["stats"])
         if odd:
             raise InputError(file, f"has moments of unknown parameters, first {odd[0]}", "train into another folder")
-        # A file's order is the alphabet's. The gradient's norm is a sum in the order of the parameters, so keep to theirs.
+        # A file's order is the alphabet's; the gradient's norm is a sum in the order of the parameters.
         params = {name: groups["params"][name] for name in fresh.params}
         stats = {name: groups["stats"][name] for name in fresh.stats}
         return Point(step, phase, State(params, stats), groups["moments"], skipped), meta

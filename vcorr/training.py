@@ -146,6 +146,8 @@ class _Loop:
             f"{phase.name}: {len(clips.sources)} videos, {len(clips)} clips an epoch, "
             f"{stage.steps} steps of {stage.batch}{left_out}"
         )
+        for note in clips.notes:
+            self.folder.say(note)
         clock, saved, bad = _Clock(), time.monotonic(), 0
         for step in range(self.first, stage.steps):
             began = time.monotonic()

@@ -232,6 +232,17 @@ def test_a_folder_of_pictures_of_several_sizes_is_no_video(tmp_path):
     assert clips.unreadable == {str(tmp_path / "album"): "its frames differ in size"}
 
 
+@pytest.mark.parametrize(("cache", "said"), [(1, False), (0, True)])
+def test_films_that_do_not_fit_in_memory_are_said(tmp_path, cache, said):
+    numbered(tmp_path, a=5)
+    assert Clips(scan(tmp_path), dataclasses.replace(PLAIN, cache=cache), seed=0).notes == ()
+    encode(tmp_path / "film.mp4", frames=9)
+    notes = Clips(scan(tmp_path), dataclasses.replace(PLAIN, cache=cache), seed=0).notes
+    assert [
+        note.startswith("1 video files are decoded again for every clip: all frames take 1 MiB") for note in notes
+    ] == ([True] * said)
+
+
 def test_nothing_readable_at_all_ends_the_run(tmp_path):
     found = numbered(tmp_path, a=14)
     for still in (tmp_path / "a").iterdir():

@@ -71,6 +71,7 @@ class Clips:
         sources: the videos that are long enough.
         skipped: path -> reason, of those left out.
         unreadable: path -> reason, of frames that turned out damaged when their turn came; other samples stood in.
+        notes: what the user should be told of the whole, one line each.
 
     Raises:
         UsageError: the odds do not match the gaps.
@@ -101,6 +102,8 @@ class Clips:
         self._ends = list(accumulate(s.frames - reach for s in self.sources))  # clips up to and with each video
         self._order: tuple[int, torch.Tensor] = (-1, torch.empty(0))
         self._frames = Frames(self.sources, cfg.read, cfg.cache << 20)
+        films = sum(s.stills is None for s in self.sources)
+        self.notes = () if self._frames.fits or not films else (_slow(films, self._frames.needed, cfg.cache),)
 
     def __len__(self) -> int:
         """Samples an epoch."""
@@ -166,6 +169,13 @@ class Clips:
         ]
         clip = np.stack(resized)
         return clip[:, :, ::-1] if cfg.flip and random.integer(0, 2, rng) else clip
+
+
+def _slow(films: int, needed: int, cache: int) -> str:
+    return (
+        f"{films} video files are decoded again for every clip: all frames take {-(-needed >> 20)} MiB, clips.cache is "
+        f"{cache}; with a larger one, or with the frames as image files, training may be faster"
+    )
 
 
 def _square(height: int, width: int, smallest: int, rng: torch.Generator) -> tuple[float, float, float, float]:

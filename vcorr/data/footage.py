@@ -165,14 +165,20 @@ class Frames:
         sources: the videos.
         short_side: frames are kept at this short side, in pixels, or smaller.
         limit: bytes of frames to keep; at least one clip is.
+
+    Attributes:
+        needed: bytes that all frames would take.
+        fits: whether they may be kept.
+        bytes: those kept now.
     """
 
     def __init__(self, sources: Sequence[Source], short_side: int, limit: int) -> None:
         self._sources, self._short_side, self._limit = sources, short_side, limit
-        self.bytes = 0
         self._kept: OrderedDict[tuple[int, int], Picture | None] = OrderedDict()
         self._open: OrderedDict[int, Video] = OrderedDict()
-        self._fits = sum(s.frames * _area(s, short_side) * 3 for s in sources) <= limit
+        self.needed = sum(s.frames * _area(s, short_side) * 3 for s in sources)
+        self.fits = self.needed <= limit
+        self.bytes = 0
 
     def get(self, source: int, indices: Sequence[int]) -> list[Picture]:
         """The frames of a clip, uint8 [h w 3], in the order of ``indices``.
@@ -206,14 +212,14 @@ class Frames:
     def _decode(self, source: int, wanted: list[int]) -> None:
         video = self._opened(source)
         try:
-            span = (0, len(video)) if self._fits else (wanted[0], wanted[-1] + 1)
+            span = (0, len(video)) if self.fits else (wanted[0], wanted[-1] + 1)
             for k, rgb in video.frames(*span, short_side=self._short_side):
-                if self._fits or k in wanted:
+                if self.fits or k in wanted:
                     self._keep((source, k), None if k in video.damaged else rgb)
         except BaseException:
             self._close(source)
             raise
-        if self._fits:
+        if self.fits:
             self._close(source)
         for k in wanted:  # a file that shrank since it was counted
             if (source, k) not in self._kept:
