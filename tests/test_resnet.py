@@ -7,7 +7,7 @@ from math import ceil
 import pytest
 import torch
 
-from vcorr import resnet, rng
+from vcorr import nn, resnet, rng
 from vcorr.resnet import ResNetConfig
 
 TINY = ResNetConfig(widths=(4, 6, 8, 8), features=5)
@@ -55,6 +55,33 @@ def test_features_of_channels_last_images_are_contiguous(train):
     params = {k: v.contiguous(memory_format=torch.channels_last) if v.ndim == 4 else v for k, v in params.items()}
     y, _ = resnet.apply(TINY, params, stats, images(2, 32, 40), train=train)
     assert y.is_contiguous()
+
+
+def test_every_layer_has_its_stride_and_channels(monkeypatch):
+    """The table that the module opens with."""
+    sizes: dict[str, tuple[int, ...]] = {}
+    first: dict[str, int] = {}
+    conv = nn.conv
+
+    def watched(params, name, x, **options):
+        y = conv(params, name, x, **options)
+        sizes[name.split(".")[0]] = tuple(y.shape[1:])
+        if "0.conv1" in name:
+            first[name.split(".")[0]] = x.shape[-1] // y.shape[-1]
+        return y
+
+    monkeypatch.setattr(nn, "conv", watched)
+    params, stats = resnet.init(ResNetConfig(), rng.generator(0, "init"))
+    resnet.apply(ResNetConfig(), params, stats, images(1, 32, 32), train=False)
+    assert first == {"layer1": 1, "layer2": 2, "layer3": 1, "layer4": 1}
+    assert sizes == {
+        "stem": (64, 16, 16),
+        "layer1": (64, 16, 16),
+        "layer2": (128, 8, 8),
+        "layer3": (256, 8, 8),
+        "layer4": (256, 8, 8),
+        "head": (64, 8, 8),
+    }
 
 
 def test_a_cell_is_centred_on_its_pixel():

@@ -336,6 +336,8 @@ def test_moments_of_a_stage_are_not_those_of_the_next(films, tmp_path, two_stage
     (parts / "state" / "00000006.safetensors").unlink()
     Run(films, parts, "pairs.steps=5", name=two_stages)()
     assert_same_run(parts, whole)
+    moments = tensors(whole)[0]
+    assert {float(v) for k, v in moments.items() if k.startswith("moments/step/")} == {6}
 
 
 # --- more steps -----------------------------------------------------------------------------------------------------
