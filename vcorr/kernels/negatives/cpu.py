@@ -31,10 +31,12 @@ def logsumexp(
         queries = query[some].to(work) * (scale * LOG2_E)
         largest = queries.new_full((queries.shape[0],), -torch.inf)
         mass, total = torch.zeros_like(largest), torch.zeros_like(queries)
+        buffer = queries.new_empty(queries.shape[0] * NEGATIVES)  # fresh pages cost as much as the softmax
         for start in range(0, negatives.shape[0], NEGATIVES):
             part = slice(start, start + NEGATIVES)
             block = negatives[part].to(work)
-            scores = queries @ block.T
+            scores = buffer[: queries.shape[0] * block.shape[0]].view(queries.shape[0], block.shape[0])
+            torch.mm(queries, block.T, out=scores)
             if query_group is not None and negative_group is not None:
                 scores.masked_fill_(query_group[some, None] == negative_group[part], -torch.inf)
             larger = torch.maximum(largest, scores.amax(1))

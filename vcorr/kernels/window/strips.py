@@ -161,19 +161,21 @@ class Reader:
     def read(self, query: Tensor, references: Sequence[Reference], readout: Tensor, lse: Tensor) -> None:
         """Read one image [h w c] into readout [h w v] and lse [h w]."""
         strips = self.strips
+        mass = torch.empty_like(lse)
         longest = max(float(torch.linalg.vector_norm(r.key, dim=-1, dtype=strips.work).amax()) for r in references)
         bounded = math.isfinite(longest)
         for x, count in strips.starts():
             strips.load(self.queries, query, x, count, strips.window.scale * LOG2_E)
             if bounded:
                 level, sums = self.sum_below(longest, references, x, count)
-                bounded = bool((sums[:, -1, :count] >= FAINTEST).all())
+                bounded = float(sums[:, -1].amin()) >= FAINTEST
             if not bounded:
                 level, sums = self.sum_online(references, x, count)
-            mass = sums[:, -1]
-            lse[:, x : x + count] = (level + mass.log2()).mul_(LN_2)[:, :count]
-            sums[:, :-1].div_(mass.masked_fill(mass == 0, 1.0)[:, None])  # a row with nothing valid reads 0
+            lse[:, x : x + count] = level[:, :count]
+            mass[:, x : x + count] = sums[:, -1, :count]
             readout[:, x : x + count] = sums[:, :-1, :count].transpose(1, 2)
+        readout.div_(mass.masked_fill(mass == 0, 1.0)[..., None])  # a row with nothing valid reads 0
+        lse.add_(mass.log2_()).mul_(LN_2)
 
     def sum_below(self, longest: float, references: Sequence[Reference], x: int, count: int) -> tuple[Tensor, Tensor]:
         """Levels [h s] at a fixed distance below the bound of the scores, and sums [h v+1 s] of 2**(S - level)."""
