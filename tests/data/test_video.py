@@ -276,3 +276,10 @@ def destroy(path: Path, frames: list[int]) -> Path:
     bad = path.with_name("bad" + path.suffix)
     bad.write_bytes(content)
     return bad
+
+
+def test_a_dangling_link_is_refused(tmp_path: Path) -> None:
+    link = tmp_path / "film.mp4"
+    link.symlink_to(tmp_path / "gone.mp4")
+    with pytest.raises(InputError, match="does not exist"):
+        open_video(link)

@@ -44,7 +44,7 @@ def open_video(path: str | Path) -> Video:
         if isinstance(error, InputError):
             raise
         raise InputError(path, f"cannot be opened ({error})", "check the path and its permissions") from error
-    if not matches:
+    if not any(match.exists() for match in matches):  # a link to nothing matches itself
         raise InputError(path, "does not exist", "give a video file, a folder of frames, or a quoted pattern of frames")
     if len(matches) == 1 and matches[0].suffix.lower() not in FRAME_SUFFIXES:
         return open_video(matches[0])
