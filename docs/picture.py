@@ -1,6 +1,6 @@
 """Make the README's picture: four frames of a result's overlay, side by side.
 
-    make demo && python docs/picture.py out/goat/overlay.mp4 docs/goat.jpg 0 12 25 38
+make demo && python docs/picture.py out/goat/overlay.mp4 docs/goat.jpg 0 12 25 38
 """
 
 from __future__ import annotations

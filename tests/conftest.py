@@ -14,6 +14,7 @@ from vcorr.recipe import Reader
 
 torch.set_num_threads(1)
 
+
 @pytest.fixture
 def frames(tmp_path: Path) -> Path:
     """A folder of eight frames of the scene."""
