@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("identity", "colours", "untrained", "shipped"), help="this one alone")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    models = {"identity": None, "colours": colors, "untrained": untrained, "shipped": trained(args.weights)}
+    models = {"identity": None, "colours": colors, "untrained": untrained, "shipped": trained(args.weights)[0]}
     scores: dict[str, DavisScores] = {}
     with tempfile.TemporaryDirectory(prefix="vcorr-") as scratch:
         for name, model in models.items():
@@ -72,7 +72,7 @@ def main() -> None:
             if model is None:
                 copy_first(args.root, out)
             else:
-                for _ in label_sequences(args.root, out, model):
+                for _ in label_sequences(args.root, out, model, name):
                     pass
             scores[name] = evaluate_davis(args.root, out)
     if args.json:

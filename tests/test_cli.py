@@ -68,6 +68,34 @@ def test_corrections(vcorr, frames: Path, mask: Path, weights: Path, tmp_path: P
         assert (code, words in err) == (2, True), err
 
 
+def test_evaluate_davis(vcorr, frames: Path, weights: Path, tmp_path: Path) -> None:
+    images, truth = tmp_path / "davis/JPEGImages/480p/scene", tmp_path / "davis/Annotations/480p/scene"
+    images.parent.mkdir(parents=True)
+    frames.rename(images)
+    truth.mkdir(parents=True)
+    for step in range(8):
+        save_mask(truth / f"{step:05d}.png", scene(step)[1])
+    code, out, _ = vcorr("evaluate", "davis", "--root", "davis", "--pred", truth.parent)
+    assert code == 0
+    header, row, overall = (line.split() for line in out.splitlines())
+    assert header[:3] == ["sequence", "objects", "J&F"]
+    assert row[:3] == ["scene", "2", "100.0"]
+    assert overall[-7] == "100.0"
+    common = ("evaluate", "davis", "--root", "davis", "--workers", 1, "--json")
+    code, out, err = vcorr(*common, "--weights", weights, "--out", "kept")
+    assert code == 0, err
+    assert 0 <= json.loads(out)["j_and_f"] <= 1
+    assert len(list(Path("kept/scene").iterdir())) == 8
+    assert vcorr(*common, "--weights", weights, "--out", "kept")[:2] == (0, out)
+    code, _, err = vcorr(*common, "--weights", tmp_path / "none", "--out", "kept")
+    assert (code, "no such file" in err) == (3, True)
+    Path("kept/made_by.txt").write_text("weights 123")
+    code, _, err = vcorr(*common, "--weights", weights, "--out", "kept")
+    assert (code, "holds the results of weights 123" in err) == (4, True)
+    code, _, err = vcorr(*common)
+    assert (code, "exactly one" in err) == (2, True)
+
+
 def test_frame(vcorr, frames: Path) -> None:
     code, out, _ = vcorr("frame", frames, 3)
     assert (code, out.strip()) == (0, "frame_00003.png")

@@ -212,15 +212,16 @@ def davis(
         if weights is not None:
             from vcorr.sequences import label_sequences, trained
 
-            pred = out or Path(scratch)
-            for name, frames, seconds in label_sequences(root, pred, trained(_weights(weights)), workers=workers):
+            pred = out or Path(scratch) / "results"
+            model, about = trained(_weights(weights))
+            for name, frames, seconds in label_sequences(root, pred, model, about, workers=workers):
                 _say(f"{name}: {frames} frames, {seconds:.0f} s")
         assert pred is not None
         scores = evaluate_davis(root, pred, workers=workers)
     if as_json:
         typer.echo(json.dumps(scores.to_json(), indent=2))
     else:
-        _table(scores.rows())
+        _table([scores.columns, *scores.rows()])
 
 
 @app.command()

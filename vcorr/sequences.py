@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import torch
 from vcorr import checkpoint
 from vcorr.data import davis
 from vcorr.data.video import open_video
+from vcorr.errors import OutputError
 from vcorr.labels import read_mask, write_mask
 from vcorr.propagation import Encode, Job, Walk, encoder
 from vcorr.recipe import Reader
@@ -24,9 +26,11 @@ Model = Callable[[], tuple[Encode, Reader]]
 SIDE = 480  # reading size of the benchmark
 
 
-def trained(weights: Path | None, device: str = "cpu") -> Model:
-    """The model of a weights file, or of the weights that come with vcorr."""
-    return partial(_trained, weights, device)
+def trained(weights: Path | None) -> tuple[Model, str]:
+    """The model of a weights file, or of the weights that come with vcorr; and the SHA-256 that it is known by."""
+    checkpoint.load_weights(weights)  # an error here is one line; in a worker it comes late
+    digest = hashlib.sha256((weights or checkpoint.default_weights()).read_bytes()).hexdigest()
+    return partial(_trained, weights, "cpu"), f"weights {digest}"
 
 
 def _trained(weights: Path | None, device: str) -> tuple[Encode, Reader]:
@@ -35,7 +39,7 @@ def _trained(weights: Path | None, device: str) -> tuple[Encode, Reader]:
 
 
 def label_sequences(
-    root: Path, out: Path, model: Model, *, names: list[str] | None = None, workers: int | None = None
+    root: Path, out: Path, model: Model, about: str, *, names: list[str] | None = None, workers: int | None = None
 ) -> Iterator[tuple[str, int, float]]:
     """Label every sequence from its first annotated frame.
 
@@ -43,6 +47,7 @@ def label_sequences(
         root: data set in DAVIS's layout.
         out: folder of the results; a sequence whose every frame is there already is left as it is.
         model: features and reader.
+        about: what makes the results, such as the SHA-256 of the weights: a folder made by anything else is refused.
         names: these sequences instead of the validation split.
         workers: processes, each on one thread; None is one a core.
 
@@ -50,6 +55,7 @@ def label_sequences(
         (sequence, frames, seconds) as they come to an end.
     """
     todo = davis.sequences(root, names=names)
+    _claim(out, about)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
         workers or os.cpu_count(), mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
@@ -63,11 +69,23 @@ def label_sequences(
             pool.shutdown(cancel_futures=True)
 
 
+def _claim(out: Path, about: str) -> None:
+    note = out / "made_by.txt"
+    found = note.read_text() if note.exists() else None
+    if found is None and out.exists() and any(out.iterdir()):
+        raise OutputError(out, "is not empty and does not say what made it", "give another folder")
+    if found not in (None, about):
+        raise OutputError(out, f"holds the results of {found}, not of {about}", "give another folder")
+    with checkpoint.replacing(note) as file:
+        file.write(about.encode())
+
+
 def _label(sequence: davis.Sequence, out: Path, model: Model) -> tuple[str, int, float]:
     first = sequence.start
     wanted = [out / f"{frame.stem}.png" for frame in sequence.frames[first:]]
     if all(path.exists() for path in wanted):
         return sequence.name, len(wanted), 0.0
+    out.mkdir(exist_ok=True)
     encode, reader = model()
     with open_video(sequence.images) as video:
         mask = read_mask(sequence.annotations[0], size=(video.height, video.width))
