@@ -23,7 +23,7 @@ def arguments(*, offset=None, mask=None, gradient=True):
     keys = [draw(i, 1, 5, 7, 4).requires_grad_(gradient) for i in (1, 2)]
     values = [draw(i, 1, 5, 7, 3).requires_grad_(gradient) for i in (3, 4)]
     query = draw(0, 1, 5, 7, 4).requires_grad_(gradient)
-    return query, keys, values, [offset, None], [mask, None], [1, 2], [1, 1], "square", "mask", 0.5, "ieee"
+    return query, keys, values, [offset, None], [mask, None], [1, 2], [1, 1], "square", "mask", 0.5, "ieee", "cpu"
 
 
 @pytest.mark.parametrize("gradient", [True, False])
@@ -34,12 +34,12 @@ def test_opcheck_read(gradient):
 
 
 def test_opcheck_topk_and_negatives():
-    query, keys, _, *settings = arguments(gradient=False)
+    query, keys, _, *settings, _impl = arguments(gradient=False)
     torch.library.opcheck(topk, (query, keys, *settings, 3))
     query = draw(0, 6, 4).requires_grad_()
     for keep in (True, False):
         torch.library.opcheck(
-            negatives_op, (query if keep else query.detach(), draw(1, 9, 4), None, None, 1.0, "ieee", keep)
+            negatives_op, (query if keep else query.detach(), draw(1, 9, 4), None, None, 1.0, "ieee", keep, "cpu")
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Literal, get_args
 
 import torch
@@ -11,8 +12,29 @@ from torch import Tensor
 
 from vcorr.kernels.geometry import UNRESTRICTED, Border, Precision, Reference, Shape, Window, tap_count
 
-Implementation = Literal["auto", "reference", "cpu"]
+Implementation = Literal["auto", "reference", "cpu", "triton"]
 MOST_FEATURES = 4096
+
+
+def resolve(impl: Implementation, query: Tensor, *, whole: bool = True) -> str:
+    """ "cpu" or "triton"; ``whole``: the reading has no offsets, which Triton kernels leave to plain torch."""
+    if impl == "triton":
+        if query.device.type != "cuda" or not _has_triton():
+            raise ValueError(f"impl 'triton' needs the triton package and tensors on a GPU, got {query.device}")
+        if not whole or query.dtype == torch.float64:
+            raise ValueError(f"impl 'triton' takes no offsets and no float64, got {query.dtype}; 'auto' takes them")
+    fits = query.device.type == "cuda" and whole and query.dtype != torch.float64
+    return "triton" if impl == "triton" or (impl == "auto" and fits and _has_triton()) else "cpu"
+
+
+@cache
+def _has_triton() -> bool:
+    """Whether Triton imports and the GPU is one that its kernels are written for."""
+    try:
+        import triton  # noqa: F401
+    except ImportError:
+        return False
+    return torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
 
 
 def choose(name: str, given: object, options: object) -> None:

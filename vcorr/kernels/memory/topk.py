@@ -44,12 +44,14 @@ def largest(query: Tensor, references: Sequence[Reference], top_k: int, impl: Im
     if impl == "reference":
         with torch.autocast(query.device.type, enabled=False):
             return reference.largest(query, references, top_k)
+    if impl == "triton":
+        raise ValueError("impl must be 'reference', 'cpu' or 'auto' with top_k, got 'triton'")
     keys, _, *settings = unpack(references)
     logits, indices = topk(query, keys, *settings, top_k)
     return logits, indices
 
 
-@torch.library.custom_op("vcorr::topk", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("vcorr::topk", mutates_args=(), device_types=None)
 def topk(
     query: Tensor,
     keys: Sequence[Tensor],

@@ -11,7 +11,7 @@ from vcorr.kernels.geometry import working_type
 from vcorr.kernels.negatives import cpu
 
 
-@torch.library.custom_op("vcorr::negative_logsumexp", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("vcorr::negative_logsumexp", mutates_args=(), device_types=None)
 def negative_logsumexp(
     query: Tensor,
     negatives: Tensor,
@@ -20,9 +20,14 @@ def negative_logsumexp(
     scale: float,
     precision: str,
     keep_mean: bool,
+    impl: str,
 ) -> tuple[Tensor, Tensor]:
     """Logsumexp [n], and the mean negative [n c] under the softmax, [0 c] where it is not kept."""
     with torch.autocast(query.device.type, enabled=False):
+        if impl == "triton":
+            from vcorr.kernels.negatives import triton
+
+            return triton.logsumexp(query, negatives, query_group, negative_group, scale, precision, keep_mean)
         return cpu.logsumexp(query, negatives, query_group, negative_group, scale, keep_mean)
 
 
@@ -35,6 +40,7 @@ def _(
     scale: float,
     precision: str,
     keep_mean: bool,
+    impl: str,
 ) -> tuple[Tensor, Tensor]:
     work = working_type(query)
     rows = query.shape[0] if keep_mean else 0
@@ -50,7 +56,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 
 def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     (mean,) = ctx.saved_tensors
-    return (ctx.scale * grad[:, None] * mean).to(ctx.dtype), None, None, None, None, None, None
+    return (ctx.scale * grad[:, None] * mean).to(ctx.dtype), None, None, None, None, None, None, None
 
 
 negative_logsumexp.register_autograd(_backward, setup_context=_save)

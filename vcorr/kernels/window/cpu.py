@@ -32,7 +32,7 @@ def read(query: Tensor, references: Sequence[Reference]) -> tuple[Tensor, Tensor
             some = slice(first, first + CHANNELS)
             _read_group(query, [r._replace(value=r.value[..., some]) for r in members], readout[..., some], lse)
         parts.append((readout, lse))
-    readout, lse = _merge(parts)
+    readout, lse = merge(parts)
     return readout.to(references[0].value.dtype), lse
 
 
@@ -129,7 +129,7 @@ def _add_group(
             )
 
 
-def _merge(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+def merge(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """The joint reading of groups that were read apart."""
     if len(parts) == 1:
         return parts[0]

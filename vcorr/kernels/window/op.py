@@ -46,7 +46,7 @@ def unpack(references: Sequence[Reference]) -> tuple[Any, ...]:
     )
 
 
-@torch.library.custom_op("vcorr::read", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("vcorr::read", mutates_args=(), device_types=None)
 def read(
     query: Tensor,
     keys: Sequence[Tensor],
@@ -59,10 +59,15 @@ def read(
     border: str,
     scale: float,
     precision: str,
+    impl: str,
 ) -> tuple[Tensor, Tensor]:
     """Readout [b h w v] and logsumexp [b h w]; the lists hold one entry for each reference."""
     references = pack(keys, values, offsets, masks, radii, dilations, shape, border, scale, precision)
     with torch.autocast(query.device.type, enabled=False):
+        if impl == "triton":
+            from vcorr.kernels.window import triton
+
+            return triton.read(query, references)
         return cpu.read(query, references)
 
 
@@ -72,7 +77,7 @@ def _(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], *_: Any) 
     return readout, query.new_empty(query.shape[:3], dtype=working_type(query))
 
 
-@torch.library.custom_op("vcorr::read_backward", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("vcorr::read_backward", mutates_args=(), device_types=None)
 def read_backward(
     grad: Tensor,
     grad_lse: Tensor,
@@ -90,11 +95,17 @@ def read_backward(
     border: str,
     scale: float,
     precision: str,
+    impl: str,
 ) -> list[Tensor]:
     """Gradients to the query, then every key, then every value, each where ``needs`` (query, keys, values) asks."""
     references = pack(keys, values, offsets, masks, radii, dilations, shape, border, scale, precision)
+    asked = (needs[0], needs[1], needs[2])
     with torch.autocast(query.device.type, enabled=False):
-        return cpu.read_backward(grad, grad_lse, query, references, readout, lse, (needs[0], needs[1], needs[2]))
+        if impl == "triton":
+            from vcorr.kernels.window import triton
+
+            return triton.read_backward(grad, grad_lse, query, references, readout, lse, asked)
+        return cpu.read_backward(grad, grad_lse, query, references, readout, lse, asked)
 
 
 @read_backward.register_fake
