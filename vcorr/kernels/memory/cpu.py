@@ -86,11 +86,10 @@ def _by_tiles(query: Tensor, reference: Reference, logits: Tensor, cells: Tensor
     work, width = logits.dtype, query.shape[1]
     for (box,) in tiles(query, [reference]):
         queries = query[box.y, box.x].to(work) * reference.window.scale
-        found = box.logits(queries, box.cut(reference.key, work))
-        position = box.whole[:, None] + box.taps
-        inside = ((position >= 0) & (position < box.frame)).all(-1)
-        cell = torch.where(inside & ~box.left_out, position[..., 0] * width + position[..., 1], -1)
+        found = box.logits(queries, box.cut(reference.key, work)).flatten(1)
+        row, column = (box.whole[:, None] + box.steps[:, None]).unbind(2)  # [n p] each
+        cell = (row[:, :, None] * width + column[:, None, :]).masked_fill(~box.inside | box.left_out, -1)
         count = min(logits.shape[2], found.shape[1])
         top, tap = found.topk(count)
         logits[box.y, box.x, :count] = top
-        cells[box.y, box.x, :count] = cell.gather(1, tap)
+        cells[box.y, box.x, :count] = cell.flatten(1).gather(1, tap)

@@ -1,7 +1,7 @@
 """Windows at an offset of their own for every cell, whole or fractional, by tiles of query cells.
 
 The keys that a tile's windows cover lie in one box; its scores are one product. A tap at a fractional position is the
-blend of four keys, and the blend commutes with the product: each tap gathers four scores of the box. Weights go back
+blend of four keys, and the blend commutes with the product: scores of the box are gathered and then blended. Weights go back
 into the box the same way, transposed, so that values and gradients are products too. The rougher the offsets, the
 larger the box: a tile whose box is too large is split, down to single cells.
 """
@@ -15,7 +15,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from vcorr.kernels.geometry import Reference, taps, working_type
+from vcorr.kernels.geometry import Reference, working_type
 from vcorr.kernels.window.strips import LN_2, LOG2_E
 
 TILE = 8  # cells on a side
@@ -24,34 +24,46 @@ WASTE = 3.0  # a box may hold this many times the cells that an even offset need
 
 @dataclass(frozen=True)
 class Box:
-    """The part of one reference that a tile reads: n query cells, t taps, m cells in the box."""
+    """The part of one reference that a tile reads: n query cells, p x p taps of the square, m cells in the box."""
 
     reference: Reference
     y: Tensor  # rows and columns of the tile's cells: [n]
     x: Tensor
-    taps: Tensor  # dilated (dy, dx): [t 2]
+
+    @cached_property
+    def steps(self) -> Tensor:
+        """Cells from a window's centre to its rows, or columns, of taps: [p]."""
+        window = self.reference.window
+        return window.dilation * torch.arange(-window.radius, window.radius + 1, device=self.y.device)
 
     @cached_property
     def offset(self) -> Tensor:
         assert self.reference.offset is not None
-        return self.reference.offset[self.y, self.x].to(working_type(self.reference.offset))
+        return self.reference.offset[self.y, self.x]
 
     @cached_property
     def whole(self) -> Tensor:
-        """Upper left cell that each query's window is centred on: [n 2]."""
+        """The cell at or above and left of each window's centre: [n 2]."""
         return self.offset.floor().long() + torch.stack([self.y, self.x], 1)
 
     @cached_property
-    def frame(self) -> Tensor:
-        return torch.tensor(self.reference.key.shape[:2], device=self.y.device)
+    def fraction(self) -> tuple[Tensor, Tensor]:
+        """How far each window's centre lies below and right of that cell: [n 1 1] each, in the features' sums' type."""
+        part = (self.offset - self.offset.floor()).to(working_type(self.reference.key))
+        return part[:, 0, None, None], part[:, 1, None, None]
+
+    @cached_property
+    def even(self) -> bool:
+        """Whether every window lies on whole cells."""
+        return not any(bool(part.any()) for part in self.fraction)
 
     @cached_property
     def bounds(self) -> tuple[int, int, int, int]:
-        """First row, last row, first column, last column; one cell of zeros around the frame is within reach."""
-        reach = self.taps.abs().amax(0)
-        low = torch.minimum((self.whole.amin(0) - reach).clamp(min=-1), self.frame)
-        high = torch.minimum((self.whole.amax(0) + reach + 1).clamp(min=-1), self.frame)
-        return int(low[0]), int(high[0]), int(low[1]), int(high[1])
+        """First row, last row, first column, last column; they may lie outside the frame."""
+        reach = int(self.steps[-1])
+        top, left = (self.whole.amin(0) - reach).tolist()
+        bottom, right = (self.whole.amax(0) + reach + 1).tolist()
+        return top, bottom, left, right
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -59,33 +71,14 @@ class Box:
         return bottom - top + 1, right - left + 1
 
     @cached_property
-    def corners(self) -> list[tuple[Tensor, Tensor]]:
-        """Cells of the box that the taps blend, and their weights: [n t] and [n 1] each."""
-        top, _, left, _ = self.bounds
-        fraction = self.offset - self.offset.floor()
-        found = []
-        for cy, cx in ((0, 0), (0, 1), (1, 0), (1, 1)):
-            weight = (fraction[:, 0] if cy else 1 - fraction[:, 0]) * (fraction[:, 1] if cx else 1 - fraction[:, 1])
-            if not weight.any():
-                continue
-            position = self.whole[:, None] + self.taps + torch.tensor([cy, cx], device=self.y.device)
-            position = torch.minimum(position.clamp(min=-1), self.frame)
-            cell = (position[..., 0] - top) * self.shape[1] + position[..., 1] - left
-            found.append((cell, weight[:, None]))
-        return found
-
-    @cached_property
-    def left_out(self) -> Tensor:
-        """Taps that take no mass: those outside the frame under border "mask", those that blend a masked key: [n t]."""
-        position = torch.stack([self.y, self.x], 1)[:, None] + self.taps + self.offset[:, None]
-        out = ((position < 0) | (position > self.frame - 1)).any(-1)
-        if self.reference.window.border == "zeros":
-            out = torch.zeros_like(out)
-        if self.reference.mask is not None:
-            masked = self.cut(~self.reference.mask[..., None], torch.bool)[:, 0]
-            for cell, weight in self.corners:
-                out = out | (masked[cell] & (weight > 0))
-        return out
+    def overlap(self) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+        """Where box and frame overlap, in the box and in the frame."""
+        top, bottom, left, right = self.bounds
+        height, width = self.reference.key.shape[:2]
+        rows = slice(max(top, 0), max(top, 0, min(bottom + 1, height)))
+        columns = slice(max(left, 0), max(left, 0, min(right + 1, width)))
+        inner = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
+        return inner, (rows, columns)
 
     def cut(self, image: Tensor, work: torch.dtype) -> Tensor:
         """The box of an image [h w c], zero outside the frame: [m c]."""
@@ -99,37 +92,87 @@ class Box:
         inner, outer = self.overlap
         image[outer].add_(box.reshape(*self.shape, -1)[inner], alpha=factor)
 
-    @cached_property
-    def overlap(self) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-        """Where box and frame overlap, in the box and in the frame."""
-        top, bottom, left, right = self.bounds
-        height, width = self.reference.key.shape[:2]
-        rows = slice(max(top, 0), max(top, 0, min(bottom + 1, height)))
-        columns = slice(max(left, 0), max(left, 0, min(right + 1, width)))
-        inner = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
-        return inner, (rows, columns)
+    def cells(self, down: int, right: int) -> Tensor:
+        """Cells of the box under each tap, moved by whole cells: [n p p], or [n p+1 p+1] without gaps between them."""
+        steps = self.steps
+        if self.adjacent:
+            steps = torch.arange(int(steps[0]), int(steps[-1]) + 2, device=steps.device)
+        top, _, left, _ = self.bounds
+        start = (self.whole[:, 0] - top + down) * self.shape[1] + self.whole[:, 1] - left + right
+        return start[:, None, None] + (steps[:, None] * self.shape[1] + steps)
 
-    def gather(self, scores: Tensor) -> Tensor:
-        """What each tap finds in per-query maps of the box: [n m] -> [n t]."""
-        return sum_of([weight.to(scores.dtype) * scores.gather(1, cell) for cell, weight in self.corners])
+    @property
+    def adjacent(self) -> bool:
+        """Whether neighbouring taps blend the same cells: then one window of p+1 cells a side serves all."""
+        return not self.even and self.reference.window.dilation == 1
+
+    @cached_property
+    def corners(self) -> list[tuple[Tensor, Tensor | None]]:
+        """Cells of the box to gather, and the weight of each where taps do not share them."""
+        if self.even or self.adjacent:
+            return [(self.cells(0, 0), None)]
+        low, right = self.fraction
+        weights = (
+            (0, 0, (1 - low) * (1 - right)),
+            (0, 1, (1 - low) * right),
+            (1, 0, low * (1 - right)),
+            (1, 1, low * right),
+        )
+        return [(self.cells(y, x), weight) for y, x, weight in weights]
+
+    def gather(self, maps: Tensor) -> Tensor:
+        """What each tap finds in per-query maps of the box: [n m] -> [n p p]."""
+        found = None
+        for cell, weight in self.corners:
+            part = maps.gather(1, cell.flatten(1)).view(cell.shape)
+            part = part if weight is None else weight * part
+            found = part if found is None else found + part
+        assert found is not None
+        if not self.adjacent:
+            return found
+        low, right = self.fraction
+        found = torch.lerp(found[:, :-1], found[:, 1:], low)
+        return torch.lerp(found[..., :-1], found[..., 1:], right)
 
     def scatter(self, weights: Tensor) -> Tensor:
-        """The transpose of ``gather``: [n t] -> [n m]."""
+        """The transpose of ``gather``: [n p p] -> [n m]."""
+        if self.adjacent:
+            low, right = self.fraction
+            wide = torch.nn.functional.pad(weights, (1, 1))
+            weights = torch.lerp(wide[..., 1:], wide[..., :-1], right)
+            wide = torch.nn.functional.pad(weights, (0, 0, 1, 1))
+            weights = torch.lerp(wide[:, 1:], wide[:, :-1], low)
         box = weights.new_zeros(weights.shape[0], self.shape[0] * self.shape[1])
         for cell, weight in self.corners:
-            box.scatter_add_(1, cell, weight.to(weights.dtype) * weights)
+            part = weights if weight is None else weight * weights
+            box.scatter_add_(1, cell.flatten(1), part.flatten(1))
         return box
 
+    @cached_property
+    def inside(self) -> Tensor:
+        """Taps between the centres of the frame's outermost cells: [n p p]."""
+        height, width = self.reference.key.shape[:2]
+        row = (self.y[:, None] + self.steps) + self.offset[:, :1]
+        column = (self.x[:, None] + self.steps) + self.offset[:, 1:]
+        rows, columns = (row >= 0) & (row <= height - 1), (column >= 0) & (column <= width - 1)
+        return rows[:, :, None] & columns[:, None, :]
+
+    @cached_property
+    def left_out(self) -> Tensor:
+        """Taps that take no mass: off the disk, outside the frame under border "mask", or on a masked key: [n p p]."""
+        window, work = self.reference.window, working_type(self.reference.key)
+        out = ~self.inside if window.border == "mask" else torch.zeros_like(self.inside)
+        if window.shape == "disk":
+            distance = self.steps[:, None] ** 2 + self.steps**2
+            out = out | (distance >= (window.dilation * window.radius) ** 2)
+        if self.reference.mask is not None:
+            masked = self.cut((~self.reference.mask)[..., None], work)[:, 0]
+            out = out | (self.gather(masked.expand(len(self.y), -1)) > 0)
+        return out
+
     def logits(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """[n t], -inf where a tap takes no mass."""
+        """[n p p], -inf where a tap takes no mass."""
         return self.gather(queries @ keys.T).masked_fill_(self.left_out, -torch.inf)
-
-
-def sum_of(tensors: Sequence[Tensor]) -> Tensor:
-    total = tensors[0]
-    for tensor in tensors[1:]:
-        total = total + tensor
-    return total
 
 
 def read(query: Tensor, references: Sequence[Reference], readout: Tensor, lse: Tensor) -> None:
@@ -142,11 +185,11 @@ def read(query: Tensor, references: Sequence[Reference], readout: Tensor, lse: T
         sums, mass = queries.new_zeros(len(y), readout.shape[2]), queries.new_zeros(len(y))
         for box in boxes:
             logits = box.logits(queries, box.cut(box.reference.key, work))
-            larger = torch.maximum(largest, logits.amax(1))
+            larger = torch.maximum(largest, logits.amax((1, 2)))
             level = larger.masked_fill(larger == -torch.inf, 0.0)  # nothing valid so far
-            weights = logits.sub_(level[:, None]).exp2_()
+            weights = logits.sub_(level[:, None, None]).exp2_()
             shrink = (largest - level).exp2_()
-            mass.mul_(shrink).add_(weights.sum(1))
+            mass.mul_(shrink).add_(weights.sum((1, 2)))
             sums.mul_(shrink[:, None]).addmm_(box.scatter(weights), box.cut(box.reference.value, work))
             largest = larger
         lse[y, x] = (largest + mass.log2()) * LN_2
@@ -170,8 +213,8 @@ def add_gradients(
         queries, grads = query[y, x].to(work) * (scale * LOG2_E), grad[y, x].to(work)
         for position, box in enumerate(boxes):
             keys, values = box.cut(box.reference.key, work), box.cut(box.reference.value, work)
-            weights = (box.logits(queries, keys) + level[y, x, None]).exp2_()
-            slopes = box.scatter((box.gather(grads @ values.T) - delta[y, x, None]).mul_(weights))
+            weights = (box.logits(queries, keys) + level[y, x][:, None, None]).exp2_()
+            slopes = box.scatter((box.gather(grads @ values.T) - delta[y, x][:, None, None]).mul_(weights))
             if grad_query is not None:
                 grad_query[y, x] += scale * (slopes @ keys)
             if grad_keys is not None:
@@ -183,7 +226,6 @@ def add_gradients(
 def tiles(query: Tensor, references: Sequence[Reference]) -> Iterator[list[Box]]:
     """The boxes that each tile of the query reads, one for each reference."""
     window, device = references[0].window, query.device
-    steps = window.dilation * torch.tensor(taps(window.radius, window.shape), device=device)
     even = (TILE + 1 + 2 * window.dilation * window.radius) ** 2
     height, width = query.shape[:2]
 
@@ -191,7 +233,7 @@ def tiles(query: Tensor, references: Sequence[Reference]) -> Iterator[list[Box]]
         y, x = torch.meshgrid(
             torch.tensor(list(rows), device=device), torch.tensor(list(columns), device=device), indexing="ij"
         )
-        boxes = [Box(r, y.flatten(), x.flatten(), steps) for r in references]
+        boxes = [Box(r, y.flatten(), x.flatten()) for r in references]
         if len(rows) * len(columns) == 1 or max(b.shape[0] * b.shape[1] for b in boxes) <= WASTE * even:
             yield boxes
             return
