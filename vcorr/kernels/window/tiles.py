@@ -1,8 +1,8 @@
 """Windows at an offset of their own for every cell, whole or fractional, by tiles of query cells.
 
 The keys that a tile's windows cover lie in one box; its scores are one product. A tap at a fractional position is the
-blend of four keys, and the blend commutes with the product: scores of the box are gathered and then blended. Weights go back
-into the box the same way, transposed, so that values and gradients are products too. The rougher the offsets, the
+blend of four keys, and the blend commutes with the product: scores of the box are gathered and then blended. Weights go
+back into the box the same way, transposed, so that values and gradients are products too. The rougher the offsets, the
 larger the box: a tile whose box is too large is split, down to single cells.
 """
 
