@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from vcorr.kernels import memory_read, memory_topk, negative_logsumexp, windowed_attention, windowed_attention_lse
+from vcorr.kernels import (
+    memory,
+    memory_read,
+    memory_topk,
+    negative_logsumexp,
+    negatives,
+    window,
+    windowed_attention,
+    windowed_attention_lse,
+)
 from vcorr.kernels.memory.topk import topk
 from vcorr.kernels.negatives.op import negative_logsumexp as negatives_op
 from vcorr.kernels.window.op import read
@@ -114,6 +124,12 @@ print(peak() - before)
 """
     grown = int(subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout)
     assert grown < 6_000  # kilobytes; one reference's affinity would be 16 MB
+
+
+@pytest.mark.parametrize("module", [memory, negatives, window])
+def test_examples_of_the_docstrings(module):
+    failed, tried = doctest.testmod(module)
+    assert tried > 0 and failed == 0
 
 
 def test_import_without_triton():
