@@ -46,7 +46,7 @@ def windowed_attention(
         key_mask: True where a key may be read [b h w]; others take no part.
         precision: of float32 products on a GPU, "ieee", "tf32x3", "tf32" or "bf16"; default: torch's own setting. A CPU
             always computes in float32, or in float64 for float64 features.
-        impl: "reference", "cpu" (plain torch, on any device), "triton" (on a GPU, experimental), or "auto": "cpu" so far.
+        impl: "reference", "cpu" (plain torch, on any device), "triton" (on a GPU, not yet tried), or "auto": "cpu".
 
     Returns:
         [b h w v] of value's type; 0 where nothing can be read.
