@@ -1,7 +1,7 @@
 """MAST's pair stage (see mast.py) sized for a laptop without a GPU: the weights that come with vcorr are made with it.
 
 Against mast.py: crops of 128 px, cut as random squares and mirrored; neighbouring frames, since clips are often thinned
-already; no logit for cells outside the frame; a cell's value is the mean of its pixels; labels fed back soft.
+already; no logit for cells outside the frame; a cell's value is the mean of its pixels.
 
     vcorr train mast_cpu --data VIDEOS
 """
@@ -20,6 +20,6 @@ build = mast.build
 
 @dataclass(frozen=True)
 class Config(mast.Config):
-    pairs: Stage = Stage(steps=6_000, batch=8, lr=1e-3, warmup=100)
+    pairs: Stage = Stage(steps=4_400, batch=8, lr=1e-3, warmup=100, cooldown=0.55)
     clips: ClipConfig = ClipConfig(size=128, gaps=(1, 2, 3), crop="square", smallest=128)
-    reader: Reader = Reader(border="mask", alignment="cell", feedback="soft")
+    reader: Reader = Reader(border="mask", alignment="cell", feedback="hard")

@@ -360,16 +360,16 @@ def test_a_shipped_recipe_says_what_it_is(name):
 
 
 def test_the_configuration_of_the_shipped_weights_stays():
-    """A running training compares its configuration with this one."""
+    """The model card names the recipe alone; its numbers are part of what it states."""
     config = recipe.load("mast_cpu").config
     assert to_json(config) == {
         "seed": 0,
-        "pairs": to_json(Stage(steps=6_000, batch=8, lr=1e-3, warmup=100)),
+        "pairs": to_json(Stage(steps=4_400, batch=8, lr=1e-3, warmup=100, cooldown=0.55)),
         "clips": to_json(ClipConfig(size=128)),
         "net": {"widths": [64, 128, 256, 256], "features": 64},
         "radius": 6,
         "hide": [1, 2],
-        "reader": to_json(Reader()),
+        "reader": to_json(Reader(feedback="hard")),
     }
 
 

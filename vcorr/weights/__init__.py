@@ -1,0 +1,1 @@
+"""The default weights and their model card."""
