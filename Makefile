@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= out/goat
 
-.PHONY: demo test check format gpu clean
+.PHONY: demo test check format clean
 demo: .venv/demo
 	rm -rf $(OUT)
 	$(BIN)/vcorr propagate examples/goat.mp4 examples/goat_mask.png --out $(OUT)
