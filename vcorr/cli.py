@@ -21,7 +21,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from vcorr.errors import UsageError, VcorrError
+from vcorr.errors import Stopped, UsageError, VcorrError
 
 if TYPE_CHECKING:
     from vcorr.training import Progress as TrainProgress
@@ -37,14 +37,6 @@ app.add_typer(evaluate_app, name="evaluate")
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto is the GPU if there is one.")]
-
-
-class Stopped(VcorrError):
-    """A signal; what was labelled is saved."""
-
-    def __init__(self, out: Path, number: int) -> None:
-        super().__init__(out, f"stopped by {signal.Signals(number).name}, saved", "run the same command to go on")
-        self.exit_code = 130 if number == signal.SIGINT else 75
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from os import PathLike
 
 
@@ -35,6 +36,18 @@ class InputError(VcorrError, ValueError):
     """A file or folder that was given cannot be read, or what it holds is not valid."""
 
     exit_code = 3
+
+
+class Stopped(VcorrError):
+    """A signal ended the work after it was saved: 130 for Ctrl-C, else 75, which asks a scheduler to start it again."""
+
+    def __init__(self, where: str | PathLike[str], number: int) -> None:
+        super().__init__(where, f"stopped by {signal.Signals(number).name}, saved", "run the same command to go on")
+        self.exit_code = 130 if number == signal.SIGINT else 75
+        self.number = number
+
+    def __reduce__(self) -> tuple[type[VcorrError], tuple[str, int]]:  # type: ignore[override]
+        return type(self), (self.where, self.number)
 
 
 class OutputError(VcorrError, OSError):

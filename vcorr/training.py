@@ -23,7 +23,7 @@ import torch
 from vcorr import rng
 from vcorr.data.clips import Clips
 from vcorr.data.footage import Footage, scan
-from vcorr.errors import VcorrError
+from vcorr.errors import Stopped, VcorrError
 from vcorr.nn import Tensors, native_bf16
 from vcorr.recipe import Batch, Experiment, Phase, State
 from vcorr.runfolder import Point, RunFolder
@@ -34,18 +34,6 @@ TOLD = 5  # damaged training files that are told by name; the rest are counted
 
 class Diverged(VcorrError):
     """Loss or gradient was not finite for many steps in a row."""
-
-
-class Stopped(VcorrError):
-    """A signal stopped the run after it had saved; 75 asks a scheduler to start it again."""
-
-    def __init__(self, where: str | Path, number: int) -> None:
-        super().__init__(where, f"stopped by {signal.Signals(number).name}, saved", "run the same command to go on")
-        self.number = number
-        self.exit_code = 130 if number == signal.SIGINT else 75
-
-    def __reduce__(self) -> tuple[type[Stopped], tuple[str, int]]:  # type: ignore[override]
-        return type(self), (self.where, self.number)
 
 
 @dataclass(frozen=True)
