@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import ceil
 
 import pytest
@@ -55,6 +56,17 @@ def test_features_of_channels_last_images_are_contiguous(train):
     params = {k: v.contiguous(memory_format=torch.channels_last) if v.ndim == 4 else v for k, v in params.items()}
     y, _ = resnet.apply(TINY, params, stats, images(2, 32, 40), train=train)
     assert y.is_contiguous()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_unit_features_have_length_one_and_the_same_direction(dtype):
+    params, stats = ({k: v.to(dtype) for k, v in d.items()} for d in resnet.init(TINY, rng.generator(0, "init")))
+    x = images(1, 20, 24, dtype)
+    free, _ = resnet.apply(TINY, params, stats, x, train=False)
+    unit, _ = resnet.apply(replace(TINY, unit=True), params, stats, x, train=False)
+    assert unit.dtype == torch.promote_types(dtype, torch.float32)
+    torch.testing.assert_close(unit.norm(dim=-1), torch.ones_like(unit[..., 0]))
+    torch.testing.assert_close(unit * free.to(unit.dtype).norm(dim=-1, keepdim=True), free.to(unit.dtype))
 
 
 def test_every_layer_has_its_stride_and_channels(monkeypatch):

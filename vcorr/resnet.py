@@ -9,7 +9,9 @@
 | layer4 | 2 basic blocks                                     | 1      | 256      |
 | head   | 3x3 conv with bias, nothing after it               | 1      | 64       |
 
-Feature (i, j) is centred on pixel (4i, 4j); features are not normalised to unit length.
+Feature (i, j) is centred on pixel (4i, 4j). Features have any length, as the papers' do, unless ``unit`` asks for 1:
+then logits are cosines times the scale and cannot run away, which is how training of this family fails (the softmax
+saturates and its gradient with it).
 """
 
 from __future__ import annotations
@@ -28,10 +30,17 @@ STRIDE = 4  # pixels per feature cell
 
 @dataclass(frozen=True)
 class ResNetConfig:
-    """Channels of the stem and layer1, layer2, layer3, layer4, and of the features that the head gives out."""
+    """The network's shape.
+
+    Attributes:
+        widths: channels of the stem and layer1, layer2, layer3, layer4.
+        features: channels that the head gives out.
+        unit: scale every feature to length 1. The reading then needs a scale of its own, 1 / temperature.
+    """
 
     widths: tuple[int, int, int, int] = (64, 128, 256, 256)
     features: int = 64
+    unit: bool = False
 
     def __post_init__(self) -> None:
         if len(self.widths) != 4 or min(*self.widths, self.features) < 1:
@@ -97,7 +106,10 @@ def apply(cfg: ResNetConfig, params: Tensors, stats: Tensors, x: Tensor, *, trai
         if f"{name}.skip.conv.weight" in params:
             x = conv_bn(f"{name}.skip.conv", f"{name}.skip.bn", x, stride)
         x = F.relu(x + y)
-    return nn.conv(params, "head", x).permute(0, 2, 3, 1), seen
+    features = nn.conv(params, "head", x).permute(0, 2, 3, 1)
+    if cfg.unit:  # at least in float32: a length of 64 squares loses too much in bfloat16
+        features = F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)
+    return features, seen
 
 
 def fold(params: Tensors, stats: Tensors) -> tuple[Tensors, Tensors]:
