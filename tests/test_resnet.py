@@ -158,3 +158,21 @@ def test_folded_parameters_give_the_same_features():
 def test_an_impossible_network_is_refused(change):
     with pytest.raises(ValueError, match="four numbers from 1 on"):
         ResNetConfig(**change)
+
+
+def test_each_frame_has_statistics_of_its_own():
+    """A call a frame: no frame of the clip changes another's features, and the averages take them in turn."""
+    params, stats = resnet.init(TINY, rng.generator(0, "init"))
+    frames = [images(2, 16, 16), 3 * images(2, 17, 16)[..., :16, :]]
+    features, after = resnet.apply_each(TINY, params, stats, frames, train=True)
+    first, between = resnet.apply(TINY, params, stats, frames[0], train=True)
+    second, wanted = resnet.apply(TINY, params, between, frames[1], train=True)
+    assert torch.equal(features[0], first) and torch.equal(features[1], second)
+    assert after.keys() == wanted.keys() and all(torch.equal(after[k], wanted[k]) for k in wanted)
+
+
+def test_each_frame_comes_back_in_float32_from_autocast():
+    params, stats = resnet.init(TINY, rng.generator(0, "init"))
+    with torch.autocast("cpu", torch.bfloat16):
+        features, _ = resnet.apply_each(TINY, params, stats, [images(1, 8, 8)], train=False)
+    assert features[0].dtype == torch.float32

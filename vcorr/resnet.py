@@ -16,6 +16,7 @@ saturates and its gradient with it).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +24,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vcorr import nn
+from vcorr import position as positions
 from vcorr.nn import Tensors
+from vcorr.position import PositionConfig
 
 STRIDE = 4  # pixels per feature cell
 
@@ -36,15 +39,18 @@ class ResNetConfig:
         widths: channels of the stem and layer1, layer2, layer3, layer4.
         features: channels that the head gives out.
         unit: scale every feature to length 1. The reading then needs a scale of its own, 1 / temperature.
+        position: what is added to the stem's output, so that cells know where they lie (LIIR).
     """
 
     widths: tuple[int, int, int, int] = (64, 128, 256, 256)
     features: int = 64
     unit: bool = False
+    position: PositionConfig = PositionConfig()
 
     def __post_init__(self) -> None:
         if len(self.widths) != 4 or min(*self.widths, self.features) < 1:
             raise ValueError(f"widths must be four numbers from 1 on, features too, got {self.widths}, {self.features}")
+        positions.check(self.position, self.widths[0])
 
 
 def _blocks(cfg: ResNetConfig) -> list[tuple[str, int, int, int]]:
@@ -76,15 +82,27 @@ def init(cfg: ResNetConfig, rng: torch.Generator) -> tuple[Tensors, Tensors]:
         if stride != 1 or inputs != outputs:
             conv_bn(f"{name}.skip.conv", f"{name}.skip.bn", inputs, outputs, 1)
     params.update(nn.conv_init("head", cfg.widths[-1], cfg.features, 3, rng, bias=True))
-    return params, stats
+    return params | positions.init(cfg.position, cfg.widths[0]), stats
 
 
-def apply(cfg: ResNetConfig, params: Tensors, stats: Tensors, x: Tensor, *, train: bool) -> tuple[Tensor, Tensors]:
+def place(cfg: ResNetConfig, params: Tensors, x: Tensor) -> Tensor | None:
+    """The position encoding that ``apply`` adds for images x [b 3 h w]: [c h' w'] of the stem's output, or None."""
+    if cfg.position.kind == "none":
+        return None
+    size = (-(-x.shape[2] // 2), -(-x.shape[3] // 2))
+    return positions.encode(cfg.position, params, cfg.widths[0], size, x.device)
+
+
+def apply(
+    cfg: ResNetConfig, params: Tensors, stats: Tensors, x: Tensor, *, train: bool, position: Tensor | None = None
+) -> tuple[Tensor, Tensors]:
     """Features of images.
 
     Args:
         x: images [b 3 h w], best in channels_last memory format; then the features are contiguous.
         train: normalise with this batch's statistics and return updated ones; else use the running ones.
+        position: added to the stem's output in place of the configuration's own encoding (``place``), such as that
+            encoding shifted: [c h' w'] or one for each image [b c h' w'], h' = ceil(h / 2).
 
     Returns:
         Features [b h' w' c] with h' = ceil(ceil(h / 2) / 2), w' likewise; and the statistics.
@@ -99,7 +117,10 @@ def apply(cfg: ResNetConfig, params: Tensors, stats: Tensors, x: Tensor, *, trai
         seen.update(new)
         return y
 
+    position = place(cfg, params, x) if position is None else position
     x = F.relu(conv_bn("stem.conv", "stem.bn", x, 2))
+    if position is not None:
+        x = x + position.to(x.dtype)
     for name, _, _, stride in _blocks(cfg):
         y = F.relu(conv_bn(f"{name}.conv1", f"{name}.bn1", x, stride))
         y = conv_bn(f"{name}.conv2", f"{name}.bn2", y)
@@ -110,6 +131,21 @@ def apply(cfg: ResNetConfig, params: Tensors, stats: Tensors, x: Tensor, *, trai
     if cfg.unit:  # at least in float32: a length of 64 squares loses too much in bfloat16
         features = F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)
     return features, seen
+
+
+def apply_each(
+    cfg: ResNetConfig, params: Tensors, stats: Tensors, frames: Iterable[Tensor], *, train: bool
+) -> tuple[list[Tensor], Tensors]:
+    """Features of frames [b 3 h w], a call for each: batch statistics are those of one position in the clip.
+
+    Returns:
+        [b h' w' c] for each frame, at least in float32; and the statistics after the last.
+    """
+    features = []
+    for frame in frames:
+        feature, stats = apply(cfg, params, stats, frame, train=train)
+        features.append(feature.to(torch.promote_types(feature.dtype, torch.float32)))
+    return features, stats
 
 
 def fold(params: Tensors, stats: Tensors) -> tuple[Tensors, Tensors]:
