@@ -164,7 +164,7 @@ def _check(path: Path, net: ResNetConfig, params: Tensors, stats: Tensors) -> No
 
 
 def check_shapes(path: Path, wanted: Tensors, got: Tensors) -> None:
-    """Raise ``InputError`` unless ``got`` has the names and shapes of ``wanted``."""
+    """Raise ``InputError`` unless ``got`` has the names, shapes and types of ``wanted``."""
     if missing := wanted.keys() - got.keys():
         raise InputError(path, f"lacks {len(missing)} tensors, first {min(missing)}", "give an undamaged file")
     if extra := got.keys() - wanted.keys():
@@ -173,3 +173,6 @@ def check_shapes(path: Path, wanted: Tensors, got: Tensors) -> None:
         if tensor.shape != got[name].shape:
             found, expected = list(got[name].shape), list(tensor.shape)
             raise InputError(path, f"{name} has shape {found}, wanted {expected}", "use the vcorr that wrote it")
+        if tensor.dtype != got[name].dtype:
+            kinds = f"{got[name].dtype}, wanted {tensor.dtype}"
+            raise InputError(path, f"{name} is of type {kinds}", "use the vcorr that wrote it")

@@ -10,6 +10,7 @@ import ast
 import contextlib
 import dataclasses
 import difflib
+import functools
 import hashlib
 import importlib.resources
 import math
@@ -23,6 +24,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from vcorr import color
 from vcorr.config import flatten as flatten
 from vcorr.config import from_json as from_json
 from vcorr.config import override as override
@@ -107,46 +109,93 @@ class Reader:
 
 @dataclass(frozen=True)
 class State:
-    """Everything that training changes and a checkpoint keeps, as flat dicts of tensors."""
+    """Everything that training changes and a checkpoint keeps, as flat dicts of tensors.
+
+    Attributes:
+        params: what the optimiser moves. stats: the running statistics that go with them.
+        slow, slow_stats: a slow encoder's, averaged over the steps; empty where there is none.
+        extra: what else a recipe keeps from step to step, a bank, say; of any type.
+    """
 
     params: Tensors
     stats: Tensors
+    slow: Tensors = field(default_factory=dict)
+    slow_stats: Tensors = field(default_factory=dict)
+    extra: Tensors = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Training clips.
+    """Training clips, on the device.
 
     Attributes:
-        lab: [b t 3 h w] normalised Lab.
+        rgb: [b t 3 h w] in [0, 1], as filmed.
         samples: which samples these are, for draws that must follow a sample.
+        videos: index of the video that each clip was cut from, in the order of the footage.
     """
 
-    lab: Tensor
+    rgb: Tensor
     samples: tuple[int, ...]
+    videos: tuple[int, ...]
+
+    @functools.cached_property
+    def lab(self) -> Tensor:
+        """[b t 3 h w] normalised Lab of ``rgb``, in float32."""
+        with torch.autocast(self.rgb.device.type, enabled=False):
+            return color.to_lab(self.rgb.flatten(0, 1)).view(self.rgb.shape)
 
 
 @dataclass(frozen=True)
 class Out:
-    """What a loss gives back: the scalar to descend, the new statistics, and numbers worth logging."""
+    """What a loss gives back.
+
+    Attributes:
+        loss: the scalar to descend, a mean over the batch.
+        stats: the new running statistics.
+        metrics: numbers worth logging, floats or scalar tensors.
+        extra: the new ``State.extra``, of the same names, shapes and types; None leaves it as it was.
+    """
 
     loss: Tensor
     stats: Tensors
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float | Tensor] = field(default_factory=dict)
+    extra: Tensors | None = None
 
 
 Loss = Callable[[State, Batch, torch.Generator, float], Out]
-"""loss(state, batch, rng, progress): ``progress`` runs from 0 to 1 over the stage."""
+"""loss(state, batch, rng, progress), which leaves its arguments as they are.
+
+``rng`` is for draws that hold for the whole batch; what is drawn for one sample comes from ``vcorr.rng.generator(seed,
+purpose, sample)`` with ``batch.samples``. ``progress`` runs from 0 to 1 over the stage."""
+
+
+def _unchanged(state: State) -> State:
+    return state
+
+
+def _everything(name: str) -> bool:
+    return True
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A stage by its name in the configuration, with the clips it trains on and the loss it descends."""
+    """A stage by its name in the configuration, with the clips it trains on and the loss it descends.
+
+    Attributes:
+        enter: what the state becomes when the phase begins (not when it is resumed): starts the slow encoder or a bank.
+            A function of its argument alone, whose tensors it leaves as they are.
+        decay: d in [0, 1] by the name of a parameter or statistic: after each step slow <- d * slow + (1 - d) * params,
+            and slow_stats likewise from stats. None leaves them as they are.
+        trainable: whether the parameter of a name is trained; the optimiser never sees the others.
+    """
 
     name: str
     stage: Stage
     clips: ClipConfig
     loss: Loss
+    enter: Callable[[State], State] = _unchanged
+    decay: Callable[[str], float] | None = None
+    trainable: Callable[[str], bool] = _everything
 
 
 @dataclass(frozen=True)

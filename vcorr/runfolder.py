@@ -30,6 +30,7 @@ from vcorr.recipe import Experiment, State, from_json, to_json
 
 FORMAT = "vcorr-state-1"
 KEEP = 2  # training states kept
+GROUPS = tuple(f.name for f in dataclasses.fields(State))  # of the tensors in a state file, besides the moments
 FREE = "cache"  # last part of keys that change no result
 
 
@@ -40,7 +41,7 @@ class Point:
     Attributes:
         step: steps done, of all phases together.
         phase: name of the phase that the last of them belongs to; None at the very start.
-        state: parameters and statistics.
+        state: everything that the recipe trains and keeps.
         moments: the optimiser's, as ``"exp_avg/NAME"``.
         skipped: steps so far that were skipped, since loss or gradient was not finite.
     """
@@ -177,14 +178,13 @@ class RunFolder:
 
     def _restore(self, raised: dict[str, int]) -> Point:
         """The newest training state that can be read, or a fresh start."""
-        fresh = Point(0, None, self.recipe.init(rng.generator(self.experiment.config.seed, "init")), {})
         files = self.states()
         if not files:
             self._trim_log(0)
-            return fresh
+            return Point(0, None, self._fresh(), {})
         for file in reversed(files):
             try:
-                point, meta = self._read(file, fresh.state)
+                point, meta = self._read(file)
             except InputError as error:
                 self.say(f"{error.where}: {error.what}; set aside as {file.name}.damaged, trying the state before it")
                 damaged = file
@@ -203,9 +203,21 @@ class RunFolder:
         self.say(f"going on from step {point.step} of {self.steps}")
         return point
 
-    def _read(self, file: Path, fresh: State) -> tuple[Point, dict[str, Any]]:
+    def _fresh(self) -> State:
+        return self.recipe.init(rng.generator(self.experiment.config.seed, "init"))
+
+    def _like(self, name: str) -> State:
+        """A state of the names and shapes that one has in the phase of a name."""
+        state = self._fresh()
+        for phase in self.recipe.phases:
+            state = phase.enter(state)
+            if phase.name == name:
+                return state
+        raise KeyError(name)
+
+    def _read(self, file: Path) -> tuple[Point, dict[str, Any]]:
         tensors, meta = checkpoint.load(file)
-        groups: dict[str, Tensors] = {"params": {}, "stats": {}, "moments": {}}
+        groups: dict[str, Tensors] = {group: {} for group in (*GROUPS, "moments")}
         try:
             for key, value in tensors.items():
                 group, name = key.split("/", 1)
@@ -213,18 +225,19 @@ class RunFolder:
             step, phase, skipped = int(meta["step"]), str(meta["phase"]), int(meta.get("skipped", 0))
             if meta["format"] != FORMAT:
                 raise ValueError(f"format {meta['format']}")
-            self.offset(phase)
-            odd = [k for k in groups["moments"] if k.split("/", 1)[1] not in fresh.params]
+            like = self._like(phase)
+            odd = [k for k in groups["moments"] if k.split("/", 1)[1] not in like.params]
         except (KeyError, ValueError, TypeError, IndexError) as error:
             raise InputError(file, f"is no training state of this run ({error})", "train into another folder") from None
-        checkpoint.check_shapes(file, fresh.params, groups["params"])
-        checkpoint.check_shapes(file, fresh.stats, groups["stats"])
         if odd:
             raise InputError(file, f"has moments of unknown parameters, first {odd[0]}", "train into another folder")
-        # A file's order is the alphabet's; the gradient's norm is a sum in the order of the parameters.
-        params = {name: groups["params"][name] for name in fresh.params}
-        stats = {name: groups["stats"][name] for name in fresh.stats}
-        return Point(step, phase, State(params, stats), groups["moments"], skipped), meta
+        ordered = {}
+        for group in GROUPS:
+            wanted = getattr(like, group)
+            checkpoint.check_shapes(file, wanted, groups[group])
+            # A file's order is the alphabet's; the gradient's norm is a sum in the order of the parameters.
+            ordered[group] = {name: groups[group][name] for name in wanted}
+        return Point(step, phase, State(**ordered), groups["moments"], skipped), meta
 
     def _check_raised(self, raised: dict[str, int], point: Point) -> None:
         """More steps may come to the stage that runs, or to later ones; say so where the cooldown had begun."""
@@ -251,7 +264,7 @@ class RunFolder:
         The weights come first: where there is a state, there are weights as new as it.
         """
         self.save_weights(point)
-        groups = {"params": point.state.params, "stats": point.state.stats, "moments": point.moments}
+        groups = {group: getattr(point.state, group) for group in GROUPS} | {"moments": point.moments}
         tensors = {f"{group}/{name}": value for group, named in groups.items() for name, value in named.items()}
         meta = {
             "format": FORMAT,

@@ -12,21 +12,22 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 import torch
+from torch import Tensor
 
-from vcorr import rng
+from vcorr import color, rng
 from vcorr.data.clips import Clips
 from vcorr.data.footage import Footage, scan
-from vcorr.errors import Stopped, VcorrError
+from vcorr.errors import Stopped, UsageError, VcorrError
 from vcorr.nn import Tensors, native_bf16
-from vcorr.recipe import Batch, Experiment, Phase, State
-from vcorr.runfolder import Point, RunFolder
+from vcorr.recipe import Batch, Experiment, Out, Phase, State
+from vcorr.runfolder import GROUPS, Point, RunFolder
 
 BAD_STEPS = 10  # steps without a finite loss and gradient, one after another, that end a run
 TOLD = 5  # damaged training files that are told by name; the rest are counted
@@ -118,13 +119,24 @@ class _Loop:
         self.clips = Clips(footage, phase.clips, self.seed)
         self.first = point.step - folder.offset(phase.name)
         self.skipped = point.skipped
-        self.params = {k: v.detach().clone().requires_grad_() for k, v in point.state.params.items()}
-        self.state = State(self.params, point.state.stats)
+        state = point.state if self.first else _place(phase.enter(point.state), folder.device)
+        params = {k: v.detach().clone().requires_grad_(phase.trainable(k)) for k, v in state.params.items()}
+        slow, slow_stats = (
+            {k: v.detach().clone() for k, v in group.items()} for group in (state.slow, state.slow_stats)
+        )
+        self.state = dataclasses.replace(state, params=params, slow=slow, slow_stats=slow_stats)
+        self.trained = {k: v for k, v in params.items() if v.requires_grad}
+        if not self.trained:
+            raise UsageError(phase.name, "trains no parameter", "mend Phase.trainable in the recipe")
+        if lost := (slow.keys() - params.keys()) | (slow_stats.keys() - state.stats.keys()):
+            raise UsageError(
+                phase.name, f"has nothing that slow {min(lost)} could follow", "mend Phase.enter in the recipe"
+            )
         self.optimiser = torch.optim.AdamW(
-            self.params.values(), lr=phase.stage.lr, weight_decay=phase.stage.weight_decay
+            self.trained.values(), lr=phase.stage.lr, weight_decay=phase.stage.weight_decay
         )
         if self.first:  # another phase's moments are no business of this one
-            _restore_moments(self.optimiser, self.params, point.moments)
+            _restore_moments(self.optimiser, self.trained, point.moments)
         self.told = 0
 
     def run(self) -> Point:
@@ -139,9 +151,11 @@ class _Loop:
         clock, saved, bad = _Clock(), time.monotonic(), 0
         for step in range(self.first, stage.steps):
             began = time.monotonic()
-            lab, samples = clips.batch(step, stage.batch)
+            samples = tuple(range(step * stage.batch, (step + 1) * stage.batch))
+            pictures, videos = clips.batch(samples)
             clock.data += time.monotonic() - began
-            loss, norm, metrics = self._step(step, Batch(lab.to(self.folder.device, non_blocking=True), samples))
+            rgb = color.from_uint8(pictures, self.folder.device)
+            loss, norm, metrics = self._step(step, Batch(rgb, samples, videos))
             self._tell_unreadable()
             bad = bad + 1 if norm is None else 0
             self.skipped += norm is None
@@ -159,7 +173,7 @@ class _Loop:
                 raise Stopped(self.folder.out, stopped[0])
         return self._point(stage.steps)
 
-    def _step(self, step: int, batch: Batch) -> tuple[float, float | None, dict[str, float]]:
+    def _step(self, step: int, batch: Batch) -> tuple[float, float | None, Mapping[str, float | Tensor]]:
         """(loss, gradient norm, metrics) of a step; the norm is None where the step was skipped."""
         stage, device = self.phase.stage, self.folder.device
         autocast = stage.bf16 and native_bf16(device)
@@ -170,14 +184,29 @@ class _Loop:
         loss = float(out.loss.detach())
         norm = None
         if math.isfinite(loss):
-            norm = _descend(out.loss, self.optimiser, self.params, stage.rate(step), stage.clip_norm)
+            norm = _descend(out.loss, self.optimiser, self.trained, stage.rate(step), stage.clip_norm)
         if norm is not None:
-            self.state = dataclasses.replace(self.state, stats={k: v.detach() for k, v in out.stats.items()})
-        return loss, norm, dict(out.metrics)
+            self._keep(out)
+        return loss, norm, out.metrics
+
+    def _keep(self, out: Out) -> None:
+        """Take over what a step brought besides parameters, and let the slow encoder follow."""
+        state, decay = self.state, self.phase.decay
+        stats = {k: v.detach() for k, v in out.stats.items()}
+        extra = state.extra if out.extra is None else {k: v.detach().contiguous() for k, v in out.extra.items()}
+        if _form(extra) != _form(state.extra):
+            was, now = _form(state.extra), _form(extra)
+            raise UsageError(
+                self.phase.name, f"its loss changed the form of State.extra, {was} -> {now}", "mend the recipe"
+            )
+        self.state = dataclasses.replace(state, stats=stats, extra=extra)
+        if decay is not None:
+            _follow_(state.slow, state.params, decay)
+            _follow_(state.slow_stats, stats, decay)
 
     def _point(self, step: int) -> Point:
         """Where the run stands after ``step`` steps of this phase."""
-        moments = {f"{k}/{n}": v for n, p in self.params.items() for k, v in self.optimiser.state[p].items()}
+        moments = {f"{k}/{n}": v for n, p in self.trained.items() for k, v in self.optimiser.state[p].items()}
         done = self.folder.offset(self.phase.name) + step
         return Point(done, self.phase.name, self.state, moments, self.skipped)
 
@@ -192,9 +221,12 @@ class _Loop:
             f"the state of step {good} is kept; train with a lower {self.phase.name}.lr into another --out",
         )
 
-    def _log(self, step: int, loss: float, norm: float | None, metrics: dict[str, float], clock: _Clock) -> None:
+    def _log(
+        self, step: int, loss: float, norm: float | None, metrics: Mapping[str, float | Tensor], clock: _Clock
+    ) -> None:
         stage, name = self.phase.stage, self.phase.name
-        numbers = {"loss": loss, "lr": stage.rate(step), "grad_norm": norm} | metrics
+        numbers = {"loss": loss, "lr": stage.rate(step), "grad_norm": norm}
+        numbers |= {k: float(v) for k, v in metrics.items()}
         finite = {k: v if v is not None and math.isfinite(v) else None for k, v in numbers.items()}
         speed = {"clips_per_second": round(clock.rate, 3), "data_share": round(clock.share, 4)}
         self.folder.log({"phase": name, "step": step + 1} | finite | {"skipped_steps": self.skipped} | speed)
@@ -255,13 +287,24 @@ class _Clock:
 def _place(state: State, device: torch.device) -> State:
     """On the device; weights of convolutions in channels_last, as activations are."""
 
-    def move(tensors: Tensors) -> Tensors:
+    def move(group: str, tensors: Tensors) -> Tensors:
+        wide = torch.channels_last if group in ("params", "slow") else torch.contiguous_format
         return {
-            k: v.to(device, memory_format=torch.channels_last if v.ndim == 4 else torch.preserve_format)
-            for k, v in tensors.items()
+            k: v.to(device, memory_format=wide if v.ndim == 4 else torch.contiguous_format) for k, v in tensors.items()
         }
 
-    return State(move(state.params), move(state.stats))
+    return State(**{group: move(group, getattr(state, group)) for group in GROUPS})
+
+
+def _form(tensors: Tensors) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    return {k: (tuple(v.shape), v.dtype) for k, v in sorted(tensors.items())}
+
+
+@torch.no_grad()
+def _follow_(slow: Tensors, fast: Tensors, decay: Callable[[str], float]) -> None:
+    """slow <- d * slow + (1 - d) * fast, with d = decay(name); writes into ``slow``."""
+    for name, tensor in slow.items():
+        tensor.lerp_(fast[name], 1 - decay(name))
 
 
 def _restore_moments(optimiser: torch.optim.Optimizer, params: Tensors, moments: Tensors) -> None:

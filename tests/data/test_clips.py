@@ -6,23 +6,24 @@ import dataclasses
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from tests.data.films import encode
-from vcorr import color
 from vcorr.data.clips import ClipConfig, Clips
 from vcorr.data.footage import scan
 from vcorr.errors import InputError, UsageError
 
 PLAIN = ClipConfig(size=8, frames=2, gaps=(1,), crop="frame", flip=False, reverse=False, cache=64)
-GREYS = color.to_lab(color.from_uint8(np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 256, 1, 3)))[0, 0, :, 0]
 
 
-def grey(lab):
-    """The grey levels that became these values of L: [... 3 h w] -> uint8 [... h w]."""
-    level = torch.searchsorted((GREYS[1:] + GREYS[:-1]) / 2, lab.select(-3, 0).contiguous())
-    return level.numpy().astype(np.uint8)
+def cut_batch(clips, step, size):
+    """Clips of one step [size t h w 3]."""
+    return clips.batch(range(step * size, (step + 1) * size))[0]
+
+
+def grey(rgb):
+    """[... h w 3] -> [... h w]"""
+    return rgb[..., 0]
 
 
 def video(folder, pictures):
@@ -47,11 +48,11 @@ def numbered(root, **lengths):
 def drawn(clips, samples, size=1):
     """Grey level at the middle of each frame of samples, [samples t]."""
     first, last = samples.start // size, samples.stop // size
-    return np.concatenate([grey(clips.batch(k, size)[0])[:, :, 4, 4] for k in range(first, last)])
+    return np.concatenate([grey(cut_batch(clips, k, size))[:, :, 4, 4] for k in range(first, last)])
 
 
 def all_equal(a, b):
-    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 @pytest.fixture
@@ -75,22 +76,22 @@ CUT = ClipConfig(size=16, gaps=(1, 2), smallest=10, read=32, cache=64)
 def test_a_sample_hangs_on_seed_epoch_and_its_number_alone(mixed):
     """Not on what was read before, how much is kept in memory, or how many come at once."""
     clips = Clips(mixed, CUT, seed=3)
-    in_order = [clips.batch(k, 4)[0] for k in range(2 * len(clips) // 4)]
+    in_order = [cut_batch(clips, k, 4) for k in range(2 * len(clips) // 4)]
     assert len(clips) == (7 + 5 + 9) - 3 and clips.skipped.keys() == mixed.skipped.keys()
     other = Clips(mixed, dataclasses.replace(CUT, cache=0), seed=3)
-    backwards = [other.batch(k, 4)[0] for k in reversed(range(len(in_order)))][::-1]
+    backwards = [cut_batch(other, k, 4) for k in reversed(range(len(in_order)))][::-1]
     assert all_equal(in_order, backwards)
-    by_two = [Clips(mixed, CUT, seed=3).batch(k, 2)[0] for k in range(2)]
-    assert torch.equal(torch.cat(by_two), in_order[0])
-    assert not torch.equal(Clips(mixed, CUT, seed=4).batch(0, 4)[0], in_order[0])
+    by_two = [cut_batch(Clips(mixed, CUT, seed=3), k, 2) for k in range(2)]
+    np.testing.assert_array_equal(np.concatenate(by_two), in_order[0])
+    assert not np.array_equal(cut_batch(Clips(mixed, CUT, seed=4), 0, 4), in_order[0])
 
 
-def test_batches_say_which_samples_they_are(mixed):
-    clips = Clips(mixed, CUT, seed=0)
-    lab, samples = clips.batch(3, 5)
-    assert samples == (15, 16, 17, 18, 19)
-    assert lab.shape == (5, 2, 3, 16, 16) and lab.dtype == torch.float32
-    assert lab.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
+def test_batches_say_which_videos_they_were_cut_from(tmp_path):
+    found = numbered(tmp_path, a=6, b=1, c=9)
+    rgb, videos = Clips(found, PLAIN, seed=0).batch(range(13))
+    assert rgb.shape == (13, 2, 8, 8, 3) and rgb.dtype == np.uint8
+    assert videos == tuple(0 if level < 6 else 2 for level in grey(rgb)[:, 0, 4, 4])
+    assert set(videos) == {0, 2}  # counted in the footage, whatever is long enough for this stage
 
 
 def test_every_start_comes_once_an_epoch_in_a_new_order(tmp_path):
@@ -146,9 +147,9 @@ def test_crop_and_flip_are_those_of_the_whole_clip(tmp_path):
     video(tmp_path / "still", [picture] * 30)
     cfg = ClipConfig(size=16, frames=3, gaps=(1, 2), smallest=10, read=40)
     clips = Clips(scan(tmp_path), cfg, seed=0)
-    lab = clips.batch(0, len(clips))[0]
-    assert torch.equal(lab[:, :1].expand_as(lab), lab)
-    assert len({clip.numpy().tobytes() for clip in lab[:, 0]}) == len(clips)
+    rgb = cut_batch(clips, 0, len(clips))
+    np.testing.assert_array_equal(np.broadcast_to(rgb[:, :1], rgb.shape), rgb)
+    assert len({clip.tobytes() for clip in rgb[:, 0]}) == len(clips)
 
 
 def test_squares_lie_in_the_frame_and_have_every_side_from_smallest_to_the_short_one(tmp_path):
@@ -156,7 +157,7 @@ def test_squares_lie_in_the_frame_and_have_every_side_from_smallest_to_the_short
     video(tmp_path / "x", [x] * 201)
     video(tmp_path / "y", [y] * 201)
     cfg = ClipConfig(size=50, gaps=(1,), smallest=40, read=100, flip=False)
-    cut = grey(Clips(scan(tmp_path), cfg, seed=0).batch(0, 400)[0])[:, 0].astype(int)
+    cut = grey(cut_batch(Clips(scan(tmp_path), cfg, seed=0), 0, 400))[:, 0].astype(int)
     across = cut[:, 25, -1] > cut[:, 25, 0]  # 50 cells from centre to centre of the outermost: 49/50 of the side
     spans = np.concatenate(
         [(cut[across, 25, -1] - cut[across, 25, 0]), (cut[~across, -1, 25] - cut[~across, 0, 25])]
@@ -169,13 +170,13 @@ def test_squares_lie_in_the_frame_and_have_every_side_from_smallest_to_the_short
 
 def test_small_frames_are_cut_too(tmp_path):
     video(tmp_path / "small", [flat(k, (6, 9)) for k in range(4)])
-    assert Clips(scan(tmp_path), ClipConfig(size=32), seed=0).batch(0, 3)[0].shape == (3, 2, 3, 32, 32)
+    assert cut_batch(Clips(scan(tmp_path), ClipConfig(size=32), seed=0), 0, 3).shape == (3, 2, 32, 32, 3)
 
 
 def test_the_whole_frame_is_squeezed_into_the_square(tmp_path):
     picture = np.random.default_rng(0).integers(0, 256, (24, 40)).astype(np.uint8)
     video(tmp_path / "v", [picture] * 2)
-    got = grey(Clips(scan(tmp_path), PLAIN, seed=0).batch(0, 1)[0])[0, 0]
+    got = grey(cut_batch(Clips(scan(tmp_path), PLAIN, seed=0), 0, 1))[0, 0]
     wanted = np.asarray(Image.fromarray(picture).resize((8, 8), Image.Resampling.BILINEAR))
     np.testing.assert_allclose(got.astype(int), wanted.astype(int), atol=1)
 
@@ -183,7 +184,7 @@ def test_the_whole_frame_is_squeezed_into_the_square(tmp_path):
 def test_flips_and_reversals_come_half_of_the_time(tmp_path):
     ramp = np.broadcast_to(np.arange(0, 160, 4), (20, 40))
     video(tmp_path / "v", [ramp + k for k in range(60)])
-    cut = grey(Clips(scan(tmp_path), dataclasses.replace(PLAIN, flip=True, reverse=True), 0).batch(0, 236)[0])
+    cut = grey(cut_batch(Clips(scan(tmp_path), dataclasses.replace(PLAIN, flip=True, reverse=True), 0), 0, 236))
     cut = cut.astype(int)
     flipped = cut[:, 0, 4, 0] > cut[:, 0, 4, -1]
     np.testing.assert_array_equal(flipped, cut[:, 1, 4, 0] > cut[:, 1, 4, -1])
@@ -194,7 +195,7 @@ def test_flips_and_reversals_come_half_of_the_time(tmp_path):
 
 def test_frames_are_kept_at_the_short_side_asked_for(tmp_path):
     video(tmp_path / "v", [np.indices((60, 90)).sum(0) % 2 * 255] * 2)  # a chequerboard of single pixels
-    cut = grey(Clips(scan(tmp_path), dataclasses.replace(PLAIN, size=60, read=15), seed=0).batch(0, 1)[0])
+    cut = grey(cut_batch(Clips(scan(tmp_path), dataclasses.replace(PLAIN, size=60, read=15), seed=0), 0, 1))
     assert cut.std() < 10  # averaged before it was enlarged again
 
 
@@ -228,7 +229,7 @@ def test_a_folder_of_pictures_of_several_sizes_is_no_video(tmp_path):
     video(tmp_path / "album", [flat(9, (10 + k, 20)) for k in range(12)])
     numbered(tmp_path, v=40)
     clips = Clips(scan(tmp_path), PLAIN, seed=0)
-    clips.batch(0, len(clips))
+    clips.batch(range(len(clips)))
     assert clips.unreadable == {str(tmp_path / "album"): "its frames differ in size"}
 
 
@@ -248,7 +249,7 @@ def test_nothing_readable_at_all_ends_the_run(tmp_path):
     for still in (tmp_path / "a").iterdir():
         still.write_bytes(b"")
     with pytest.raises(InputError, match="10 samples in a row cannot be read; check the training videos"):
-        Clips(found, PLAIN, seed=0).batch(0, 1)
+        Clips(found, PLAIN, seed=0).batch([0])
 
 
 def test_odds_must_match_the_gaps(tmp_path):

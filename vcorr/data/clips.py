@@ -7,6 +7,7 @@ clip is visited once an epoch, in an order drawn for that epoch; gap, direction,
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal
@@ -15,7 +16,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vcorr import color
 from vcorr import rng as random
 from vcorr.data.footage import Footage, Frames, Picture
 from vcorr.errors import InputError, UsageError
@@ -89,6 +89,7 @@ class Clips:
         self._odds = cfg.weights or (1.0,) * len(cfg.gaps)
         reach = (cfg.frames - 1) * min(gap for gap, odds in zip(cfg.gaps, self._odds, strict=True) if odds)
         self.sources = [s for s in footage.sources if s.frames > reach]
+        self._videos = [k for k, s in enumerate(footage.sources) if s.frames > reach]  # stages may differ in reach
         for source in footage.sources:
             if source.frames <= reach:
                 self.skipped[str(source.path)] = f"{source.frames} frames, a clip needs {reach + 1}"
@@ -109,24 +110,22 @@ class Clips:
         """Samples an epoch."""
         return self._ends[-1]
 
-    def batch(self, step: int, size: int) -> tuple[torch.Tensor, tuple[int, ...]]:
-        """The clips of a step: normalised Lab [b t 3 h w], and which samples they are.
+    def batch(self, samples: Iterable[int]) -> tuple[Picture, tuple[int, ...]]:
+        """The clips of some samples [b t h w 3], and which video of the footage each was cut from.
 
         Raises:
             InputError: sample after sample cannot be read.
         """
-        samples = tuple(range(step * size, (step + 1) * size))
-        rgb = np.stack([self._clip(sample) for sample in samples])
-        b, t = rgb.shape[:2]
-        lab = color.to_lab(color.from_uint8(rgb.reshape(b * t, *rgb.shape[2:])))
-        return lab.view(b, t, *lab.shape[1:]), samples
+        clips, videos = zip(*map(self._clip, samples), strict=True)
+        return np.stack(clips), videos
 
-    def _clip(self, sample: int) -> Picture:
+    def _clip(self, sample: int) -> tuple[Picture, int]:
+        """The clip of a sample [t h w 3], and its video's index in the footage."""
         for attempt in range(ATTEMPTS):
             rng = random.generator(self.seed, f"clip.{attempt}" if attempt else "clip", sample)
             source, start = self._start(self._position(sample, attempt))
             try:
-                return self._cut(source, start, rng)
+                return self._cut(source, start, rng), self._videos[source]
             except InputError as error:
                 self.unreadable[error.where] = error.what
         raise InputError(
