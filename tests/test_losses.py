@@ -1,6 +1,8 @@
-"""The Huber loss by its formula."""
+"""The losses by their formulas."""
 
 from __future__ import annotations
+
+import math
 
 import pytest
 import torch
@@ -27,3 +29,24 @@ def test_mean_over_everything():
     each = torch.stack([losses.huber(x, y) for x, y in zip(a, b, strict=True)])
     torch.testing.assert_close(losses.huber(a, b), each.mean())
     assert float(losses.huber(a, b, gain=1.0)) < float(losses.huber(a, b))
+
+
+# --- cross entropy --------------------------------------------------------------------------------------------------
+
+
+def test_cross_entropy_is_the_mean_over_pixels_of_the_true_class():
+    p = torch.rand(2, 5, 3, 4, generator=rng.generator(0, "test"), dtype=torch.float64).softmax(1)
+    labels = torch.randint(0, 5, (2, 3, 4), generator=rng.generator(1, "test"))
+    each = [-math.log(p[b, labels[b, y, x], y, x] + 1e-8) for b in range(2) for y in range(3) for x in range(4)]
+    assert float(losses.cross_entropy(p, labels)) == pytest.approx(sum(each) / len(each), rel=1e-12)
+
+
+def test_a_class_that_was_ruled_out_costs_no_more_than_eighteen():
+    p = torch.zeros(1, 2, 1, 1, dtype=torch.float64)
+    p[:, 0] = 1
+    p.requires_grad_()
+    right, wrong = (losses.cross_entropy(p, torch.full((1, 1, 1), k)) for k in range(2))
+    assert float(right.detach()) == pytest.approx(-math.log(1 + 1e-8), abs=1e-15)
+    assert float(wrong.detach()) == pytest.approx(8 * math.log(10))
+    (gradient,) = torch.autograd.grad(right + wrong, p)
+    torch.testing.assert_close(gradient.flatten(), torch.tensor([-1.0, -1e8], dtype=torch.float64))
