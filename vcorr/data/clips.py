@@ -1,15 +1,13 @@
 """Training samples: short clips cut from a folder of videos, each a function of (seed, epoch, sample) alone.
 
-The folder holds video files and folders of frames at any depth, any mix of sizes, no index. Every frame that starts a
-clip is visited once an epoch, in an order drawn for that epoch; gap, direction, crop and flip are drawn for the sample.
+The folder holds video files and folders of frames at any depth, any mix of sizes, no index. Order, gap, direction, crop
+and flip are drawn for the epoch or for the sample, so they are the same whoever reads the sample, and when.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Literal
 
 import numpy as np
@@ -18,6 +16,7 @@ from PIL import Image
 
 from vcorr import rng as random
 from vcorr.data.footage import Footage, Frames, Picture
+from vcorr.data.order import Intervals, Order, Place, Starts
 from vcorr.errors import InputError, UsageError
 
 ATTEMPTS = 10  # other samples that stand in for one whose frames turn out unreadable, before giving up
@@ -27,11 +26,20 @@ ATTEMPTS = 10  # other samples that stand in for one whose frames turn out unrea
 class ClipConfig:
     """How clips are cut.
 
+    A clip has ``frames`` frames, one gap apart. Or it is a *memory clip*, a query frame and the references that
+    propagation would keep for it (`Reader`'s ``long`` and ``short``): the query stands at position T of a piece of
+    video, and the clip's frames are ``long``, then T - ``short``, then T. ``ClipConfig(frames=25, long=(0, 5),
+    short=(5, 3, 1), gaps=(1,))`` gives six frames, of positions 0, 5, T-5, T-3, T-1, T, with T drawn for the sample
+    from 6 to 24 (to the video's end, where that comes first). Either way the query is the last frame of the clip.
+
     Attributes:
         size: side of the square that the network sees, pixels.
-        frames: frames a clip.
-        gaps: frames from one frame of the clip to the next, one value drawn a clip; ``weights``: with these odds
-            (equal when empty).
+        frames: frames a clip; of a memory clip, of the longest piece that it is taken from.
+        long, short: a memory clip's references, counted from the piece's first frame and back from the query.
+        gaps: frames of the video from one position of the clip to the next, one value drawn a clip; ``weights``: with
+            these odds (equal when empty).
+        sampling: ``starts``: every frame that can start a clip does once an epoch. ``intervals``: an epoch draws one
+            gap a video, and cuts frames 0, gap, 2 gap, ... into clips that follow one another (CorrFlow, MAST).
         crop: ``frame`` squeezes the whole frame into the square; ``square`` cuts a random square out of it, the same
             in all frames of the clip, its side drawn between ``smallest`` pixels and the frame's short side.
         flip: mirror left and right half of the time. reverse: play backwards half of the time.
@@ -49,6 +57,9 @@ class ClipConfig:
     reverse: bool = True
     read: int = 288
     cache: int = 2048
+    sampling: Literal["starts", "intervals"] = "starts"
+    long: tuple[int, ...] = ()
+    short: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if min(self.size, self.frames, self.smallest, self.read, *self.gaps, *(() if self.gaps else (0,))) < 1:
@@ -57,6 +68,33 @@ class ClipConfig:
             raise ValueError(f"cache must not be negative, got {self.cache}")
         if not all(0 <= w < float("inf") for w in self.weights) or (self.weights and sum(self.weights) == 0):
             raise ValueError(f"weights must not be negative, nor all 0, got {self.weights}")
+        if min(self.long, default=0) < 0 or min(self.short, default=1) < 1:
+            raise ValueError(f"long must be >= 0 and short >= 1, got {self.long} and {self.short}")
+        if self.frames <= self.least:
+            raise ValueError(f"frames must be above {self.least} for these references, got {self.frames}")
+        if self.memory and self.sampling == "intervals":
+            raise ValueError("memory clips (long, short) are cut at every start: sampling must be starts")
+
+    @property
+    def memory(self) -> bool:
+        """Whether clips are memory clips."""
+        return bool(self.long or self.short)
+
+    @property
+    def least(self) -> int:
+        """The first position that the query can have."""
+        return max(*(k + 1 for k in self.long), *self.short, 0) if self.memory else self.frames - 1
+
+    @property
+    def length(self) -> int:
+        """Frames that a clip gives, t of [b t 3 h w]."""
+        return len(self.long) + len(self.short) + 1 if self.memory else self.frames
+
+    def positions(self, last: int) -> list[int]:
+        """Positions of the clip's frames when the query stands at ``last``."""
+        if not self.memory:
+            return list(range(last + 1))
+        return [*self.long, *(last - back for back in self.short), last]
 
 
 class Clips:
@@ -87,7 +125,7 @@ class Clips:
         self.skipped = dict(footage.skipped)
         self.unreadable: dict[str, str] = {}
         self._odds = cfg.weights or (1.0,) * len(cfg.gaps)
-        reach = (cfg.frames - 1) * min(gap for gap, odds in zip(cfg.gaps, self._odds, strict=True) if odds)
+        reach = cfg.least * min(gap for gap, odds in zip(cfg.gaps, self._odds, strict=True) if odds)
         self.sources = [s for s in footage.sources if s.frames > reach]
         self._videos = [k for k, s in enumerate(footage.sources) if s.frames > reach]  # stages may differ in reach
         for source in footage.sources:
@@ -100,15 +138,19 @@ class Clips:
                 f"no video is long enough: a clip needs {reach + 1} frames, the longest has {longest}",
                 "give longer videos, or lower clips.gaps",
             )
-        self._ends = list(accumulate(s.frames - reach for s in self.sources))  # clips up to and with each video
-        self._order: tuple[int, torch.Tensor] = (-1, torch.empty(0))
+        lengths = [s.frames for s in self.sources]
+        self._order: Order = (
+            Starts(lengths, reach, seed)
+            if cfg.sampling == "starts"
+            else Intervals(lengths, cfg.frames, cfg.gaps, self._odds, seed)
+        )
         self._frames = Frames(self.sources, cfg.read, cfg.cache << 20)
         films = sum(s.stills is None for s in self.sources)
         self.notes = () if self._frames.fits or not films else (_slow(films, self._frames.needed, cfg.cache),)
 
     def __len__(self) -> int:
-        """Samples an epoch."""
-        return self._ends[-1]
+        """Samples an epoch; with ``sampling="intervals"``, of the first one."""
+        return len(self._order)
 
     def batch(self, samples: Iterable[int]) -> tuple[Picture, tuple[int, ...]]:
         """The clips of some samples [b t h w 3], and which video of the footage each was cut from.
@@ -123,40 +165,22 @@ class Clips:
         """The clip of a sample [t h w 3], and its video's index in the footage."""
         for attempt in range(ATTEMPTS):
             rng = random.generator(self.seed, f"clip.{attempt}" if attempt else "clip", sample)
-            source, start = self._start(self._position(sample, attempt))
+            place = self._order.place(sample, attempt)
             try:
-                return self._cut(source, start, rng), self._videos[source]
+                return self._cut(place, rng), self._videos[place.source]
             except InputError as error:
                 self.unreadable[error.where] = error.what
         raise InputError(
-            self.sources[source].path, f"{ATTEMPTS} samples in a row cannot be read", "check the training videos"
+            self.sources[place.source].path, f"{ATTEMPTS} samples in a row cannot be read", "check the training videos"
         )
 
-    def _position(self, sample: int, attempt: int) -> int:
-        epoch, index = divmod(sample, len(self))
-        if self._order[0] != epoch:
-            self._order = (epoch, torch.randperm(len(self), generator=random.generator(self.seed, "order", epoch)))
-        return int(self._order[1][(index + attempt) % len(self)])
-
-    def _start(self, position: int) -> tuple[int, int]:
-        """(video, frame) that the clip at a position of the unshuffled set starts with."""
-        source = bisect_right(self._ends, position)
-        return source, position - (self._ends[source - 1] if source else 0)
-
-    def _cut(self, source: int, start: int, rng: torch.Generator) -> Picture:
+    def _cut(self, place: Place, rng: torch.Generator) -> Picture:
         cfg = self.cfg
-        last = self.sources[source].frames - 1
-        fits = [
-            w if start + (cfg.frames - 1) * gap <= last else 0.0 for gap, w in zip(cfg.gaps, self._odds, strict=True)
-        ]
-        gap = cfg.gaps[int(torch.multinomial(torch.tensor(fits), 1, generator=rng))]
-        order = range(start, start + cfg.frames * gap, gap)
-        if cfg.reverse and random.integer(0, 2, rng):
-            order = order[::-1]
-        pictures = self._frames.get(source, order)
+        indices = self._indices(place, rng)
+        pictures = self._frames.get(place.source, indices)
         height, width = pictures[0].shape[:2]
         if any(p.shape != pictures[0].shape for p in pictures):
-            raise InputError(self.sources[source].path, "its frames differ in size", "give frames of one size")
+            raise InputError(self.sources[place.source].path, "its frames differ in size", "give frames of one size")
         box = (
             (0.0, 0.0, float(width), float(height))
             if cfg.crop == "frame"
@@ -168,6 +192,22 @@ class Clips:
         ]
         clip = np.stack(resized)
         return clip[:, :, ::-1] if cfg.flip and random.integer(0, 2, rng) else clip
+
+    def _indices(self, place: Place, rng: torch.Generator) -> list[int]:
+        """Which frames of the video the clip at a place holds."""
+        cfg = self.cfg
+        left = self.sources[place.source].frames - 1 - place.start
+        gap = place.gap
+        if gap is None:
+            fits = [w if cfg.least * gap <= left else 0.0 for gap, w in zip(cfg.gaps, self._odds, strict=True)]
+            gap = cfg.gaps[int(torch.multinomial(torch.tensor(fits), 1, generator=rng))]
+        last = cfg.least
+        if cfg.memory:
+            last = random.integer(cfg.least, min(cfg.frames - 1, left // gap) + 1, rng)
+        positions = cfg.positions(last)
+        if cfg.reverse and random.integer(0, 2, rng):
+            positions = [last - p for p in positions]
+        return [place.start + p * gap for p in positions]
 
 
 def _slow(films: int, needed: int, cache: int) -> str:
