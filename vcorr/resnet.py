@@ -9,9 +9,9 @@
 | layer4 | 2 basic blocks                                     | 1      | 256      |
 | head   | 3x3 conv with bias, nothing after it               | 1      | 64       |
 
-Feature (i, j) is centred on pixel (4i, 4j). Features have any length, as the papers' do, unless ``unit`` asks for 1:
-then logits are cosines times the scale and cannot run away, which is how training of this family fails (the softmax
-saturates and its gradient with it).
+Feature (i, j) is centred on pixel (4i, 4j). A position encoding may be added to the stem's output (``position``).
+Features have any length, as the papers' do, unless ``unit`` asks for 1: then logits are cosines times the scale and
+cannot run away, which is how training of this family fails (the softmax saturates and its gradient with it).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ResNetConfig:
     widths: tuple[int, int, int, int] = (64, 128, 256, 256)
     features: int = 64
     unit: bool = False
-    position: PositionConfig = PositionConfig()
+    position: PositionConfig = PositionConfig()  # noqa: RUF009 (frozen: its own immutable default)
 
     def __post_init__(self) -> None:
         if len(self.widths) != 4 or min(*self.widths, self.features) < 1:
