@@ -9,7 +9,7 @@ from vcorr import rng
 from vcorr.correspondence import enlarge, rebuild, shrink
 
 D = 4
-ALIGNMENTS = ["cell", "sampled", "corner"]
+ALIGNMENTS = ["cell", "sampled", "bilinear", "corner"]
 
 
 def ramp(h, w):
@@ -47,6 +47,19 @@ def test_a_cell_cut_by_the_edge_repeats_the_last_pixels():
     assert cells[0, 0, :, 1].tolist() == [1.5, 4]
 
 
+def test_a_bilinear_cell_is_the_mean_of_its_four_middle_pixels():
+    """Of the picture with its last rows and columns repeated, where the edge cuts a cell."""
+    picture = noise(2, 3, 10, 13)
+    cells = shrink(picture, D, alignment="bilinear")
+    padded = torch.cat([picture, picture[:, :, -1:].expand(-1, -1, 2, -1)], 2)
+    padded = torch.cat([padded, padded[..., -1:].expand(-1, -1, -1, 3)], 3)
+    assert cells.shape == (2, 3, 4, 3)
+    for i in range(3):
+        for j in range(4):
+            middle = padded[:, :, 4 * i + 1 : 4 * i + 3, 4 * j + 1 : 4 * j + 3]
+            torch.testing.assert_close(cells[:, i, j], middle.mean((2, 3)))
+
+
 @pytest.mark.parametrize("alignment", ["sampled", "corner"])
 def test_the_other_two_take_the_first_pixel_of_a_cell(alignment):
     picture = noise(1, 2, 9, 14)
@@ -54,7 +67,7 @@ def test_the_other_two_take_the_first_pixel_of_a_cell(alignment):
 
 
 @pytest.mark.parametrize(("h", "w"), [(32, 48), (33, 46), (30, 41)])
-@pytest.mark.parametrize(("alignment", "shift"), [("cell", 0.0), ("corner", 0.0), ("sampled", -1.5)])
+@pytest.mark.parametrize(("alignment", "shift"), [("cell", 0.0), ("bilinear", 0.0), ("corner", 0.0), ("sampled", -1.5)])
 def test_a_ramp_comes_back_in_the_interior(h, w, alignment, shift):
     """Exactly, but for MAST's convention: it samples pixel 4i and reads the cells as if that were their centre."""
     if alignment == "sampled":  # elsewhere its scale is not 4 (next test)
@@ -78,12 +91,12 @@ def test_the_shift_of_sampled_values_drifts_where_the_width_is_no_multiple():
 @pytest.mark.parametrize("alignment", ALIGNMENTS)
 def test_beyond_the_outermost_centres_the_edge_is_repeated(alignment):
     back = enlarge(shrink(ramp(16, 16), D, alignment=alignment), D, (16, 16), alignment=alignment)[0, 1, 0]
-    first, last = {"cell": (1.5, 13.5), "sampled": (0, 12), "corner": (0, 12)}[alignment]
+    first, last = {"sampled": (0, 12), "corner": (0, 12)}.get(alignment, (1.5, 13.5))
     assert float(back[0]) == first and float(back[-1]) == last
 
 
 def test_an_unknown_alignment_is_refused():
-    with pytest.raises(ValueError, match="alignment must be one of cell, sampled, corner, got 'centre'"):
+    with pytest.raises(ValueError, match="alignment must be one of cell, sampled, bilinear, corner, got 'centre'"):
         shrink(ramp(8, 8), D, alignment="centre")
     with pytest.raises(ValueError, match="alignment must be one of"):
         enlarge(noise(1, 2, 2, 1), D, (8, 8), alignment="centre")
@@ -117,7 +130,7 @@ def test_identical_frames_at_a_large_scale_are_copied():
     torch.testing.assert_close(got, values)
 
 
-@pytest.mark.parametrize("alignment", ["cell", "corner"])
+@pytest.mark.parametrize("alignment", ["cell", "bilinear", "corner"])
 @pytest.mark.parametrize(("dy", "dx"), [(0, 1), (2, -3), (-3, 3)])
 def test_a_translation_within_the_radius_is_undone(dy, dx, alignment):
     """Features and values move by whole cells; what is rebuilt stands where the query has it."""
@@ -144,9 +157,10 @@ def test_copies_of_one_reference_are_one_reference():
 
 
 @pytest.mark.parametrize("scale", [None, 0.7])
-def test_a_window_as_large_as_the_map_is_full_attention(scale):
+@pytest.mark.parametrize("radius", [5, None])
+def test_a_window_as_large_as_the_map_is_full_attention(scale, radius):
     query, key, values = noise(2, 4, 5, 9), noise(2, 4, 5, 9, seed=1), noise(2, 3, 4, 5, seed=2)
-    got = rebuild(query, [key], [values], radius=5, stride=1, scale=scale)
+    got = rebuild(query, [key], [values], radius=radius, stride=1, scale=scale)
     logits = query.flatten(1, 2) @ key.flatten(1, 2).mT * (scale or 9**-0.5)
     wanted = (logits.softmax(-1) @ values.flatten(2).mT).mT.view(2, 3, 4, 5)
     torch.testing.assert_close(got, wanted)

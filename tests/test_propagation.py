@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 
 import vcorr
 from tests.toys import HEIGHT, WIDTH, save_mask, scene
-from vcorr import color
+from vcorr import checkpoint, color, propagation, resnet
 from vcorr.correspondence import shrink
 from vcorr.data.video import Video, open_video
 from vcorr.errors import InputError, UsageError
@@ -133,6 +134,37 @@ def test_python_api(frames: Path, mask: Path, weights: Path) -> None:
     np.testing.assert_array_equal(result[0].mask, read_mask(mask).ids)  # a single mask labels the first frame asked for
     again = list(vcorr.propagate(frames, mask, weights=weights, start=2, end=6))
     assert all((a.mask == b.mask).all() for a, b in zip(result, again, strict=True))
+
+
+@pytest.mark.parametrize("space", ["lab", "rgb", "gray"])
+def test_the_encoder_sees_what_its_weights_say(
+    weights: Path, space: color.Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(propagation, "native_bf16", lambda device: False)
+    model = checkpoint.load_weights(weights)
+    model = replace(model, reader=replace(model.reader, space=space))
+    rgb = scene(0)[0]
+    got = propagation.encoder(model, "cpu")(rgb)
+    seen = color.to_space(color.from_uint8(rgb[None]), space)
+    wanted, _ = resnet.apply(model.net, model.params, model.stats, seen, train=False)
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
+    others = [color.to_space(color.from_uint8(rgb[None]), s) for s in ("lab", "rgb", "gray") if s != space]
+    for other in others:
+        unlike, _ = resnet.apply(model.net, model.params, model.stats, other, train=False)
+        assert float((got - unlike).abs().max()) > 0.01
+
+
+def test_labels_read_as_corrflow_does_follow_what_moves(frames: Path) -> None:
+    """One reference, the frame before; R = 6; one class a pixel fed back."""
+    reader = Reader(radius=6, scale=200.0, alignment="bilinear", long=(), short=(1,), feedback="hard")
+    with open_video(frames) as video:
+        task = job(video, {0: scene(0)[1]}, reader)
+        result = {frame.index: frame.mask for frame in task.walk(Walk(range(8)))}
+        read_whole = label_all(job(video, {0: scene(0)[1]}, replace(reader, radius=None)))
+    assert len(task.refs) <= 3  # the labelled frame, and the last
+    for value in (1, 2):
+        assert jaccard(result[7] == value, scene(7)[1] == value) > 0.7
+        assert jaccard(read_whole[7] == value, scene(7)[1] == value) > 0.5
 
 
 def test_folder_of_masks_and_range(frames: Path, weights: Path, tmp_path: Path) -> None:

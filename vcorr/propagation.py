@@ -187,8 +187,8 @@ def encoder(weights: checkpoint.Weights, device: torch.device | str) -> Encode:
 
     def encode(rgb: NDArray[np.uint8]) -> Tensor:
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            lab = color.to_lab(color.from_uint8(rgb[None], device))
-            return resnet.apply(weights.net, params, stats, lab, train=False)[0].float()
+            seen = color.to_space(color.from_uint8(rgb[None], device), weights.reader.space)
+            return resnet.apply(weights.net, params, stats, seen, train=False)[0].float()
 
     return encode
 

@@ -82,16 +82,17 @@ class Reader:
     """How labels are read with the trained weights: all that propagation needs to know of an experiment.
 
     Attributes:
-        radius: of the window, in cells.
+        radius: of the window, in cells; None reads from the whole frame.
         scale: of the logits; None is 1 / sqrt(features).
         border: whether cells outside the frame are left out (mask) or count as logit 0, value 0 (zeros).
         alignment: how cells and pixels meet, see ``correspondence``.
         long, short: references kept: these frames counted from the labelled one, and these many frames back.
         feedback: labels of earlier frames are carried as scores (soft) or as one class a pixel (hard).
         top_k: softmax over so many largest logits of all references jointly; None is over all.
+        space: what the network sees: normalised Lab, RGB, or gray.
     """
 
-    radius: int = 12
+    radius: int | None = 12
     scale: float | None = None
     border: Literal["mask", "zeros"] = "mask"
     alignment: Alignment = "cell"
@@ -99,9 +100,10 @@ class Reader:
     short: tuple[int, ...] = (1, 3, 5)
     feedback: Literal["soft", "hard"] = "soft"
     top_k: int | None = None
+    space: color.Space = "lab"
 
     def __post_init__(self) -> None:
-        if self.radius < 0 or min(self.long, default=0) < 0 or min(self.short, default=1) < 1:
+        if (self.radius or 0) < 0 or min(self.long, default=0) < 0 or min(self.short, default=1) < 1:
             raise ValueError(f"radius and long must be >= 0, short >= 1, got {self.radius}, {self.long}, {self.short}")
         if self.scale is not None and not math.isfinite(self.scale):
             raise ValueError(f"scale must be finite, got {self.scale}")
