@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from vcorr import color
+from vcorr.affinity import Views
 from vcorr.config import flatten as flatten
 from vcorr.config import from_json as from_json
 from vcorr.config import override as override
@@ -162,6 +163,7 @@ class Out:
     stats: Tensors
     metrics: Mapping[str, float | Tensor] = field(default_factory=dict)
     extra: Tensors | None = None
+    views: Views | None = None
 
 
 Loss = Callable[[State, Batch, torch.Generator, float], Out]
