@@ -35,47 +35,7 @@ from vcorr.data.clips import ClipConfig
 from vcorr.errors import InputError, UsageError
 from vcorr.nn import Tensors
 from vcorr.resnet import ResNetConfig
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Numbers of one stage of training.
-
-    Attributes:
-        steps: optimiser steps.
-        batch: clips a step.
-        lr: peak learning rate of Adam.
-        warmup: steps over which the rate rises linearly from 0.
-        cooldown: last share of the steps, over which the rate falls linearly to 0. Until then it is constant, so
-            ``steps`` can be raised while a run is in its constant part and the result is as if it always had been.
-        weight_decay: decoupled weight decay (AdamW), per unit of learning rate.
-        clip_norm: the gradient's norm is cut to this.
-        bf16: run the encoder under bfloat16 autocast where the device computes it natively.
-    """
-
-    steps: int
-    batch: int
-    lr: float
-    warmup: int = 0
-    cooldown: float = 0.3
-    weight_decay: float = 0.0
-    clip_norm: float = 5.0
-    bf16: bool = True
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch < 1:
-            raise ValueError(f"steps and batch must be at least 1, got {self.steps} and {self.batch}")
-        if self.warmup < 0 or not 0 <= self.cooldown <= 1:
-            raise ValueError(f"warmup must be >= 0 and cooldown in [0, 1], got {self.warmup} and {self.cooldown}")
-        if not (0 < self.lr < math.inf and self.clip_norm > 0 and 0 <= self.weight_decay < math.inf):
-            got = f"{self.lr}, {self.clip_norm}, {self.weight_decay}"
-            raise ValueError(f"lr and clip_norm must be positive, weight_decay >= 0, got {got}")
-
-    def rate(self, step: int) -> float:
-        """Learning rate of step 0 .. steps-1: a ramp, a plateau, a ramp."""
-        rise = (step + 1) / self.warmup if self.warmup else 1.0
-        fall = (self.steps - step) / max(1.0, self.cooldown * self.steps)
-        return self.lr * min(1.0, rise, fall)
+from vcorr.stage import Stage as Stage
 
 
 @dataclass(frozen=True)
@@ -157,6 +117,7 @@ class Out:
         stats: the new running statistics.
         metrics: numbers worth logging, floats or scalar tensors.
         extra: the new ``State.extra``, of the same names, shapes and types; None leaves it as it was.
+        views: the features that were compared, for the report and the sharpness of the softmax; None shows nothing.
     """
 
     loss: Tensor
