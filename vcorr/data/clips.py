@@ -17,6 +17,7 @@ from PIL import Image
 from vcorr import rng as random
 from vcorr.data.footage import Footage, Frames, Picture
 from vcorr.data.order import Intervals, Order, Place, Starts
+from vcorr.data.stills import LARGEST_MOVE, still_clip
 from vcorr.errors import InputError, UsageError
 
 ATTEMPTS = 10  # other samples that stand in for one whose frames turn out unreadable, before giving up
@@ -43,6 +44,9 @@ class ClipConfig:
         crop: ``frame`` squeezes the whole frame into the square; ``square`` cuts a random square out of it, the same
             in all frames of the clip, its side drawn between ``smallest`` pixels and the frame's short side.
         flip: mirror left and right half of the time. reverse: play backwards half of the time.
+        source: ``video``: the pictures of a folder are the frames of a video. ``stills``: each is an image of its own
+            that a homography makes a clip of, once an epoch (see ``stills``); gaps, sampling and crop mean nothing.
+        warp: of stills, how far the corners of the square move, as a share of its side, in [0, 0.25).
         read: frames are kept at this short side, so that a crop never shrinks a huge frame again and again.
         cache: decoded frames kept in memory, in MiB.
     """
@@ -60,6 +64,8 @@ class ClipConfig:
     sampling: Literal["starts", "intervals"] = "starts"
     long: tuple[int, ...] = ()
     short: tuple[int, ...] = ()
+    source: Literal["video", "stills"] = "video"
+    warp: float = 0.12
 
     def __post_init__(self) -> None:
         if min(self.size, self.frames, self.smallest, self.read, *self.gaps, *(() if self.gaps else (0,))) < 1:
@@ -68,6 +74,8 @@ class ClipConfig:
             raise ValueError(f"cache must not be negative, got {self.cache}")
         if not all(0 <= w < float("inf") for w in self.weights) or (self.weights and sum(self.weights) == 0):
             raise ValueError(f"weights must not be negative, nor all 0, got {self.weights}")
+        if not 0 <= self.warp < LARGEST_MOVE:
+            raise ValueError(f"warp must be in [0, {LARGEST_MOVE}), got {self.warp}")
         if min(self.long, default=0) < 0 or min(self.short, default=1) < 1:
             raise ValueError(f"long must be >= 0 and short >= 1, got {self.long} and {self.short}")
         if self.frames <= self.least:
@@ -121,11 +129,14 @@ class Clips:
             raise UsageError(
                 "clips.weights", f"{len(cfg.weights)} weights for {len(cfg.gaps)} gaps", "give one a gap, or none"
             )
+        stills = cfg.source == "stills"
+        footage = footage.as_stills() if stills else footage
         self.cfg, self.seed = cfg, seed
         self.skipped = dict(footage.skipped)
         self.unreadable: dict[str, str] = {}
         self._odds = cfg.weights or (1.0,) * len(cfg.gaps)
-        reach = cfg.least * min(gap for gap, odds in zip(cfg.gaps, self._odds, strict=True) if odds)
+        smallest = min(gap for gap, odds in zip(cfg.gaps, self._odds, strict=True) if odds)
+        reach = 0 if stills else cfg.least * smallest
         self.sources = [s for s in footage.sources if s.frames > reach]
         self._videos = [k for k, s in enumerate(footage.sources) if s.frames > reach]  # stages may differ in reach
         for source in footage.sources:
@@ -140,9 +151,9 @@ class Clips:
             )
         lengths = [s.frames for s in self.sources]
         self._order: Order = (
-            Starts(lengths, reach, seed)
-            if cfg.sampling == "starts"
-            else Intervals(lengths, cfg.frames, cfg.gaps, self._odds, seed)
+            Intervals(lengths, cfg.frames, cfg.gaps, self._odds, seed)
+            if cfg.sampling == "intervals" and not stills
+            else Starts(lengths, reach, seed)
         )
         self._frames = Frames(self.sources, cfg.read, cfg.cache << 20)
         films = sum(s.stills is None for s in self.sources)
@@ -175,6 +186,17 @@ class Clips:
         )
 
     def _cut(self, place: Place, rng: torch.Generator) -> Picture:
+        clip = (self._from_still if self.cfg.source == "stills" else self._from_video)(place, rng)
+        return clip[:, :, ::-1] if self.cfg.flip and random.integer(0, 2, rng) else clip
+
+    def _from_still(self, place: Place, rng: torch.Generator) -> Picture:
+        cfg = self.cfg
+        (picture,) = self._frames.get(place.source, [0])
+        positions, last = self._positions(cfg.frames - 1, rng)
+        shares = [p / max(1, last) for p in positions]
+        return still_clip(picture, shares, cfg.size, cfg.smallest, cfg.warp, rng)
+
+    def _from_video(self, place: Place, rng: torch.Generator) -> Picture:
         cfg = self.cfg
         indices = self._indices(place, rng)
         pictures = self._frames.get(place.source, indices)
@@ -190,8 +212,7 @@ class Clips:
             np.asarray(Image.fromarray(p).resize((cfg.size, cfg.size), Image.Resampling.BILINEAR, box))
             for p in pictures
         ]
-        clip = np.stack(resized)
-        return clip[:, :, ::-1] if cfg.flip and random.integer(0, 2, rng) else clip
+        return np.stack(resized)
 
     def _indices(self, place: Place, rng: torch.Generator) -> list[int]:
         """Which frames of the video the clip at a place holds."""
@@ -201,13 +222,17 @@ class Clips:
         if gap is None:
             fits = [w if cfg.least * gap <= left else 0.0 for gap, w in zip(cfg.gaps, self._odds, strict=True)]
             gap = cfg.gaps[int(torch.multinomial(torch.tensor(fits), 1, generator=rng))]
-        last = cfg.least
-        if cfg.memory:
-            last = random.integer(cfg.least, min(cfg.frames - 1, left // gap) + 1, rng)
+        positions, _ = self._positions(left // gap, rng)
+        return [place.start + p * gap for p in positions]
+
+    def _positions(self, most: int, rng: torch.Generator) -> tuple[list[int], int]:
+        """(positions of a clip's frames in a piece, the piece's last one: ``most`` or less)."""
+        cfg = self.cfg
+        last = random.integer(cfg.least, min(cfg.frames - 1, most) + 1, rng) if cfg.memory else cfg.least
         positions = cfg.positions(last)
         if cfg.reverse and random.integer(0, 2, rng):
             positions = [last - p for p in positions]
-        return [place.start + p * gap for p in positions]
+        return positions, last
 
 
 def _slow(films: int, needed: int, cache: int) -> str:

@@ -65,6 +65,22 @@ class Footage:
         """Frames of all videos."""
         return sum(s.frames for s in self.sources)
 
+    def as_stills(self) -> Footage:
+        """Each image file as a source of its own, of one frame; video files are left out.
+
+        Raises:
+            InputError: there are only video files.
+        """
+        images = [
+            Source(still, (still,), 1, source.height, source.width)
+            for source in self.sources
+            for still in source.stills or ()
+        ]
+        films = {str(s.path): "is a video, not a still image" for s in self.sources if s.stills is None}
+        if not images:
+            raise InputError(self.root, "holds no still images", "give a folder of images, or train another recipe")
+        return Footage(self.root, tuple(images), self.skipped | films)
+
     def fingerprint(self) -> str:
         """SHA-256 over the names of videos and frames below the root, frame counts, and sizes of video files in bytes.
 
