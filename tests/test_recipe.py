@@ -21,7 +21,14 @@ from vcorr.errors import InputError, UsageError
 from vcorr.recipe import Batch, Reader, Stage
 from vcorr.resnet import ResNetConfig
 
-TOY = ["net.widths=4,4,8,8", "net.features=8", "radius=2", "clips.size=32", "pairs.batch=2"]
+SMALL = {"net.widths": "4,4,8,8", "net.features": "8", "radius": "2", "batch": "2", "size": "32"}
+
+
+def small(name):
+    """A shipped recipe at a size for tests: each key that it has, by its whole name or its last part."""
+    keys = recipe.flatten(recipe.load(name).config)
+    pairs = [(key, SMALL.get(key) or SMALL.get(key.rpartition(".")[2])) for key in keys]
+    return recipe.load(name, [f"{key}={value}" for key, value in pairs if value])
 
 
 @dataclass(frozen=True)
@@ -319,7 +326,7 @@ def test_a_file_that_is_no_text_is_refused(tmp_path):
 def test_an_unknown_name_names_the_nearest(tmp_path):
     with pytest.raises(UsageError, match="did you mean mast_cpu"):
         recipe.load("mast_cpuu")
-    with pytest.raises(UsageError, match="no such recipe; give a recipe file or one of: mast"):
+    with pytest.raises(UsageError, match=r"no such recipe; give a recipe file or one of: .*mast, mast_cpu"):
         recipe.load(str(tmp_path))
 
 
@@ -334,8 +341,8 @@ def test_a_shipped_name_is_not_taken_for_a_file_here(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", sorted(recipe.shipped()))
 def test_a_shipped_recipe_takes_two_steps(name):
-    experiment = recipe.load(name, TOY)
-    assert experiment.config.net == ResNetConfig(widths=(4, 4, 8, 8), features=8)
+    experiment = small(name)
+    assert experiment.config.net.widths == (4, 4, 8, 8)
     state = experiment.recipe.init(torch.Generator().manual_seed(0))
     for phase in experiment.recipe.phases:
         state = phase.enter(state)
@@ -378,23 +385,3 @@ def test_the_configuration_of_the_shipped_weights_stays():
         "hide": [1, 2],
         "reader": to_json(Reader(feedback="hard")),
     }
-
-
-# --- the learning rate ----------------------------------------------------------------------------------------------
-
-
-def test_rate_is_a_ramp_a_plateau_and_a_ramp():
-    stage = Stage(steps=100, batch=1, lr=2.0, warmup=10, cooldown=0.3)
-    assert [stage.rate(k) for k in (0, 4, 9)] == pytest.approx([0.2, 1.0, 2.0])
-    assert {stage.rate(k) for k in range(9, 71)} == {2.0}
-    assert [stage.rate(k) for k in (85, 99)] == pytest.approx([1.0, 2 / 30])
-
-
-@given(st.integers(1, 60), st.integers(0, 60), st.floats(0, 1), st.integers(1, 60))
-def test_more_steps_change_nothing_before_the_cooldown(steps, warmup, cooldown, more):
-    short = Stage(steps=steps, batch=1, lr=1.0, warmup=warmup, cooldown=cooldown)
-    longer = dataclasses.replace(short, steps=steps + more)
-    for k in range(steps):
-        assert 0 < short.rate(k) <= longer.rate(k) <= 1
-        if k <= steps - max(1, cooldown * steps):
-            assert short.rate(k) == longer.rate(k)

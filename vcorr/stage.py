@@ -1,0 +1,68 @@
+"""Numbers of one stage of training: how many steps, of how many clips, at which learning rate."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Numbers of one stage of training.
+
+    Attributes:
+        steps: optimiser steps.
+        batch: clips a step, those of all ranks together.
+        lr: peak learning rate of Adam.
+        warmup: steps over which the rate rises linearly from 0.
+        cooldown: last share of the steps, over which the rate falls linearly to 0. Until then it is constant, so
+            ``steps`` can be raised while a run is in its constant part and the result is as if it always had been.
+        weight_decay: decoupled weight decay (AdamW), per unit of learning rate.
+        clip_norm: the gradient's norm is cut to this; inf leaves it.
+        bf16: run the encoder under bfloat16 autocast where the device computes it natively.
+        accumulate: the batch goes through the network in so many parts, one after another, and their gradients are
+            averaged: the memory of ``batch / accumulate`` clips. Under batch normalisation that is not the step of the
+            whole batch: each part is normalised by itself, and the running statistics move once a part.
+        milestones: (position, factor): from a position on, the rate is multiplied by its factor (not by those before
+            it too). ``((400_000, 0.5), (600_000, 0.25))`` halves it twice.
+        unit: what positions of milestones count, optimiser steps or samples (steps times ``batch``).
+    """
+
+    steps: int
+    batch: int
+    lr: float
+    warmup: int = 0
+    cooldown: float = 0.3
+    weight_decay: float = 0.0
+    clip_norm: float = 5.0
+    bf16: bool = True
+    accumulate: int = 1
+    milestones: tuple[tuple[int, float], ...] = ()
+    unit: Literal["steps", "samples"] = "steps"
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch < 1:
+            raise ValueError(f"steps and batch must be at least 1, got {self.steps} and {self.batch}")
+        if self.warmup < 0 or not 0 <= self.cooldown <= 1:
+            raise ValueError(f"warmup must be >= 0 and cooldown in [0, 1], got {self.warmup} and {self.cooldown}")
+        if not (0 < self.lr < math.inf and self.clip_norm > 0 and 0 <= self.weight_decay < math.inf):
+            got = f"{self.lr}, {self.clip_norm}, {self.weight_decay}"
+            raise ValueError(f"lr and clip_norm must be positive, weight_decay >= 0, got {got}")
+        if self.accumulate < 1 or self.batch % self.accumulate:
+            raise ValueError(f"accumulate must divide batch, got {self.accumulate} and {self.batch}")
+        if any(b[0] <= a[0] for a, b in pairwise(((0, 1.0), *self.milestones))) or not all(
+            0 < factor < math.inf for _, factor in self.milestones
+        ):
+            raise ValueError(
+                f"milestones must be rising positions from 1 on with positive factors, got {self.milestones}"
+            )
+
+    def rate(self, step: int) -> float:
+        """Learning rate of step 0 .. steps-1: a ramp, a plateau, a ramp, times the factor of the last milestone."""
+        rise = (step + 1) / self.warmup if self.warmup else 1.0
+        fall = (self.steps - step) / max(1.0, self.cooldown * self.steps)
+        position = step * (self.batch if self.unit == "samples" else 1)
+        factor = next((f for at, f in reversed(self.milestones) if position >= at), 1.0)
+        return self.lr * min(1.0, rise, fall) * factor
