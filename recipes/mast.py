@@ -5,7 +5,7 @@ copies the reference's channel; the Huber loss on it is all there is. As the rel
 (never L), borders count as logit 0, values are sampled every fourth pixel. Not as it does: logits are scaled by
 1/sqrt(64), without which training saturates.
 
-    vcorr train mast --data VIDEOS      # paper: J&F 65.5 on DAVIS-2017 val (YouTube-VOS, 24M pairs)
+    vcorr train mast --data VIDEOS      # paper: J&F 65.5 on DAVIS-2017 val (YouTube-VOS)
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vcorr import color, correspondence, losses, resnet
+from vcorr.affinity import Views
 from vcorr.data.clips import ClipConfig
 from vcorr.recipe import Out, Phase, Reader, Recipe, Stage, State
 from vcorr.resnet import ResNetConfig
@@ -22,31 +23,34 @@ from vcorr.resnet import ResNetConfig
 @dataclass(frozen=True)
 class Config:
     seed: int = 0
-    pairs: Stage = Stage(steps=300_000, batch=24, lr=1e-3, warmup=500)
+    pairs: Stage = Stage(
+        steps=60_000, batch=24, lr=1e-3, warmup=500, cooldown=0, unit="samples",
+        milestones=((400_000, 1 / 2), (600_000, 1 / 4), (800_000, 1 / 8), (1_000_000, 1 / 16)),
+    )  # fmt: skip
     clips: ClipConfig = ClipConfig(
-        size=256, gaps=(2, 5, 8), weights=(0.4, 0.4, 0.2), crop="frame", flip=False, reverse=False
+        size=256,
+        gaps=(2, 5, 8),
+        weights=(0.4, 0.4, 0.2),
+        sampling="intervals",
+        crop="frame",
+        flip=False,
+        reverse=False,
     )
     net: ResNetConfig = ResNetConfig()
-    radius: int = 6
+    radius: int | None = 6
     hide: tuple[Literal[0, 1, 2], ...] = (color.A, color.B)
     reader: Reader = Reader(border="zeros", alignment="sampled", feedback="hard")
 
 
 def build(cfg: Config) -> Recipe:
+    how = dict(radius=cfg.radius, scale=cfg.reader.scale, border=cfg.reader.border, alignment=cfg.reader.alignment)
+
     def loss(state, batch, rng, progress):
         seen, hidden = color.hide_channel(batch.lab, rng, channels=cfg.hide)
-        stats, features = state.stats, []
-        for frame in seen.unbind(1):  # one call a frame: batch statistics are per position in the clip
-            feature, stats = resnet.apply(cfg.net, state.params, stats, frame, train=True)
-            features.append(feature.float())
-        *earlier, truth = hidden.unbind(1)
-        rebuilt = correspondence.rebuild(
-            features[-1], features[:-1], earlier,
-            radius=cfg.radius, stride=resnet.STRIDE, border=cfg.reader.border, alignment=cfg.reader.alignment,
-        )  # fmt: skip
-        return Out(losses.huber(rebuilt, truth), stats)
+        (*keys, query), stats = resnet.apply_each(cfg.net, state.params, state.stats, seen.unbind(1), train=True)
+        *values, truth = hidden.unbind(1)
+        rebuilt = correspondence.rebuild(query, keys, values, stride=resnet.STRIDE, **how)
+        return Out(losses.huber(rebuilt, truth), stats, views=Views(query, keys, **how))
 
-    def init(rng):
-        return State(*resnet.init(cfg.net, rng))
-
-    return Recipe(cfg.net, init, (Phase("pairs", cfg.pairs, cfg.clips, loss),), cfg.reader)
+    phase = Phase("pairs", cfg.pairs, cfg.clips, loss)
+    return Recipe(cfg.net, lambda rng: State(*resnet.init(cfg.net, rng)), (phase,), cfg.reader)

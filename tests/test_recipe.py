@@ -349,7 +349,7 @@ def test_a_shipped_recipe_takes_two_steps(name):
         for step in range(2):
             params = {k: v.detach().requires_grad_() for k, v in state.params.items()}
             state = dataclasses.replace(state, params=params)
-            rgb = torch.rand(2, phase.clips.frames, 3, 32, 32, generator=torch.Generator().manual_seed(step))
+            rgb = torch.rand(2, phase.clips.length, 3, 32, 32, generator=torch.Generator().manual_seed(step))
             batch = Batch(rgb, (2 * step, 2 * step + 1), (0, 1))
             out = phase.loss(state, batch, torch.Generator().manual_seed(step), step / 2)
             assert 0 < float(out.loss.detach()) < math.inf

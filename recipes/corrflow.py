@@ -1,0 +1,74 @@
+"""CorrFlow (Lai & Xie 2019, eq. 1-6): colours are carried from frame to frame of a clip, and back again.
+
+A frame's 16 classes of colour are copied from the frame before: softmax of scale * <query, key> over 13 x 13 cells,
+from features that saw RGB with channels missing. Losses: -log of the probability given to each pixel's true class.
+
+    forward   0 -> 1 -> 2, where 2 copies the truth of 1 with chance epsilon, else what 1 was rebuilt as; epsilon falls
+    cycle     0 -> 1 -> 0 and 0 -> 1 -> 2 -> 1 -> 0 must come back to frame 0's own colours; weighs 0.1
+
+Not as the released code: logits are scaled by 1/sqrt(64), labels become one-hot before they are resized.
+
+    vcorr train corrflow --data VIDEOS      # paper: J&F 49.5 on DAVIS-2017 val (Kinetics)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from vcorr import color, correspondence, losses, resnet
+from vcorr import rng as random
+from vcorr.affinity import Views
+from vcorr.color import JitterConfig
+from vcorr.data.clips import ClipConfig
+from vcorr.recipe import Out, Phase, Reader, Recipe, Stage, State
+from vcorr.resnet import ResNetConfig
+
+
+@dataclass(frozen=True)
+class Config:
+    seed: int = 0
+    triplets: Stage = Stage(
+        steps=137_500, batch=8, lr=2e-4, cooldown=0, unit="samples",
+        milestones=((400_000, 1 / 2), (600_000, 1 / 4), (800_000, 1 / 8), (1_000_000, 1 / 16)),
+    )  # fmt: skip
+    clips: ClipConfig = ClipConfig(
+        size=256, frames=3, gaps=(4,), sampling="intervals", crop="frame", flip=False, reverse=False
+    )
+    net: ResNetConfig = ResNetConfig()
+    radius: int | None = 6
+    keep: float = 0.3  # chance that no channel is dropped
+    jitter: JitterConfig = JitterConfig()
+    epsilon: tuple[float, float] = (0.9, 0.6)  # chance of the truth, at the start and at the end
+    cycle: float = 0.1
+    reader: Reader = Reader(radius=6, alignment="bilinear", long=(), short=(1,), feedback="hard", space="rgb")
+
+
+def build(cfg: Config) -> Recipe:
+    how = dict(radius=cfg.radius, scale=cfg.reader.scale, border=cfg.reader.border, alignment=cfg.reader.alignment)
+
+    def loss(state, batch, rng, progress):
+        seen = color.drop_channels(color.jitter(batch.rgb, batch.samples, cfg.jitter, cfg.seed), rng, keep=cfg.keep)
+        frames = (color.to_space(frame, cfg.reader.space) for frame in seen.unbind(1))
+        features, stats = resnet.apply_each(cfg.net, state.params, state.stats, frames, train=True)
+
+        def carry(colours, *path):  # from the first frame of a path to the next, and on along it
+            for a, b in pairwise(path):
+                colours = correspondence.rebuild(features[b], [features[a]], [colours], stride=resnet.STRIDE, **how)
+            return colours
+
+        labels = color.classes(batch.lab).unbind(1)
+        truth = [color.one_hot(frame) for frame in labels]
+        first, last = cfg.epsilon
+        taught = random.uniform(0, 1, rng) < first + (last - first) * progress  # one coin for the whole batch
+
+        one = carry(truth[0], 0, 1)
+        two = carry(truth[1] if taught else one, 1, 2)
+        forward = losses.cross_entropy(one, labels[1]) + losses.cross_entropy(two, labels[2])
+        cycle = sum(losses.cross_entropy(back, labels[0]) for back in (carry(one, 1, 0), carry(one, 1, 2, 1, 0)))
+        metrics = {"forward": forward.detach(), "cycle": cycle.detach()}
+        views = Views(features[2], [features[1]], references=(1,), **how)
+        return Out(forward + cfg.cycle * cycle, stats, metrics, views=views)
+
+    phase = Phase("triplets", cfg.triplets, cfg.clips, loss)
+    return Recipe(cfg.net, lambda rng: State(*resnet.init(cfg.net, rng)), (phase,), cfg.reader)
