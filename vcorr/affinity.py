@@ -58,8 +58,8 @@ class Views:
         return tuple(range(len(self.keys))) if self.references is None else self.references
 
     def first(self, clips: int) -> Views:
-        """Of the first clips alone, without gradient."""
-        query, keys = self.query[:clips].detach(), [key[:clips].detach() for key in self.keys]
+        """A copy of the first clips alone, without gradient: nothing of the batch is kept alive by it."""
+        query, keys = self.query[:clips].detach().clone(), [key[:clips].detach().clone() for key in self.keys]
         return dataclasses.replace(self, query=query, keys=keys)
 
 
@@ -81,13 +81,15 @@ class Rows:
     @property
     def largest(self) -> Tensor:
         """[n] the largest weight, in (0, 1]."""
-        return torch.maximum(self.weights.flatten(1).amax(1), self.outside)
+        inside: Tensor = self.weights.flatten(1).amax(1)
+        return torch.maximum(inside, self.outside)
 
     @property
     def entropy(self) -> Tensor:
         """[n] entropy over its largest possible value, log(taps): 1 is blind, 0 is one tap alone; of one tap, 0."""
-        inside = torch.special.entr(self.weights).flatten(1).sum(1)
-        return (inside + self.beyond * torch.special.entr(self.outside)) / self.taps.clamp(min=2).log()
+        inside: Tensor = torch.special.entr(self.weights).flatten(1).sum(1)
+        entropy: Tensor = inside + self.beyond * torch.special.entr(self.outside)
+        return entropy / self.taps.clamp(min=2).log()
 
 
 @torch.no_grad()

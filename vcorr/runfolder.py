@@ -131,7 +131,7 @@ class RunFolder:
         ):
             with checkpoint.replacing(self.out / name) as file:
                 file.write(content.encode("utf-8", "surrogateescape"))
-        for left_by_a_kill in (*self.out.glob("weights.safetensors.part"), *self.out.glob("state/*.safetensors.part")):
+        for left_by_a_kill in (*self.out.glob("*.part"), *self.out.glob("state/*.safetensors.part")):
             left_by_a_kill.unlink(missing_ok=True)
         return point
 

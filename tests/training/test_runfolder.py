@@ -23,6 +23,7 @@ def test_a_run_leaves_what_it_promises(unbroken):
         "config.json",
         "metrics.jsonl",
         "recipe.py",
+        "report.html",
         "state/00000011.safetensors",
         "state/00000012.safetensors",
         "weights.safetensors",
