@@ -151,9 +151,13 @@ def train(
     ] = None,
     device: Device = "auto",
     save_every: Annotated[float, typer.Option(help="Seconds between two saved states.")] = 300.0,
+    probe: Annotated[
+        Path | None,
+        typer.Option(metavar="DAVIS", help="Labelled clips, in DAVIS's layout, to propagate and score on the way."),
+    ] = None,
     show: Annotated[bool, typer.Option("--show", help="Print the configuration and stop.")] = False,
 ) -> None:
-    """Train a recipe on a folder of videos; the same command goes on with a stopped run."""
+    """Train a recipe on a folder of videos; the same command goes on with a stopped run. See OUT/report.html."""
     from vcorr import recipe as recipes
     from vcorr.config import flatten
     from vcorr.machine import pick_device
@@ -167,7 +171,7 @@ def train(
     from vcorr.training import Options
     from vcorr.training import train as run
 
-    options = Options(save_every=save_every)
+    options = Options(save_every=save_every, probe=probe)
     weights = run(
         experiment,
         data,
