@@ -1,7 +1,7 @@
 """The command line: parses and prints, computes nothing. Results on stdout; progress and errors on stderr.
 
-Exit codes: 0 ok, 1 internal error, 2 usage, 3 input unreadable or invalid, 4 output cannot be written, 75 stopped by a
-signal after saving (run the command again to go on), 130 Ctrl-C.
+Exit codes: 0 ok, 1 internal error, 2 usage, 3 input unreadable or invalid, 4 output cannot be written, 5 some of
+several videos failed, 75 stopped by a signal after saving (run the command again to go on), 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -184,6 +184,35 @@ def train(
     typer.echo(weights)
 
 
+@app.command()
+def prepare(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of videos and/or folders of frames.")],
+    out: Annotated[Path, typer.Argument(metavar="DST", help="Folder to write; continued if it was made alike.")],
+    size: Annotated[int, typer.Option(min=1, help="Frames with a larger short side are shrunk to this one.")] = 480,
+    every: Annotated[int, typer.Option(metavar="K", min=1, help="Keep frames 0, K, 2K, ...")] = 1,
+    png: Annotated[bool, typer.Option("--png", help="Lossless frames, several times the size of JPEG.")] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="Videos at a time; default: one a core.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Decode and shrink videos once, into frame folders: train with --data DST. The same command goes on."""
+    from vcorr.data.prepare import prepare as run
+    from vcorr.data.prepared import Options
+
+    options = Options(size, every, "png" if png else "jpg")
+    with _stoppable(out), _bar("preparing", "videos") as progress:
+        summary = run(source, out, options, workers=workers, say=_say, progress=progress)
+    for path, note in (summary.notes | summary.left_out | summary.failed).items():
+        _say(f"{path}: {note}")
+    if as_json:
+        typer.echo(json.dumps(summary.to_json()))
+    else:
+        failed = f"; {len(summary.failed)} could not be read" if summary.failed else ""
+        there = summary.videos - summary.made
+        typer.echo(f"{summary.videos} videos, {summary.frames} frames in {out} ({there} were there){failed}")
+    if summary.failed:
+        raise typer.Exit(5)
+
+
 @evaluate_app.command()
 def davis(
     root: Annotated[Path, typer.Option(help="Data set: ROOT/Annotations/480p/SEQUENCE/00000.png.")],
@@ -303,8 +332,8 @@ def _stoppable(out: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Takes (done, total): a bar with frames per second and the time left on a terminal, ten lines elsewhere."""
+def _bar(what: str, unit: str = "frames") -> Iterator[Callable[[int, int], None]]:
+    """Takes (done, total): a bar with the rate and the time left on a terminal, ten lines elsewhere."""
     columns = (
         TextColumn(what),
         BarColumn(),
@@ -323,7 +352,7 @@ def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
             began, first = time.monotonic(), done
             bar.start()
         elapsed = time.monotonic() - began
-        rate = f"{(done - first) / elapsed:.2f} frames/s" if elapsed else ""
+        rate = f"{(done - first) / elapsed:.2f} {unit}/s" if elapsed else ""
         bar.update(task, completed=done, total=total, rate=rate)
         if bar.disable and done * 10 // total > (done - 1) * 10 // total:
             _say(f"{what} {done}/{total}  {rate}")

@@ -110,9 +110,9 @@ def scan(root: str | Path) -> Footage:
         raise InputError(root, "no such folder", "give a folder of videos and/or folders of frames")
     sources: list[Source] = []
     skipped: dict[str, str] = {}
-    for path, stills in _walk(root, skipped):
+    for path, stills in walk(root, skipped):
         try:
-            sources.append(_video_file(path) if stills is None else _frame_folder(path, stills))
+            sources.append(_video_file(path) if stills is None else frame_folder(path, stills))
         except InputError as error:
             skipped[str(path)] = error.what
     if not sources:
@@ -121,7 +121,12 @@ def scan(root: str | Path) -> Footage:
     return Footage(root, tuple(sources), skipped)
 
 
-def _walk(root: Path, skipped: dict[str, str]) -> Iterator[tuple[Path, list[Path] | None]]:
+def walk(root: Path, skipped: dict[str, str]) -> Iterator[tuple[Path, list[Path] | None]]:
+    """What looks like video below a folder: (file, None), or (folder, its images in natural order).
+
+    In one order on every machine, no file opened. Folders that cannot be listed go to ``skipped``, path -> reason.
+    """
+
     def unlisted(error: OSError) -> None:
         skipped[str(error.filename)] = f"cannot be listed ({error.strerror})"
 
@@ -152,7 +157,17 @@ def _video_file(path: Path) -> Source:
         return Source(path, None, len(video), video.height, video.width)
 
 
-def _frame_folder(path: Path, stills: list[Path]) -> Source:
+class MasksFound(InputError):
+    """A folder holds label masks, not the frames of a video."""
+
+
+def frame_folder(path: Path, stills: Sequence[Path]) -> Source:
+    """A folder of frame files as a source; reads the header of the first one that can be read.
+
+    Raises:
+        MasksFound: its pictures are indexed.
+        InputError: two files bear one name, or none can be read.
+    """
     named: dict[str, Path] = {}
     for still in stills:
         if (other := named.setdefault(still.stem, still)) is not still:
@@ -162,7 +177,7 @@ def _frame_folder(path: Path, stills: list[Path]) -> Source:
         try:
             with open_image(still) as image:
                 if image.mode == "P" and image.format == "PNG":
-                    raise InputError(path, "holds indexed pictures, which are masks", "move them away")
+                    raise MasksFound(path, "holds indexed pictures, which are masks", "move them away")
                 return Source(path, tuple(stills), len(stills), *displayed_size(image))
         except InputError as error:
             if error.where == str(path):
