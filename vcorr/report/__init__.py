@@ -96,7 +96,7 @@ def _head(folder: RunFolder, now: Now, logged: History) -> str:
         facts["Skipped steps"] = f"{skipped.last:.0f}"
     device = torch.cuda.get_device_name(folder.device) if folder.device.type == "cuda" else platform.machine()
     facts |= {
-        "Device": f"{folder.device} ({device}), {torch.get_num_threads()} threads of {os.cpu_count()} cores",
+        "Device": f"{folder.device} ({device}), threads: {torch.get_num_threads()}, cores: {os.cpu_count()}",
         "Versions": f"vcorr {vcorr.__version__}, torch {torch.__version__}, Python {platform.python_version()}",
         "State of": datetime.datetime.now().astimezone().strftime("%d %B %Y, %H:%M:%S %Z"),
     }
@@ -157,7 +157,7 @@ def _charts(logged: History, end: int, phases: Mapping[str, tuple[int, int]]) ->
     )
     add("Learning rate", ("lr", "rate"))
     add("Gradient norm", ("grad_norm", "norm before it is cut"), smooth=True)
-    add("Speed", ("clips_per_second", "clips a second"), smooth=True)
+    add("Speed", ("clips_per_second", "clips a second"), smooth=True, span=(0.0, 0.0))
     add("Waiting for data", ("data_share", "share of the time"), smooth=True, span=(0.0, 0.1))
     if "skipped_steps" in series and series["skipped_steps"].last > 0:
         add("Skipped steps", ("skipped_steps", "so far"))

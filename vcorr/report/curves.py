@@ -45,10 +45,13 @@ class Axis:
         """An axis that holds the values: logarithmic where positive ones differ by more than a factor of 50."""
         low, high = float(values.min()), float(values.max())
         if span is not None:
-            return cls(min(low, span[0]), max(high, span[1]))
-        if low > 0 and high / low > 50 and math.isfinite(high / low):
+            low, high = min(low, span[0]), max(high, span[1])
+            return cls(low, high if high > low else low + 1)
+        if low > 0 and high / low > 50:
             return cls(10 ** math.floor(math.log10(low)), 10 ** math.ceil(math.log10(high)), log=True)
-        room = max((high - low) * 0.06, abs(high) * 1e-3, 1e-12)
+        if high - low <= 1e-3 * abs(high):  # as good as constant
+            return cls(min(0.0, 1.25 * low), max(0.0, 1.25 * high) or 1.0)
+        room = (high - low) * 0.06
         floor = 0.0 if low >= 0 and low < 0.5 * high else low - room
         return cls(floor, high + room)
 
@@ -57,8 +60,7 @@ class Axis:
         low, high, at = self.low, self.high, np.clip(values, self.low, self.high)
         if self.log:
             low, high, at = math.log10(low), math.log10(high), np.log10(at)
-        # Halves, so that the two ends of what a float can hold do not overflow.
-        share = (at / 2 - low / 2) / (high / 2 - low / 2)
+        share = (at - low) / (high - low)
         return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
 
     def ticks(self) -> list[float]:
@@ -164,12 +166,8 @@ def _without_spikes(values: Numbers) -> Numbers:
 
 def _round_values(low: float, high: float, most: int) -> list[float]:
     """Up to ``most`` + 1 multiples of 1, 2 or 5 times a power of ten in [low, high]."""
-    width = (high / most) - (low / most)
-    if not width > 0 or not math.isfinite(width):
-        return [low]
+    width = (high - low) / most
     power = 10.0 ** math.floor(math.log10(width))
     step = next((k * power for k in (1, 2, 5, 10) if k * power >= width * (1 - 1e-9)), 10 * power)
-    if not step > 0 or not math.isfinite(high / step) or abs(low / step) > 1e15:
-        return [low]
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [k * step for k in range(first, last + 1)]

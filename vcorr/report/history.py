@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 LONGEST = 1 << 16  # bytes a line; longer ones are no lines of ours
 LARGEST = 1 << 25  # bytes read whole; of a longer file every second, third, ... line is taken
+EXTREME = 1e100  # larger numbers are damage, and would overflow in what is drawn of them
 SERIES = 64  # different names; a damaged file may hold any number
 NAME = 48  # characters of a name
 
@@ -49,8 +49,8 @@ class History:
 def read(path: Path, phases: Mapping[str, tuple[int, int]]) -> History:
     """Read a log.
 
-    A step that was logged twice counts as it was logged last. What is not a finite number is left out; a line that is
-    no object, or names a phase or step that the run does not have, is counted as damaged.
+    A step that was logged twice counts as it was logged last. What is no number, or beyond all bounds, is left out; a
+    line that is no object, or names a phase or step that the run does not have, is counted as damaged.
 
     Args:
         path: of metrics.jsonl; there or not.
@@ -111,7 +111,9 @@ def _number(value: object) -> float | None:
         number = float(value)
     except OverflowError:
         return None
-    return number if math.isfinite(number) else None
+    if not abs(number) < EXTREME:
+        return None
+    return number if abs(number) > 1 / EXTREME else 0.0
 
 
 def smoothed(values: Numbers, share: float = 0.04) -> Numbers:

@@ -46,7 +46,7 @@ circle{fill:var(--k)}.grid{stroke:var(--rule)}.mark{stroke:var(--dim);stroke-das
 .limit{stroke:var(--warn);stroke-dasharray:5 4}
 .pictures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(46%,210px),1fr));gap:12px}
 .pictures img{display:block;width:100%;height:auto;border-radius:6px;background:var(--rule)}
-.scroll{overflow-x:auto}
+.scroll{overflow-x:auto;margin-top:12px}
 table{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums}
 th,td{text-align:left;padding:3px 18px 3px 0;border-bottom:1px solid var(--rule);vertical-align:top}
 td.value{overflow-wrap:anywhere}
@@ -110,12 +110,13 @@ def pictures(scene: Scene | None, step: int) -> str:
             "compares, or has not logged a step since it was started.</p>"
         )
     shown = [
+        *(_figure(p, f"reference {k}") for k, p in enumerate(scene.references, start=1)),
         _figure(scene.query, "query frame"),
         _figure(scene.rebuilt, "rebuilt: colours read from the references with the affinity"),
         _figure(scene.error, f"mean difference of the colours, from 0 to {ERROR}", '<div class="ramp"></div>'),
     ]
     looks = [_figure(scene.marked, "query frame with the cells that are followed")]
-    looks += [_figure(p, f"reference {k}") for k, p in enumerate(scene.looks, start=1)]
+    looks += [_figure(p, f"where they look in reference {k}") for k, p in enumerate(scene.looks, start=1)]
     rows = [
         (
             f'<span class="dot" style="background:rgb{COLOURS[k]}"></span>{k + 1}',

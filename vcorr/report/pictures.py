@@ -47,6 +47,7 @@ class Scene:
 
     Attributes:
         query, rebuilt, error: the query frame, what the affinity copies from the references, and their difference.
+        references: the frames that are read.
         difference: the mean of the error, and in_place: the mean difference of the last reference, both in [0, 1].
         marked: the query frame with the cells that are followed.
         looks: each reference with the weights of these cells, by colour.
@@ -56,6 +57,7 @@ class Scene:
     query: Picture
     rebuilt: Picture
     error: Picture
+    references: tuple[Picture, ...]
     difference: float
     in_place: float
     marked: Picture
@@ -76,21 +78,21 @@ def scene(look: Look) -> Scene:
     query = look.rgb[:1, views.frame].float()
     references = [look.rgb[:1, k].float() for k in views.frames]
     rebuilt = _rebuilt(views, references)
-    error = (rebuilt - query).abs().mean(1, keepdim=True)
+    error = (rebuilt - query).abs().mean(1)[0]
     cells = _followed(query, views)
     rows = affinity.rows(views, 0, cells)
-    picture = _picture(query)
-    scale = picture.shape[0] / query.shape[-2]
-    stride = scale * query.shape[-2] / views.query.shape[1]
+    picture, read = _picture(query), tuple(_picture(r) for r in references)
+    stride = picture.shape[0] / views.query.shape[1]  # pixels of the picture a cell
     kept = rows.weights.flatten(2).sum(-1)
     return Scene(
         query=picture,
         rebuilt=_picture(rebuilt),
-        error=_heat(error[0, 0]),
+        error=_heat(error),
+        references=read,
         difference=float(error.mean()),
         in_place=float((references[-1] - query).abs().mean()),
         marked=_marked(picture, cells, stride),
-        looks=tuple(_look(_picture(r), rows, k, cells, views.radius, stride) for k, r in enumerate(references)),
+        looks=tuple(_look(r, rows, k, cells, views.radius, stride) for k, r in enumerate(read)),
         largest=tuple(rows.largest.tolist()),
         entropy=tuple(rows.entropy.tolist()),
         shares=tuple(tuple(row) for row in kept.tolist()),
@@ -126,7 +128,7 @@ def _rebuilt(views: Views, references: list[Tensor]) -> Tensor:
             scale=views.scale,
             border=views.border,
         )
-    return enlarge(read, stride, (height, width), alignment=views.alignment).clamp(0, 1)
+    return enlarge(read, stride, (height, width), alignment=views.alignment).nan_to_num().clamp(0, 1)
 
 
 def _followed(query: Tensor, views: Views) -> Tensor:
