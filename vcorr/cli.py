@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import signal
 import sys
 import time
@@ -47,6 +48,8 @@ def main() -> None:
     except VcorrError as error:
         if debug:
             raise
+        if error.shared and not _first_rank():
+            sys.exit(error.exit_code)
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         _fail("stopped by Ctrl-C; run the same command to go on", 130)
@@ -54,6 +57,11 @@ def main() -> None:
         if debug:
             raise
         _fail(f"internal error: {type(error).__name__}: {error}; run again with --debug and report what it prints", 1)
+
+
+def _first_rank() -> bool:
+    """Whether this process speaks for all that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _fail(line: str, code: int) -> None:
@@ -181,7 +189,8 @@ def train(
         say=_say,
         report=_tell,
     )
-    typer.echo(weights)
+    if _first_rank():
+        typer.echo(weights)
 
 
 @app.command()

@@ -16,6 +16,7 @@ class VcorrError(Exception):
     """
 
     exit_code = 1
+    shared = False  # raised alike by all processes of a training, so that the first of them tells it for all
 
     def __init__(self, where: str | PathLike[str], what: str, advice: str) -> None:
         super().__init__(f"{where}: {what}; {advice}")

@@ -7,10 +7,13 @@ normalisation (``"layer1.0.bn1.mean"``). No function changes its arguments.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from vcorr import ranks
 
 Tensors = dict[str, Tensor]
 
@@ -39,17 +42,60 @@ def batch_norm_init(name: str, channels: int) -> tuple[Tensors, Tensors]:
 def batch_norm(
     params: Tensors, stats: Tensors, name: str, x: Tensor, *, train: bool, momentum: float = 0.1
 ) -> tuple[Tensor, Tensors]:
-    """Batch normalisation (Ioffe & Szegedy 2015) over [b c h w].
+    """Batch normalisation (Ioffe & Szegedy 2015) over [b c h w]; over those of all ranks where several train together.
 
     Returns:
         The normalised x, and the statistics of this layer: updated by ``momentum`` of this batch when ``train``,
         else as they were.
     """
     mean, var = stats[f"{name}.mean"], stats[f"{name}.var"]
+    if train and ranks.size() > 1:
+        weight, bias = params[f"{name}.weight"], params[f"{name}.bias"]
+        y, batch_mean, batch_var = _NormOverRanks.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+        count = ranks.size() * x.numel() // x.shape[1]
+        unbiased = batch_var * (count / (count - 1))
+        return y, {
+            f"{name}.mean": mean.lerp(batch_mean, momentum),
+            f"{name}.var": var.lerp(unbiased, momentum),
+        }
     if train:  # F.batch_norm writes into what it is given
         mean, var = mean.clone(), var.clone()
     y = F.batch_norm(x, mean, var, params[f"{name}.weight"], params[f"{name}.bias"], train, momentum, EPSILON)
     return y, {f"{name}.mean": mean, f"{name}.var": var}
+
+
+class _NormOverRanks(torch.autograd.Function):
+    """Batch normalisation with the statistics of all ranks, whose shares are of one size: y, mean, variance.
+
+    With x^ = (x - mean) / sqrt(var + eps), g = dL/dy and means over the pixels of all ranks,
+    dL/dx = (g - mean(g) - x^ mean(g x^)) * weight / sqrt(var + eps), where L is the sum of the ranks' losses.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        var, mean = torch.var_mean(_wide(x), (0, 2, 3), correction=0)
+        means, variances = ranks.gather(torch.stack([mean, var])).unbind(1)
+        mean = means.mean(0)
+        var = (variances + (means - mean).square()).mean(0)
+        ctx.save_for_backward(x, weight, mean, var)
+        ctx.mark_non_differentiable(mean, var)
+        return F.batch_norm(x, mean, var, weight, bias, False, 0.0, EPSILON), mean, var
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+        x, weight, mean, var = ctx.saved_tensors
+        across = (slice(None), None, None)
+        rstd = torch.rsqrt(var + EPSILON)
+        g, normed = _wide(gradient), (_wide(x) - mean[across]) * rstd[across]
+        sums = torch.stack([g.sum((0, 2, 3)), (g * normed).sum((0, 2, 3))])
+        count = ranks.size() * x.numel() // x.shape[1]
+        g_mean, gx_mean = ranks.gather(sums).sum(0) / count
+        dx = (g - g_mean[across] - normed * gx_mean[across]) * (weight * rstd)[across]
+        return dx.to(x.dtype), sums[1].to(weight.dtype), sums[0].to(weight.dtype)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def native_bf16(device: torch.device) -> bool:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from tests.training.runs import TOY, Run, assert_same_run, metrics, newest
-from vcorr import checkpoint, training
+from vcorr import checkpoint, learner
 from vcorr.training import Diverged, Options, Stopped
 
 
@@ -149,7 +149,7 @@ def test_restored_moments_lie_where_their_parameters_do():
     params = {"w": weight.requires_grad_()}
     optimiser = torch.optim.AdamW(params.values())
     saved = {"step/w": torch.tensor(7.0), "exp_avg/w": torch.ones(4, 3, 5, 5), "exp_avg_sq/w": torch.ones(4, 3, 5, 5)}
-    training._restore_moments(optimiser, params, saved)
+    learner._restore_moments(optimiser, params, saved)
     state = optimiser.state[params["w"]]
     assert state["step"].device.type == "cpu" and float(state["step"]) == 7
     for kind in ("exp_avg", "exp_avg_sq"):

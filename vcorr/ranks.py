@@ -1,0 +1,147 @@
+"""The processes that train one model together: which of them this is, and what they agree on.
+
+``torchrun`` starts several processes (ranks), each of which takes its share of every batch. Where there is one process
+alone, everything here gives back what it was given.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from vcorr.errors import UsageError, VcorrError
+
+T = TypeVar("T")
+
+
+class PeerLost(VcorrError):
+    """Another process of the training ended; it says why itself."""
+
+
+def rank() -> int:
+    """Which process this is, from 0."""
+    return dist.get_rank() if _joined() else 0
+
+
+def size() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if _joined() else 1
+
+
+def _joined() -> bool:
+    return dist.is_initialized()
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[torch.device]:
+    """Join the processes that ``torchrun`` started, if it did, and leave them at the end.
+
+    Yields:
+        The device of this process: of several GPUs its own, unless ``device`` names one.
+
+    Raises:
+        UsageError: fewer GPUs than processes.
+        PeerLost: another process ended while inside.
+    """
+    together = "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if together and device.type == "cuda":
+        local, here = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        anyone = str(device) == "cuda"
+        if anyone and local >= here:
+            raise UsageError("torchrun", f"process {local} of this machine has no GPU, there are {here}", "start fewer")
+        device = torch.device("cuda", local) if anyone else device
+        torch.cuda.set_device(device)
+    if not together or _joined():
+        yield device
+        return
+    fast = "nccl" if device.type == "cuda" and dist.is_nccl_available() else "gloo"
+    # An hour: the first rank alone tries labelled clips, while the others wait.
+    backend = f"cpu:gloo,cuda:{fast}" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=datetime.timedelta(hours=1))
+    try:
+        yield device
+    except RuntimeError as error:  # what gloo and NCCL raise, from wherever a collective stands
+        if isinstance(error, dist.DistError) or any(word in str(error).lower() for word in ("gloo", "nccl")):
+            raise PeerLost(
+                f"rank {rank()}", "lost contact with the others", "see the error of the first to end"
+            ) from error
+        raise
+    finally:
+        dist.destroy_process_group()
+
+
+def share(samples: range) -> range:
+    """The part of a batch that this process takes; the parts are of one size, in the order of the ranks.
+
+    Raises:
+        ValueError: it cannot be parted so.
+    """
+    part, rest = divmod(len(samples), size())
+    if rest:
+        raise ValueError(f"a batch of {len(samples)} cannot be parted among {size()} processes")
+    return samples[rank() * part : (rank() + 1) * part]
+
+
+def largest(*numbers: int) -> tuple[int, ...]:
+    """The largest that any process gave, of each of some integers."""
+    if size() == 1:
+        return numbers
+    given = torch.tensor(numbers, dtype=torch.int64)
+    dist.all_reduce(given, dist.ReduceOp.MAX)
+    return tuple(given.tolist())
+
+
+def mean(*numbers: float) -> tuple[float, ...]:
+    """The mean over the processes, of each of some numbers; not finite where any was not."""
+    if size() == 1:
+        return numbers
+    given = torch.tensor(numbers, dtype=torch.float64)
+    dist.all_reduce(given)
+    return tuple((given / size()).tolist())
+
+
+def from_first(work: Callable[[], T]) -> T:
+    """What the first process made, for all; the others wait. An error there is raised in all."""
+    if size() == 1:
+        return work()
+    box: list[Any] = [None, None]
+    if rank() == 0:
+        try:
+            box[0] = work()
+        except VcorrError as error:
+            box[1] = error
+    dist.broadcast_object_list(box)
+    if box[1] is not None:
+        raise shared(box[1])
+    made: T = box[0]
+    return made
+
+
+def shared(error: VcorrError) -> VcorrError:
+    """Mark an error that all processes raise alike, so that one of them alone need tell it."""
+    error.shared = True
+    return error
+
+
+def mean_(x: Tensor) -> Tensor:
+    """The mean of a tensor over the processes, written into it. Without gradient."""
+    if size() > 1:
+        dist.all_reduce(x)
+        x /= size()
+    return x
+
+
+def gather(x: Tensor) -> Tensor:
+    """The tensor [...] of each process, in their order: [ranks ...]. Without gradient."""
+    if size() == 1:
+        return x.detach()[None]
+    parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(size())]
+    dist.all_gather(parts, x.detach().contiguous())
+    return torch.stack(parts)
