@@ -1,0 +1,76 @@
+"""What the weights that come with vcorr are made with: MAST's reconstruction, joined by a second view of each frame.
+
+Three pictures of a clip, each with its own change of colours and without one of a, b: frames A and B, and A', an affine
+view of A. Unit features f, logits <f, f'> / 0.07.
+
+    reconstruct   B's hidden channel is copied from A over a window of 13 x 13 cells; Huber loss (MAST, eq. 1-4)
+    contrast      every cell of A' finds its place among all cells of A; cross entropy
+    cycle         it also finds it when it walks through B; cross entropy (Jabri et al. 2020)
+
+The first alone learns what moves together, the second what is unlike, the third to know it again after it moved.
+
+    vcorr train default --data VIDEOS
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from vcorr import color, correspondence, losses, resnet, twins
+from vcorr.data.clips import ClipConfig
+from vcorr.recipe import Out, Phase, Reader, Recipe, Stage, State
+from vcorr.resnet import ResNetConfig
+
+
+@dataclass(frozen=True)
+class Balance:
+    """What each loss counts."""
+
+    reconstruct: float = 20.0
+    contrast: float = 1.0
+    cycle: float = 0.5
+
+
+@dataclass(frozen=True)
+class Config:
+    seed: int = 0
+    pairs: Stage = Stage(steps=4_000, batch=6, lr=1e-3, warmup=50, cooldown=0.5)
+    clips: ClipConfig = ClipConfig(size=128, gaps=(1, 2, 3), crop="square", smallest=128)
+    net: ResNetConfig = ResNetConfig(unit=True)
+    radius: int = 6
+    scale: float = 1 / 0.07
+    balance: Balance = Balance()
+    twin: twins.TwinConfig = twins.TwinConfig()
+    jitter: color.JitterConfig = color.JitterConfig(share=1, brightness=0.2, contrast=0.3, saturation=0.3, hue=0.03)
+    hide: tuple[Literal[0, 1, 2], ...] = (color.A, color.B)
+    reader: Reader = Reader(scale=1 / 0.07, feedback="hard")
+
+
+def build(cfg: Config) -> Recipe:
+    def loss(state, batch, rng, progress):
+        matrices = twins.draw(cfg.twin, batch.samples, cfg.seed).to(batch.rgb)
+        twin = twins.view(batch.rgb[:, 0], matrices)
+        recoloured = color.jitter(torch.cat([batch.rgb, twin[:, None]], 1), batch.samples, cfg.jitter, cfg.seed)
+        lab = color.to_lab(recoloured.flatten(0, 1)).view(recoloured.shape)
+        seen, hidden = color.hide_channel(torch.cat([lab, batch.lab], 1), rng, channels=cfg.hide)
+        (first, second, other), stats = resnet.apply_each(
+            cfg.net, state.params, state.stats, seen[:, :3].unbind(1), train=True
+        )
+        at = twins.positions(matrices, *other.shape[1:3])
+        rebuilt = correspondence.rebuild(
+            second, [first], [hidden[:, 3]], radius=cfg.radius, stride=resnet.STRIDE,
+            scale=cfg.scale, border=cfg.reader.border, alignment=cfg.reader.alignment,
+        )  # fmt: skip
+        parts = {
+            "reconstruct": losses.huber(rebuilt, hidden[:, 4]),
+            "contrast": twins.contrast(other, first, at, scale=cfg.scale),
+            "cycle": twins.cycle(other, second, first, at, scale=cfg.scale),
+        }
+        total = sum(getattr(cfg.balance, name) * part for name, part in parts.items())
+        return Out(total, stats, {name: part.detach() for name, part in parts.items()})
+
+    phase = Phase("pairs", cfg.pairs, cfg.clips, loss)
+    return Recipe(cfg.net, lambda rng: State(*resnet.init(cfg.net, rng)), (phase,), cfg.reader)

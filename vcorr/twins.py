@@ -1,0 +1,151 @@
+"""A second view of a frame, by an affine map: where each of its cells comes from is known without any label.
+
+Two views of one frame give the exact correspondence that video does not: the contrast between them
+(`losses.contrast`) teaches an encoder to tell places apart; the other frames of the clip teach it to find them again
+after they moved. With the other view turned, scaled and shifted, a place in the picture says nothing about the place in
+the view, so that the position an encoder learns from its padding is of no help (Tang et al. 2021 for cycles in video).
+
+Matrices [b 2 3] take a point (x, y, 1) of the view to the frame, both spanning [-1, 1] from edge to edge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vcorr import rng as random
+
+EPSILON = 1e-5  # added to the probability of a walk before its logarithm: a walk may be hopeless
+
+
+@dataclass(frozen=True)
+class TwinConfig:
+    """How far a view departs from its frame; each number is the largest of a uniform draw, either way.
+
+    Attributes:
+        scale: log of the scale. aspect: log of the square root of the ratio of the axes.
+        turn: angle, radians. shear: of x along y.
+        shift: as a share of half the frame.
+    """
+
+    scale: float = 0.35
+    aspect: float = 0.15
+    turn: float = 0.4
+    shear: float = 0.15
+    shift: float = 0.35
+
+    def __post_init__(self) -> None:
+        if not all(0 <= x <= 2 for x in (self.scale, self.aspect, self.turn, self.shear, self.shift)):
+            raise ValueError(f"every strength must be in [0, 2], got {self}")
+
+
+def draw(cfg: TwinConfig, samples: Sequence[int], seed: int) -> Tensor:
+    """The map of each sample, which follows the sample wherever in a batch or on which rank it is.
+
+    Returns:
+        [b 2 3] float32, on the CPU.
+    """
+    matrices = []
+    for sample in samples:
+        rng = random.generator(seed, "twin", sample)
+        strengths = torch.tensor([cfg.scale, cfg.aspect, cfg.turn, cfg.shear, cfg.shift, cfg.shift])
+        scale, aspect, turn, shear, x, y = strengths * (2 * torch.rand(6, generator=rng) - 1)
+        sin, cos = turn.sin(), turn.cos()
+        axes = torch.stack([scale + aspect, scale - aspect]).exp()
+        linear = torch.stack([torch.stack([cos, shear - sin]), torch.stack([sin, cos])]) * axes
+        matrices.append(torch.cat([linear, torch.stack([x, y])[:, None]], 1))
+    return torch.stack(matrices)
+
+
+def view(images: Tensor, matrices: Tensor) -> Tensor:
+    """What the views show of the frames [b v h w], bilinearly; beyond the edge the frame is mirrored."""
+    with _exact(images):
+        grid = F.affine_grid(matrices.to(images), list(images.shape), align_corners=False)
+        return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def positions(matrices: Tensor, height: int, width: int) -> Tensor:
+    """Where in the frame each cell of the view comes from.
+
+    Args:
+        matrices: [b 2 3].
+        height, width: of view and frame, in cells.
+
+    Returns:
+        [b h w 2] as (x, y) in cells, cell centres at whole numbers. Within the frame: 0 <= x <= width - 1, y likewise.
+    """
+    with _exact(matrices):
+        grid = F.affine_grid(matrices, [len(matrices), 1, height, width], align_corners=False)
+    return ((grid + 1) * grid.new_tensor([width, height]) - 1) / 2
+
+
+def contrast(twin: Tensor, frame: Tensor, positions: Tensor, *, scale: float) -> Tensor:
+    """Cross entropy of finding each cell of the view in the whole frame, over the cells whose place is in the frame.
+
+        mean_x [ log sum_y exp(s <twin(x), frame(y)>) - sum_y B(y, p(x)) s <twin(x), frame(y)> ]
+
+    with B the bilinear weights of the four cells around p(x). Every pair of cells has its logit in memory: this is for
+    training crops, not for whole frames.
+
+    Args:
+        twin, frame: features [b h w c] of the view and of the frame.
+        positions: of ``positions``, [b h w 2].
+        scale: of the logits.
+
+    Returns:
+        A scalar; 0 where no cell has its place in the frame.
+    """
+    logits = _logits(twin, frame, scale)
+    cost = logits.logsumexp(-1) - _landing(logits, positions)
+    return _mean_inside(cost, positions)
+
+
+def cycle(twin: Tensor, between: Tensor, frame: Tensor, positions: Tensor, *, scale: float) -> Tensor:
+    """Cross entropy of a walk from the view through another frame of the clip back to where the view was taken.
+
+    The walk takes two softmax steps, P = softmax(s twin between') softmax(s between frame'), and loses
+    mean_x [ -log sum_y B(y, p(x)) P(x, y) ]: the cycle of Jabri et al. 2020 whose end is another view.
+
+    Args:
+        twin, between, frame: features [b h w c].
+        positions, scale: as in ``contrast``.
+    """
+    there, back = _logits(twin, between, scale).softmax(-1), _logits(between, frame, scale).softmax(-1)
+    arrived = _landing((there @ back).to(there.dtype), positions)  # probabilities bear bfloat16, and take most time
+    return _mean_inside(-(arrived + EPSILON).log(), positions)
+
+
+def _exact(like: Tensor) -> torch.autocast:
+    """Positions and logits do not bear bfloat16, which cannot tell cell 1023 from 1024."""
+    return torch.autocast(like.device.type, enabled=False)
+
+
+def _logits(query: Tensor, key: Tensor, scale: float) -> Tensor:
+    """[b h w c] and [b h w c] to [b h*w h*w]."""
+    with _exact(query):
+        return scale * query.flatten(1, 2) @ key.flatten(1, 2).transpose(1, 2)
+
+
+def _landing(values: Tensor, positions: Tensor) -> Tensor:
+    """The values [b n m] of each row at its position [b h w 2], bilinear between cells: [b n]."""
+    height, width = positions.shape[1:3]
+    x, y = (p.flatten(1) for p in positions.unbind(-1))
+    left, top = x.floor().clamp(0, max(0, width - 2)), y.floor().clamp(0, max(0, height - 2))
+    right, low = (x - left).clamp(0, 1), (y - top).clamp(0, 1)
+    landed = torch.zeros_like(values[..., 0])
+    for dy, wy in ((0, 1 - low), (1, low)):
+        for dx, wx in ((0, 1 - right), (1, right)):
+            cell = (top + dy).clamp(max=height - 1) * width + (left + dx).clamp(max=width - 1)
+            landed = landed + wy * wx * values.gather(-1, cell.long()[..., None]).squeeze(-1)
+    return landed
+
+
+def _mean_inside(cost: Tensor, positions: Tensor) -> Tensor:
+    """Mean of cost [b n] over the cells whose position is in the frame."""
+    limit = positions.new_tensor([positions.shape[2] - 1, positions.shape[1] - 1])
+    inside = ((positions >= 0) & (positions <= limit)).all(-1).flatten(1).to(cost)
+    return (cost * inside).sum() / inside.sum().clamp(min=1)
