@@ -169,10 +169,10 @@ class Clips:
         Raises:
             InputError: sample after sample cannot be read.
         """
-        clips, videos = zip(*map(self._clip, samples), strict=True)
+        clips, videos = zip(*map(self.clip, samples), strict=True)
         return np.stack(clips), videos
 
-    def _clip(self, sample: int) -> tuple[Picture, int]:
+    def clip(self, sample: int) -> tuple[Picture, int]:
         """The clip of a sample [t h w 3], and its video's index in the footage."""
         for attempt in range(ATTEMPTS):
             rng = random.generator(self.seed, f"clip.{attempt}" if attempt else "clip", sample)

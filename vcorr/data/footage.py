@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -190,7 +191,8 @@ class Frames:
     """Decoded frames by (source, index), the most recently used ones kept up to a number of bytes.
 
     Where all videos fit in memory, a video file is decoded once, as a whole. Where they do not, the frames of a clip
-    are decoded in one go from the key frame before them, and the last few files stay open.
+    are decoded in one go from the key frame before them, and the last few files stay open. Any number of threads may
+    ask at once; one at a time reads from a source.
 
     Args:
         sources: the videos.
@@ -207,6 +209,8 @@ class Frames:
         self._sources, self._short_side, self._limit = sources, short_side, limit
         self._kept: OrderedDict[tuple[int, int], Picture | None] = OrderedDict()
         self._open: OrderedDict[int, Video] = OrderedDict()
+        self._lock = threading.Lock()  # of what is kept and open; held for moments only
+        self._reading = [threading.Lock() for _ in sources]
         self.needed = sum(s.frames * _area(s, short_side) * 3 for s in sources)
         self.fits = self.needed <= limit
         self.bytes = 0
@@ -217,60 +221,89 @@ class Frames:
         Raises:
             InputError: one of them is damaged.
         """
-        missing = sorted({k for k in indices if (source, k) not in self._kept})
-        if missing and self._sources[source].stills is None:
-            self._decode(source, missing)
-        elif missing:
-            for k in missing:
-                self._keep((source, k), self._still(self._sources[source], k))
+        found = self._find(source, indices)
+        if len(found) < len(set(indices)):
+            with self._reading[source]:
+                found = self._find(source, indices)  # another thread may have read them by now
+                if missing := sorted(set(indices) - found.keys()):
+                    found |= self._read(source, missing)
         pictures = []
         for k in indices:
-            self._kept.move_to_end((source, k))
-            picture = self._kept[source, k]
+            picture = found[k]
             if picture is None:
                 raise InputError(self._sources[source].path, f"frame {k} is damaged", "export the video again")
             pictures.append(picture)
-        while self.bytes > self._limit and len(self._kept) > len(set(indices)):
-            _, old = self._kept.popitem(last=False)
-            self.bytes -= 0 if old is None else old.nbytes
+        with self._lock:
+            while self.bytes > self._limit and len(self._kept) > len(found):
+                _, old = self._kept.popitem(last=False)
+                self.bytes -= 0 if old is None else old.nbytes
         return pictures
+
+    def _find(self, source: int, indices: Sequence[int]) -> dict[int, Picture | None]:
+        """Those that are kept, which count as used now."""
+        found = {}
+        with self._lock:
+            for k in indices:
+                if (source, k) in self._kept:
+                    self._kept.move_to_end((source, k))
+                    found[k] = self._kept[source, k]
+        return found
+
+    def _read(self, source: int, wanted: list[int]) -> dict[int, Picture | None]:
+        """Frames from the file, in ascending order; kept from now on. The source's lock is held."""
+        if self._sources[source].stills is None:
+            return self._decode(source, wanted)
+        found: dict[int, Picture | None] = {}
+        for k in wanted:
+            found[k] = picture = self._still(self._sources[source], k)
+            self._keep((source, k), picture)
+        return found
 
     def _still(self, source: Source, k: int) -> Picture:
         assert source.stills is not None
         rgb = read_rgb(source.stills[k])
         return shrink(rgb, shrunk_size(rgb.shape[0], rgb.shape[1], self._short_side))
 
-    def _decode(self, source: int, wanted: list[int]) -> None:
+    def _decode(self, source: int, wanted: list[int]) -> dict[int, Picture | None]:
         video = self._opened(source)
+        found: dict[int, Picture | None] = dict.fromkeys(wanted)  # None: a file that shrank since it was counted
         try:
             span = (0, len(video)) if self.fits else (wanted[0], wanted[-1] + 1)
             for k, rgb in video.frames(*span, short_side=self._short_side):
                 if self.fits or k in wanted:
-                    self._keep((source, k), None if k in video.damaged else rgb)
+                    found[k] = None if k in video.damaged else rgb
         except BaseException:
             self._close(source)
             raise
         if self.fits:
             self._close(source)
-        for k in wanted:  # a file that shrank since it was counted
-            if (source, k) not in self._kept:
-                self._keep((source, k), None)
+        for k, picture in found.items():
+            self._keep((source, k), picture)
+        return found
 
     def _opened(self, source: int) -> Video:
-        if source not in self._open:
-            self._open[source] = open_video(self._sources[source].path)
-        self._open.move_to_end(source)
-        if len(self._open) > OPEN:
-            self._open.popitem(last=False)[1].close()
-        return self._open[source]
+        with self._lock:
+            video = self._open.get(source)
+        if video is None:
+            video = open_video(self._sources[source].path)
+        with self._lock:
+            self._open[source] = video
+            self._open.move_to_end(source)
+            for old in list(self._open)[: max(0, len(self._open) - OPEN)]:
+                if self._reading[old].acquire(blocking=False):  # else another thread is reading from it
+                    self._open.pop(old).close()
+                    self._reading[old].release()
+        return video
 
     def _close(self, source: int) -> None:
-        self._open.pop(source).close()
+        with self._lock:
+            self._open.pop(source).close()
 
     def _keep(self, key: tuple[int, int], picture: Picture | None) -> None:
-        old = self._kept.get(key)
-        self.bytes += (0 if picture is None else picture.nbytes) - (0 if old is None else old.nbytes)
-        self._kept[key] = picture
+        with self._lock:
+            old = self._kept.get(key)
+            self.bytes += (0 if picture is None else picture.nbytes) - (0 if old is None else old.nbytes)
+            self._kept[key] = picture
 
 
 def _area(source: Source, short_side: int) -> int:
