@@ -17,11 +17,13 @@ from torch import Tensor
 from vcorr import affinity, report
 from vcorr.affinity import Views
 from vcorr.probe import Probe, Probed
+from vcorr.report import pictures
 from vcorr.report.pictures import Look
 from vcorr.runfolder import RunFolder
 
 CLIPS = 2  # of a batch that are looked at
 LONG = 20  # logged steps with a saturated softmax, one after another, that are worth a warning
+VIEWS = "the features that the recipe hands over (Out.views) cannot be shown"
 SHARE = 0.05  # of the time, at most, that the report and the probe each take
 
 
@@ -53,7 +55,7 @@ class Monitor:
             self.look = None
             return {}
         numbers: dict[str, float] = {}
-        with self._guard("views", "the views of this recipe cannot be shown"):
+        with self._guard("views", VIEWS):
             few = views.first(CLIPS)
             self.look = Look(few, rgb[:CLIPS].clone(), self.folder.offset(phase) + step)
             numbers = affinity.saturation(few)
@@ -83,8 +85,13 @@ class Monitor:
         status: report.Status = "finished" if finished else "stopped" if stopped else "running"
         if status == "running" and not self.report_turn.due:
             return
-        with self.report_turn, self._guard("report", f"{report.NAME} cannot be made"):
-            report.write(self.folder, report.Now(done, status, self._data(), self.look, self.probed))
+        with self.report_turn:
+            scene = None
+            if self.look is not None:
+                with self._guard("views", VIEWS):
+                    scene = self.look.step, pictures.scene(self.look)
+            with self._guard("report", f"{report.NAME} cannot be made"):
+                report.write(self.folder, report.Now(done, status, self._data(), scene, self.probed))
 
     def _run_probe(self, probe: Probe, phase: str, step: int) -> None:
         if "probe" in self.failed:

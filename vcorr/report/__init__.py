@@ -19,10 +19,10 @@ import vcorr
 from vcorr import checkpoint
 from vcorr.config import flatten
 from vcorr.probe import Probed
-from vcorr.report import curves, history, page, pictures
+from vcorr.report import curves, history, page
 from vcorr.report.curves import Curve
 from vcorr.report.history import History
-from vcorr.report.pictures import Look
+from vcorr.report.pictures import Scene
 from vcorr.runfolder import RunFolder
 
 Status = Literal["running", "stopped", "finished"]
@@ -45,13 +45,13 @@ class Now:
         step: steps done, of all phases together.
         status: of the run.
         data: the folder of the videos and what it holds, as config.json has it.
-        look: views of the present weights, if there are any; probed: labelled clips propagated, and after which step.
+        scene: what the network does, as pictures, and after which step; probed: labelled clips propagated, likewise.
     """
 
     step: int
     status: Status
     data: Mapping[str, Any] = field(default_factory=dict)
-    look: Look | None = None
+    scene: tuple[int, Scene] | None = None
     probed: tuple[int, Probed] | None = None
 
 
@@ -63,17 +63,15 @@ def write(folder: RunFolder, now: Now) -> None:
     """
     phases = {p.name: (folder.offset(p.name), p.stage.steps) for p in folder.recipe.phases}
     logged = history.read(folder.out / "metrics.jsonl", phases)
-    scene = None if now.look is None else pictures.scene(now.look)
     name = folder.experiment.name
     parts = [
         _head(folder, now, logged),
         page.warnings(_warnings(logged)),
         page.curves(_charts(logged, now.step, phases)),
-        page.pictures(scene, 0 if now.look is None else now.look.step),
+        page.pictures(now.scene),
     ]
     if now.probed is not None:
-        step, probed = now.probed
-        parts.append(page.probe([(c.name, c.frames, c.j, c.f) for c in probed.clips], probed.pictures, step))
+        parts.append(page.probe(*now.probed))
     parts.append(_configuration(folder.experiment.config))
     text = page.document(f"{name}: training", parts, running=now.status == "running")
     with checkpoint.replacing(folder.out / NAME) as file:

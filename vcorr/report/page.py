@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from itertools import pairwise
 
+from vcorr.probe import Probed
 from vcorr.report.curves import show
 from vcorr.report.pictures import COLOURS, ERROR, Picture, Scene, inline
 
@@ -102,13 +103,14 @@ def curves(charts: Sequence[str]) -> str:
     return f'<h2>Curves</h2><div class="charts">{"".join(charts)}</div>'
 
 
-def pictures(scene: Scene | None, step: int) -> str:
-    """A frame rebuilt, and where its cells look."""
-    if scene is None:
+def pictures(seen: tuple[int, Scene] | None) -> str:
+    """A frame rebuilt, and where its cells look, after a step."""
+    if seen is None:
         return (
             '<h2>Reconstruction</h2><p class="dim">This recipe hands over no views (Out.views) of what its loss '
             "compares, or has not logged a step since it was started.</p>"
         )
+    step, scene = seen
     shown = [
         *(_figure(p, f"reference {k}") for k, p in enumerate(scene.references, start=1)),
         _figure(scene.query, "query frame"),
@@ -138,12 +140,12 @@ def pictures(scene: Scene | None, step: int) -> str:
     )
 
 
-def probe(clips: Sequence[tuple[str, int, float, float]], shown: Sequence[tuple[int, Picture]], step: int) -> str:
-    """Labelled clips that were propagated: (name, frames, J, F) of each, and frames of the first."""
+def probe(step: int, probed: Probed) -> str:
+    """Labelled clips that were propagated after a step: the scores of each, and frames of the first."""
     rows = [
-        (name, str(frames), f"{100 * j:.1f}", f"{100 * f:.1f}", f"{50 * (j + f):.1f}") for name, frames, j, f in clips
+        (c.name, str(c.frames), f"{100 * c.j:.1f}", f"{100 * c.f:.1f}", f"{50 * (c.j + c.f):.1f}") for c in probed.clips
     ]
-    frames = "".join(_figure(p, "given" if k == 0 else f"{k} frames later") for k, p in shown)
+    frames = "".join(_figure(p, "given" if k == 0 else f"{k} frames later") for k, p in probed.pictures)
     return (
         f'<h2>Labelled clips</h2><p class="dim">Propagated with the weights of step {step:,}, shortened and read '
         "small: for comparison within this run, not with published scores.</p>"
