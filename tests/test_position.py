@@ -173,7 +173,7 @@ def test_the_position_is_added_to_what_the_stem_gives(kind, size, monkeypatch):
     cfg, params, stats = encoder(kind)
     x = pictures(2, *size)
     wanted, _ = resnet.apply(cfg, params, stats, x, train=False)
-    place = resnet.place(cfg, params, x)
+    place = resnet.place(cfg, params, size)
     assert place.shape == (8, -(-size[0] // 2), -(-size[1] // 2))
     for given in (place, torch.stack([place, place])):
         got, _ = resnet.apply(net("none"), params, stats, x, train=False, position=given)

@@ -20,6 +20,7 @@ from vcorr.data.video import Video, open_video
 from vcorr.errors import InputError, UsageError
 from vcorr.labels import Mask, default_palette, read_mask
 from vcorr.metrics import jaccard
+from vcorr.position import PositionConfig
 from vcorr.propagation import Job, Walk, walks
 from vcorr.recipe import Reader
 
@@ -185,3 +186,81 @@ def test_unfit_inputs_are_refused_before_any_frame(frames: Path, weights: Path, 
         next(vcorr.propagate(frames, small, weights=weights))
     with pytest.raises(InputError, match="no such file"):
         next(vcorr.propagate(frames, small, weights=tmp_path / "none.safetensors"))
+
+
+# --- other ways to read --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("feedback", ["soft", "hard"])
+@pytest.mark.parametrize("border", ["mask", "zeros"])
+def test_compact_readings_follow_what_moves(frames: Path, feedback: str, border: str) -> None:
+    reader = Reader(radius=3, scale=200.0, feedback=feedback, border=border, compactness=2)  # type: ignore[arg-type]
+    with open_video(frames) as video:
+        result = label_all(job(video, {0: scene(0)[1]}, reader))
+    for step, ids in result.items():
+        assert jaccard(ids == 1, scene(step)[1] == 1) > 0.5, step
+
+
+def test_compact_labels_fed_back_as_scores_do_not_grow(frames: Path) -> None:
+    reader = Reader(radius=3, scale=200.0, feedback="soft", compactness=1)
+    with open_video(frames) as video:
+        task = job(video, {0: scene(0)[1]}, reader)
+        for _ in task.walk(Walk(range(8))):
+            sums = torch.cat([label.sum(-1).flatten() for label in task.labels_kept().values()])
+            torch.testing.assert_close(sums, torch.ones_like(sums), rtol=1e-4, atol=1e-4)
+
+
+def test_references_are_encoded_by_their_own_encoder(frames: Path) -> None:
+    """Queries and references are each encoded once; what is read is the references' features."""
+    with open_video(frames) as video:
+        task = job(video, {0: scene(0)[1]})
+        plain = label_all(task)
+        query, reference = Colours(), Colours()
+        task.encode = propagation.TwoEncoders(query, reference)
+        both = label_all(task)
+        assert (query.calls, reference.calls) == (7, 8)
+        assert all((plain[k] == both[k]).all() for k in plain)
+        flipped = Colours()
+        task.encode = propagation.TwoEncoders(query, lambda rgb: flipped(rgb[:, ::-1]))
+        assert not all((plain[k] == ids).all() for k, ids in label_all(task).items())
+        assert task.seconds_a_frame() > 0
+
+
+def test_weights_with_a_slow_encoder_read_references_with_it(weights: Path, tmp_path: Path) -> None:
+    model = checkpoint.load_weights(weights)
+    slow = {k: v + 0.1 for k, v in model.params.items()}
+    slow_stats = {k: v + 0.2 for k, v in model.stats.items()}
+    both = replace(model, slow=slow, slow_stats=slow_stats, reader=replace(model.reader, slow=True))
+    checkpoint.save_weights(tmp_path / "both.safetensors", both)
+    loaded = checkpoint.load_weights(tmp_path / "both.safetensors")
+    assert all(torch.equal(loaded.slow[k], slow[k]) for k in slow)
+    encode, rgb = propagation.encoder(loaded, "cpu"), scene(0)[0]
+    assert isinstance(encode, propagation.TwoEncoders)
+    torch.testing.assert_close(encode(rgb), propagation.encoder(model, "cpu")(rgb))
+    wanted = propagation.encoder(replace(model, params=slow, stats=slow_stats), "cpu")(rgb)
+    torch.testing.assert_close(encode.reference(rgb), wanted)
+    alike = replace(loaded, reader=replace(loaded.reader, slow=False))
+    assert not isinstance(propagation.encoder(alike, "cpu"), propagation.TwoEncoders)
+    del slow["head.bias"]
+    checkpoint.save_weights(tmp_path / "damaged.safetensors", both)
+    with pytest.raises(InputError, match="lacks 1 tensors"):
+        checkpoint.load_weights(tmp_path / "damaged.safetensors")
+
+
+def test_a_learned_position_reaches_every_frame(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Resized to the size at hand, and again when that changes."""
+    monkeypatch.setattr(propagation, "native_bf16", lambda device: False)
+    model = checkpoint.load_weights(weights)
+    net = replace(model.net, position=PositionConfig("1dape", 16))
+    place = torch.randn(8, 16, 16, generator=torch.Generator().manual_seed(0))
+    model = replace(model, net=net, params=model.params | {"position.map": place})
+    encode = propagation.encoder(model, "cpu")
+    for rgb in (scene(0)[0], scene(1)[0], scene(0)[0][:31, :40]):
+        seen = color.to_lab(color.from_uint8(np.ascontiguousarray(rgb)[None]))
+        wanted, _ = resnet.apply(net, model.params, model.stats, seen, train=False)
+        torch.testing.assert_close(encode(np.ascontiguousarray(rgb)), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_compactness_and_top_k_exclude_one_another() -> None:
+    with pytest.raises(ValueError, match="compactness must be >= 0, and 0 where there is a top_k, got 2 with top_k 5"):
+        Reader(compactness=2, top_k=5)

@@ -7,7 +7,7 @@ import importlib.resources
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +22,7 @@ from vcorr.recipe import Reader, from_json, to_json
 from vcorr.resnet import ResNetConfig
 
 WEIGHTS = "vcorr-weights-1"
+GROUPS = ("params", "stats", "slow", "slow_stats")
 
 
 def changes(old: Any, new: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -95,22 +96,32 @@ def load(path: Path) -> tuple[Tensors, dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Weights:
-    """A trained encoder and how to read labels with it; ``meta`` says where it came from."""
+    """A trained encoder and how to read labels with it.
+
+    Attributes:
+        params, stats, net, reader: as the names say.
+        meta: where it came from.
+        slow, slow_stats: the encoder of references (``Reader.slow``); empty where there is none.
+    """
 
     params: Tensors
     stats: Tensors
     net: ResNetConfig
     reader: Reader
     meta: dict[str, Any]
+    slow: Tensors = field(default_factory=dict)
+    slow_stats: Tensors = field(default_factory=dict)
 
 
 def save_weights(path: Path, weights: Weights, *, half: bool = False) -> None:
     """Write weights for ``propagate``; ``half`` stores the parameters in float16, at half the size."""
-    params = {f"params/{k}": v.half() if half else v for k, v in weights.params.items()}
-    stats = {f"stats/{k}": v for k, v in weights.stats.items()}
+    tensors: Tensors = {}
+    for group in GROUPS:
+        halved = half and not group.endswith("stats")
+        tensors |= {f"{group}/{k}": v.half() if halved else v for k, v in getattr(weights, group).items()}
     save(
         path,
-        params | stats,
+        tensors,
         weights.meta | {"format": WEIGHTS, "net": to_json(weights.net), "reader": to_json(weights.reader)},
     )
 
@@ -133,10 +144,16 @@ def load_weights(path: Path | None = None) -> Weights:
         raise InputError(
             path, f"its header does not say how to read it ({error})", "use the vcorr that wrote it"
         ) from None
-    params = {k.removeprefix("params/"): v.float() for k, v in tensors.items() if k.startswith("params/")}
-    stats = {k.removeprefix("stats/"): v.float() for k, v in tensors.items() if k.startswith("stats/")}
-    _check(path, net, params, stats)
-    return Weights(params, stats, net, reader, meta)
+    groups: dict[str, Tensors] = {group: {} for group in GROUPS}
+    for key, value in tensors.items():
+        group, _, name = key.partition("/")
+        if group in groups:
+            groups[group][name] = value.float()
+    weights = Weights(net=net, reader=reader, meta=meta, **groups)
+    _check(path, net, weights.params, weights.stats)
+    if weights.slow or weights.slow_stats:
+        _check(path, net, weights.slow, weights.slow_stats)
+    return weights
 
 
 def default_weights() -> Path:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +20,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vcorr import checkpoint, color, memory, resnet
+from vcorr import checkpoint, color, compactness, memory, resnet
 from vcorr.correspondence import enlarge, shrink
 from vcorr.data.video import Video, open_video
 from vcorr.errors import InputError, UsageError
 from vcorr.kernels import memory_read
 from vcorr.labels import Mask, label_files, read_masks
-from vcorr.nn import native_bf16
+from vcorr.nn import Tensors, native_bf16
 from vcorr.recipe import Reader
 
 Ids = NDArray[np.uint8] | NDArray[np.uint16]
@@ -177,18 +178,38 @@ def frame_range(video: Video, start: int, end: int | None) -> tuple[int, int]:
     return start, stop
 
 
+@dataclass(frozen=True)
+class TwoEncoders:
+    """An encoder of queries, and another of the references that they read from (MAST-momentum)."""
+
+    query: Encode
+    reference: Encode
+
+    def __call__(self, rgb: NDArray[np.uint8]) -> Tensor:
+        return self.query(rgb)
+
+
 def encoder(weights: checkpoint.Weights, device: torch.device | str) -> Encode:
-    """The trained encoder as a function from pictures to features."""
-    device = torch.device(device)
-    params, stats = resnet.fold(
-        {k: v.to(device) for k, v in weights.params.items()}, {k: v.to(device) for k, v in weights.stats.items()}
-    )
+    """The trained encoder as a function from pictures to features; ``TwoEncoders`` where references have their own."""
+    query = _encoder(weights, weights.params, weights.stats, torch.device(device))
+    if not (weights.slow and weights.reader.slow):
+        return query
+    return TwoEncoders(query, _encoder(weights, weights.slow, weights.slow_stats, torch.device(device)))
+
+
+def _encoder(weights: checkpoint.Weights, params: Tensors, stats: Tensors, device: torch.device) -> Encode:
+    params, stats = resnet.fold(*({k: v.to(device) for k, v in group.items()} for group in (params, stats)))
     bf16 = native_bf16(device)
+
+    @lru_cache(maxsize=1)  # the frames of a video are of one size
+    def position(height: int, width: int) -> Tensor | None:
+        return resnet.place(weights.net, params, (height, width))
 
     def encode(rgb: NDArray[np.uint8]) -> Tensor:
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             seen = color.to_space(color.from_uint8(rgb[None], device), weights.reader.space)
-            return resnet.apply(weights.net, params, stats, seen, train=False)[0].float()
+            place = position(*rgb.shape[:2])
+            return resnet.apply(weights.net, params, stats, seen, train=False, position=place)[0].float()
 
     return encode
 
@@ -228,7 +249,7 @@ class Job:
         anchor = None if walk.until is None else self._labelled(walk.until)
         refs: dict[int, Reference] = {}
         for position, label in (kept or {}).items():
-            refs[position] = Reference(self._encode(self._picture(walk.frames[position])), label)
+            refs[position] = Reference(self._encode_reference(self._picture(walk.frames[position])), label)
         self.refs = refs
         for position, (index, rgb) in enumerate(self._pictures(walk.frames[first:]), start=first):
             if position == 0:
@@ -242,7 +263,9 @@ class Job:
             mask = self._harden(label, rgb.shape[:2])
             if self.reader.feedback == "hard":
                 label = self._cells(mask, rgb.shape[:2])
-            refs[position] = Reference(feature, label)
+            elif self.reader.compactness:  # whose readouts sum to more than 1, and would grow from frame to frame
+                label = label / label.sum(-1, keepdim=True).clamp(min=1e-6)
+            refs[position] = Reference(self._encode_reference(rgb, feature), label)
             for p in refs.keys() - memory.kept_after(position, self.reader.long, self.reader.short):
                 del refs[p]
             yield Frame(index, mask)
@@ -259,8 +282,9 @@ class Job:
         expected = 0.0
         for _ in range(2):  # the first time pays for warming up
             began = time.perf_counter()
-            ref = self._reference(index, rgb)
-            self._harden(self._read(ref.feature, [ref] * count), rgb.shape[:2])
+            feature = self._encode(rgb)
+            ref = Reference(self._encode_reference(rgb, feature), self._cells(self.masks[index].ids, rgb.shape[:2]))
+            self._harden(self._read(feature, [ref] * count), rgb.shape[:2])
             expected = time.perf_counter() - began
         self.seconds = Seconds()
         return expected
@@ -289,24 +313,28 @@ class Job:
         with self.seconds.add("encoder"):
             return self.encode(rgb)
 
+    def _encode_reference(self, rgb: NDArray[np.uint8], feature: Tensor | None = None) -> Tensor:
+        """Features of a frame as a reference; ``feature``: those that it has as a query, if they are known."""
+        if isinstance(self.encode, TwoEncoders):
+            with self.seconds.add("encoder"):
+                return self.encode.reference(rgb)
+        return self._encode(rgb) if feature is None else feature
+
     def _labelled(self, index: int) -> Reference:
         return self._reference(index, self._picture(index))
 
     def _reference(self, index: int, rgb: NDArray[np.uint8]) -> Reference:
-        return Reference(self._encode(rgb), self._cells(self.masks[index].ids, rgb.shape[:2]))
+        return Reference(self._encode_reference(rgb), self._cells(self.masks[index].ids, rgb.shape[:2]))
 
     @torch.inference_mode()
     def _read(self, feature: Tensor, refs: Sequence[Reference]) -> Tensor:
         with self.seconds.add("read"):
-            return memory_read(
-                feature,
-                [r.feature for r in refs],
-                [r.label for r in refs],
-                radius=self.reader.radius,
-                scale=self.reader.scale,
-                border=self.reader.border,
-                top_k=self.reader.top_k,
-            )
+            reader, keys, labels = self.reader, [r.feature for r in refs], [r.label for r in refs]
+            radius, scale, border = reader.radius, reader.scale, reader.border
+            if k := reader.compactness:
+                return compactness.read(feature, keys, labels, peaks=k, radius=radius, scale=scale, border=border)
+            top_k = reader.top_k
+            return memory_read(feature, keys, labels, radius=radius, scale=scale, border=border, top_k=top_k)
 
     @torch.inference_mode()
     def _cells(self, ids: Ids, size: tuple[int, ...]) -> Tensor:

@@ -51,6 +51,9 @@ class Reader:
         feedback: labels of earlier frames are carried as scores (soft) or as one class a pixel (hard).
         top_k: softmax over so many largest logits of all references jointly; None is over all.
         space: what the network sees: normalised Lab, RGB, or gray.
+        compactness: where a reference is matched surely, read from the so many best cells of it (``compactness.read``);
+            0 reads from all.
+        slow: encode references with the slow encoder, where the weights hold one (MAST-momentum).
     """
 
     radius: int | None = 12
@@ -62,12 +65,17 @@ class Reader:
     feedback: Literal["soft", "hard"] = "soft"
     top_k: int | None = None
     space: color.Space = "lab"
+    compactness: int = 0
+    slow: bool = False
 
     def __post_init__(self) -> None:
         if (self.radius or 0) < 0 or min(self.long, default=0) < 0 or min(self.short, default=1) < 1:
             raise ValueError(f"radius and long must be >= 0, short >= 1, got {self.radius}, {self.long}, {self.short}")
         if self.scale is not None and not math.isfinite(self.scale):
             raise ValueError(f"scale must be finite, got {self.scale}")
+        if self.compactness < 0 or (self.compactness and self.top_k):
+            got = f"{self.compactness} with top_k {self.top_k}"
+            raise ValueError(f"compactness must be >= 0, and 0 where there is a top_k, got {got}")
 
 
 @dataclass(frozen=True)

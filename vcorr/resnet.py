@@ -85,12 +85,12 @@ def init(cfg: ResNetConfig, rng: torch.Generator) -> tuple[Tensors, Tensors]:
     return params | positions.init(cfg.position, cfg.widths[0]), stats
 
 
-def place(cfg: ResNetConfig, params: Tensors, x: Tensor) -> Tensor | None:
-    """The position encoding that ``apply`` adds for images x [b 3 h w]: [c h' w'] of the stem's output, or None."""
+def place(cfg: ResNetConfig, params: Tensors, size: tuple[int, int]) -> Tensor | None:
+    """The position encoding that ``apply`` adds for images of a size (h, w): [c h' w'] of the stem, or None."""
     if cfg.position.kind == "none":
         return None
-    size = (-(-x.shape[2] // 2), -(-x.shape[3] // 2))
-    return positions.encode(cfg.position, params, cfg.widths[0], size, x.device)
+    cells = (-(-size[0] // 2), -(-size[1] // 2))
+    return positions.encode(cfg.position, params, cfg.widths[0], cells, params["head.weight"].device)
 
 
 def apply(
@@ -117,7 +117,7 @@ def apply(
         seen.update(new)
         return y
 
-    position = place(cfg, params, x) if position is None else position
+    position = place(cfg, params, (x.shape[2], x.shape[3])) if position is None else position
     x = F.relu(conv_bn("stem.conv", "stem.bn", x, 2))
     if position is not None:
         x = x + position.to(x.dtype)

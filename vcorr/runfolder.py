@@ -286,8 +286,9 @@ class RunFolder:
             "vcorr": vcorr.__version__,
             "torch": torch.__version__,
         }
-        state = point.state
-        weights = checkpoint.Weights(state.params, state.stats, self.recipe.net, self.recipe.reader, about)
+        state, net, reader = point.state, self.recipe.net, self.recipe.reader
+        slow = (state.slow, state.slow_stats) if reader.slow else ()
+        weights = checkpoint.Weights(state.params, state.stats, net, reader, about, *slow)
         checkpoint.save_weights(self.out / "weights.safetensors", weights)
 
     def _conditions(self) -> dict[str, Any]:
