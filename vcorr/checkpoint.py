@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.resources
 import json
 import os
@@ -92,6 +93,19 @@ def load(path: Path) -> tuple[Tensors, dict[str, Any]]:
     if not isinstance(meta, dict):
         raise InputError(path, "is a safetensors file, but not one that vcorr wrote", "give weights from vcorr train")
     return tensors, meta
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 of a file.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(path, f"cannot be read ({error.strerror})", "check the path") from None
 
 
 @dataclass(frozen=True)

@@ -157,6 +157,10 @@ def train(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run, continued if it holds this run; default: runs/RECIPE.")
     ] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(help="Start from these weights, or from 'default', those that come with vcorr: one's own footage."),
+    ] = None,
     device: Device = "auto",
     save_every: Annotated[float, typer.Option(help="Seconds between two saved states.")] = 300.0,
     probe: Annotated[
@@ -176,6 +180,7 @@ def train(
         return
     if data is None:
         raise UsageError("--data", "is missing", "give a folder of videos and/or folders of frames")
+    from vcorr import checkpoint
     from vcorr.training import Options
     from vcorr.training import train as run
 
@@ -185,6 +190,7 @@ def train(
         data,
         out or Path("runs") / experiment.name,
         device=pick_device(device),
+        init=checkpoint.default_weights() if str(init) == "default" else init,
         options=options,
         say=_say,
         report=_tell,

@@ -56,8 +56,17 @@ class Point:
 class RunFolder:
     """The folder of one run."""
 
-    def __init__(self, experiment: Experiment, out: Path, device: torch.device, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        out: Path,
+        device: torch.device,
+        say: Callable[[str], None],
+        init: Path | None = None,
+    ) -> None:
         self.experiment, self.recipe, self.out, self.device, self.say = experiment, experiment.recipe, out, device, say
+        self.init = init
+        self.began: str | None = None  # SHA-256 of the weights that the run began from
 
     def offset(self, name: str) -> int:
         """Steps of the phases before the one of a name."""
@@ -108,8 +117,8 @@ class RunFolder:
     def open(self, footage: Footage) -> Point:
         """Make the folder this run's, or check that it is, and read where it stands.
 
-        The same run has the same recipe, configuration and videos; the folder of the videos may have moved, and a
-        stage that is not over may have got more steps.
+        The same run has the same recipe, configuration and videos, and began from the same weights if from any; the
+        folder of the videos may have moved, and a stage that is not over may have got more steps.
 
         Raises:
             OutputError: the folder holds another run, or cannot be written.
@@ -118,7 +127,13 @@ class RunFolder:
         path = self.out / "config.json"
         config = to_json(self.experiment.config)
         videos = {"videos": len(footage.sources), "frames": footage.frames, "sha256": footage.fingerprint()}
-        wanted = {"recipe": self.experiment.name, "data": {"path": str(footage.root)} | videos, "config": config}
+        self.began = None if self.init is None else checkpoint.fingerprint(self.init)
+        wanted = {
+            "recipe": self.experiment.name,
+            "data": {"path": str(footage.root)} | videos,
+            "init": self.began,
+            "config": config,
+        }
         raised: dict[str, int] = {}
         if path.exists():
             raised = self._same_run(path, wanted)
@@ -139,7 +154,7 @@ class RunFolder:
         """Stages that got more steps, with those they had; or an error with every difference."""
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            old = {key: found[key] for key in ("recipe", "data", "config")}
+            old = {key: found[key] for key in ("recipe", "data", "config")} | {"init": found.get("init")}
             if not isinstance(old["config"], dict):
                 raise ValueError("config is no object")
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -149,6 +164,8 @@ class RunFolder:
         # The path may change; runs of early versions say nothing else of their data.
         path_only = not isinstance(old["data"], dict)
         old["data"] = wanted["data"] if path_only else old["data"] | {"path": wanted["data"]["path"]}
+        if self.init is None:  # a run that goes on need not be told again what it began from
+            self.began = wanted["init"] = old["init"]
         phases = {f"config.{phase.name}.steps": phase.name for phase in self.recipe.phases}
         raised: dict[str, int] = {}
         refused = []
@@ -181,7 +198,7 @@ class RunFolder:
         files = self.states()
         if not files:
             self._trim_log(0)
-            return Point(0, None, self._fresh(), {})
+            return Point(0, None, self._beginning(), {})
         for file in reversed(files):
             try:
                 point, meta = self._read(file)
@@ -205,6 +222,26 @@ class RunFolder:
 
     def _fresh(self) -> State:
         return self.recipe.init(rng.generator(self.experiment.config.seed, "init"))
+
+    def _beginning(self) -> State:
+        """Where the run starts: from the recipe's own draws, or from weights."""
+        state = self._fresh()
+        if self.init is None:
+            if self.began is not None:
+                what = f"began from weights of SHA-256 {self.began[:12]}... and holds no training state yet"
+                raise OutputError(self.out, what, "give those by --init again")
+            return state
+        weights = checkpoint.load_weights(self.init)
+        differing = checkpoint.differences(to_json(weights.net), to_json(self.recipe.net))
+        if said := "; ".join(f"net.{difference}" for difference in differing):
+            what = f"is of another network than the recipe's ({said})"
+            raise InputError(self.init, what, "give the recipe the values of the weights, or other weights")
+        checkpoint.check_shapes(self.init, state.params, weights.params)
+        checkpoint.check_shapes(self.init, state.stats, weights.stats)
+        self.say(f"starting from {self.init}")
+        params = {name: weights.params[name] for name in state.params}
+        stats = {name: weights.stats[name] for name in state.stats}
+        return dataclasses.replace(state, params=params, stats=stats)
 
     def _like(self, name: str) -> State:
         """A state of the names and shapes that one has in the phase of a name."""
@@ -285,7 +322,7 @@ class RunFolder:
             "step": point.step,
             "vcorr": vcorr.__version__,
             "torch": torch.__version__,
-        }
+        } | ({} if self.began is None else {"init": self.began})
         state, net, reader = point.state, self.recipe.net, self.recipe.reader
         slow = (state.slow, state.slow_stats) if reader.slow else ()
         weights = checkpoint.Weights(state.params, state.stats, net, reader, about, *slow)

@@ -67,6 +67,7 @@ def train(
     out: Path,
     *,
     device: torch.device | str = "cpu",
+    init: Path | None = None,
     options: Options | None = None,
     say: Callable[[str], None] = lambda line: None,
     report: Callable[[Progress], None] = lambda progress: None,
@@ -81,13 +82,15 @@ def train(
         data: folder of video files and frame folders.
         out: folder of the run; created, or continued if it holds the same run. More ``steps`` is the same run, and
             ends as if it had had them from the start if they came before the cooldown.
+        init: weights to start from instead of fresh ones, of the recipe's network. A run that goes on needs no
+            mention of them.
         say: takes lines worth telling; report: takes progress every ``log_every`` steps.
 
     Returns:
         The weights file.
 
     Raises:
-        InputError: nothing to train on, or a training state that cannot be read.
+        InputError: nothing to train on, or a training state or weights that cannot be read or do not fit.
         OutputError: the folder holds another run, another process trains in it, or it cannot be written.
         Diverged, Stopped: as they say; the last good state is saved.
     """
@@ -95,7 +98,7 @@ def train(
     probe = None if options.probe is None else Probe(options.probe)
     footage = scan(data)
     with ranks.joined(torch.device(device)) as own_device, _signals() as stopped:
-        folder = RunFolder(experiment, out, own_device, say)
+        folder = RunFolder(experiment, out, own_device, say, init)
         with folder.held() if ranks.rank() == 0 else nullcontext():
             point = ranks.from_first(lambda: folder.open(footage))
             point = dataclasses.replace(point, state=_place(point.state, folder.device))

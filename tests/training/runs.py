@@ -63,13 +63,14 @@ class Run:
         self.data, self.out, self.said = data, out, []
         self.experiment = recipe.load(name, [*TOY, *overrides])
 
-    def __call__(self, *, stop_at=None, signals=(signal.SIGTERM,), options=EVERY_STEP):
+    def __call__(self, *, stop_at=None, signals=(signal.SIGTERM,), options=EVERY_STEP, init=None):
         def report(progress):
             if stop_at is not None and (progress.phase, progress.step) == stop_at:
                 for number in signals:
                     os.kill(os.getpid(), number)
 
-        return train(self.experiment, self.data, self.out, options=options, say=self.said.append, report=report)
+        say = self.said.append
+        return train(self.experiment, self.data, self.out, init=init, options=options, say=say, report=report)
 
     def heard(self, text):
         return any(text in line for line in self.said)
