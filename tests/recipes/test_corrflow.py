@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from itertools import pairwise
 
 import pytest
 import torch
 
-from vcorr import color, recipe, resnet, rng
+import vcorr
+from vcorr import checkpoint, color, recipe, resnet, rng
 from vcorr.color import CENTROIDS
 from vcorr.recipe import Batch
+from vcorr.training import train
 
 RADIUS, SIDE, CELLS = 1, 16, 4
 TOY = [
@@ -226,3 +229,22 @@ def test_full_attention_reads_cells_that_the_window_leaves_out(batch):
     torch.testing.assert_close(whole.loss, as_wide.loss)
     assert float(whole.loss.detach()) != pytest.approx(float(window.loss.detach()), rel=1e-4)
     assert whole.views.radius is None and whole.views.frames == (1,)
+
+
+# --- reading with it ------------------------------------------------------------------------------------------------
+
+
+def test_weights_of_a_run_label_a_video_as_corrflow_does(frames, mask, tmp_path, monkeypatch):
+    """They say that they see RGB, and that one frame back is read through 13 x 13 cells."""
+    film = tmp_path / "films" / "scene"
+    film.parent.mkdir()
+    shutil.copytree(frames, film)
+    small = [*TOY, "clips.gaps=2", "triplets.steps=1", "jitter.share=1", "clips.read=48"]
+    weights = train(recipe.load("corrflow", small), film.parent, tmp_path / "run")
+    reader = checkpoint.load_weights(weights).reader
+    assert (reader.space, reader.radius, reader.long, reader.short) == ("rgb", 6, (), (1,))
+    assert (reader.border, reader.alignment, reader.feedback) == ("mask", "bilinear", "hard")
+    seen = []
+    monkeypatch.setattr(color, "to_lab", lambda rgb: seen.append(rgb))
+    result = list(vcorr.propagate(frames, mask, weights=weights))
+    assert [frame.index for frame in result] == list(range(8)) and not seen
