@@ -22,6 +22,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from vcorr.bench.commands import app as bench_app
 from vcorr.errors import Stopped, UsageError, VcorrError
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ app = typer.Typer(
 )
 evaluate_app = typer.Typer(help="Official scores of the benchmarks.", no_args_is_help=True)
 app.add_typer(evaluate_app, name="evaluate")
+app.add_typer(bench_app, name="bench")
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto is the GPU if there is one.")]
@@ -159,10 +161,15 @@ def train(
     ] = None,
     init: Annotated[
         Path | None,
-        typer.Option(help="Start from these weights, or from 'default', those that come with vcorr: one's own footage."),
+        typer.Option(
+            help="Start from these weights, or from 'default', those that come with vcorr: one's own footage."
+        ),
     ] = None,
     device: Device = "auto",
     save_every: Annotated[float, typer.Option(help="Seconds between two saved states.")] = 300.0,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Threads that make clips ahead of time; default: by the device.")
+    ] = None,
     probe: Annotated[
         Path | None,
         typer.Option(metavar="DAVIS", help="Labelled clips, in DAVIS's layout, to propagate and score on the way."),
@@ -184,7 +191,7 @@ def train(
     from vcorr.training import Options
     from vcorr.training import train as run
 
-    options = Options(save_every=save_every, probe=probe)
+    options = Options(save_every=save_every, probe=probe, workers=workers)
     weights = run(
         experiment,
         data,

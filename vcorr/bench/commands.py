@@ -1,0 +1,196 @@
+"""``vcorr bench``: parses and prints. Results on stdout, progress on stderr."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vcorr.errors import InputError, UsageError, VcorrError
+
+app = typer.Typer(help="The operators and the labelling of a video, measured on this machine.")
+
+Cases = Annotated[
+    list[str] | None, typer.Argument(metavar="[CASE]...", help="By name, or with other numbers: NAME:KEY=NUMBER,...")
+]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's own choice.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto is the GPU if there is one.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+AsMarkdown = Annotated[bool, typer.Option("--markdown", help="Print the table of the documentation.")]
+
+
+class Type(StrEnum):
+    """Of the features and values."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+class Impl(StrEnum):
+    """Of the operators."""
+
+    auto = "auto"
+    cpu = "cpu"
+    triton = "triton"
+
+
+@app.callback(invoke_without_command=True)
+def bench(context: typer.Context) -> None:
+    """Without a part: the operators, then a video, each with what it runs unasked."""
+    if context.invoked_subcommand is None:
+        operators()
+        propagation()
+
+
+@app.command()
+def operators(
+    cases: Cases = None,
+    threads: Threads = None,
+    device: Device = "auto",
+    dtype: Annotated[Type, typer.Option(help="Type of features and values.")] = Type.fp32,
+    impl: Annotated[Impl, typer.Option(help="Implementation of vcorr.kernels.")] = Impl.auto,
+    rounds: Annotated[int, typer.Option(min=1, help="Timings of each method.")] = 5,
+    budget: Annotated[
+        float, typer.Option(min=0, help="Seconds after which a slow method is left out of further rounds.")
+    ] = 3.0,
+    memory: Annotated[bool, typer.Option(help="Measure memory, on a CPU in a process of its own a case.")] = True,
+    full: Annotated[bool, typer.Option("--full", help="Every case and every peer: half an hour on a CPU.")] = False,
+    as_json: AsJson = False,
+    as_markdown: AsMarkdown = False,
+) -> None:
+    """The operators against their floors and their peers; a wrong result is an error, not a number."""
+    _one_form(as_json, as_markdown)
+    from vcorr.bench import cases as sizes
+    from vcorr.bench import clock, tables
+    from vcorr.bench import operators as measured
+
+    where = _device(device, threads)
+    chosen = sizes.pick(cases or sizes.default(where, full), sizes.CASES)
+    options = measured.Options(where, dtype.value, rounds, budget, full, impl.value, memory)
+    machine, results = clock.machine_facts(where), {}
+    for name, case in chosen.items():
+        results[name] = (case, measured.measure(name, case, options, _say))
+        if not (as_json or as_markdown):
+            _print(tables.text(name, *results[name]))
+    rows = [row for _, found in results.values() for row in found]
+    if as_json:
+        _json(tables.document("operators", machine, dataclasses.asdict(options), rows))
+    if as_markdown:
+        _print(tables.markdown(_command(), machine, results))
+    wrong = [row for row in rows if not row.ok]
+    if wrong:
+        raise VcorrError(f"{wrong[0].case}, {wrong[0].method}", wrong[0].note, f"{len(wrong)} methods are wrong")
+
+
+@app.command()
+def accuracy(
+    cases: Cases = None,
+    threads: Threads = None,
+    device: Device = "auto",
+    dtype: Annotated[list[Type] | None, typer.Option(help="As often as needed; default: all.")] = None,
+    impl: Annotated[Impl, typer.Option(help="Implementation of vcorr.kernels.")] = Impl.auto,
+    as_json: AsJson = False,
+    as_markdown: AsMarkdown = False,
+) -> None:
+    """Errors of results and gradients in each type, against dense float64 on the same inputs."""
+    _one_form(as_json, as_markdown)
+    from vcorr.bench import accuracy as measured
+    from vcorr.bench import cases as sizes
+    from vcorr.bench import clock, tables
+
+    where = _device(device, threads)
+    chosen = sizes.pick(cases or list(measured.CASES), measured.CASES)
+    dtypes = [t.value for t in dtype or list(Type)]
+    rows = measured.measure(chosen, where, dtypes, impl.value, _say)
+    machine = clock.machine_facts(where)
+    if as_json:
+        _json(tables.document("accuracy", machine, {"device": where, "impl": impl.value}, rows))
+    else:
+        _print(measured.markdown(_command(), machine, rows) if as_markdown else measured.text(rows))
+
+
+@app.command()
+def propagation(
+    cases: Cases = None,
+    video: Annotated[Path | None, typer.Option(help="Play this one to and fro; default: a film is drawn.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="With --video: the mask of its first frame.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights file; default: those that come with vcorr.")] = None,
+    threads: Threads = None,
+    device: Device = "auto",
+    full: Annotated[bool, typer.Option("--full", help="Every case: ten minutes on a CPU.")] = False,
+    as_json: AsJson = False,
+    as_markdown: AsMarkdown = False,
+) -> None:
+    """Speed, peak memory and where the time goes when a video is labelled."""
+    _one_form(as_json, as_markdown)
+    if (video is None) != (labels is None):
+        raise UsageError("--video and --labels", "one of them is missing", "give both, or none: then a film is drawn")
+    for name, path in (("--video", video), ("--labels", labels), ("--weights", weights)):
+        if path is not None and not path.exists():
+            raise InputError(path, "there is no such file", f"give {name} another path")
+    from vcorr.bench import cases as sizes
+    from vcorr.bench import clock, tables
+    from vcorr.bench import propagation as measured
+
+    where = _device(device, threads)
+    chosen = sizes.pick(cases or list(measured.FILMS if full else measured.QUICK), measured.FILMS)
+    options = ["--device", where, *(("--weights", str(weights)) if weights else ())]
+    rows = []
+    for name, film in chosen.items():
+        rows.append(measured.measure(name, film, video, labels, options, _say))
+        if not (as_json or as_markdown):
+            _print([measured.text(rows[-1])])
+    machine = clock.machine_facts(where)
+    if as_json:
+        _json(tables.document("propagation", machine, {"device": where, "video": str(video or "")}, rows))
+    if as_markdown:
+        _print(
+            [
+                *tables.preface(_command(), machine, "default weights" if weights is None else weights.name),
+                *measured.markdown(rows),
+            ]
+        )
+
+
+def _device(name: str, threads: int | None) -> str:
+    """The device, once torch and what it starts are told how many threads to use."""
+    import torch
+
+    from vcorr.machine import pick_device
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # of processes started from here
+    return str(pick_device(name))
+
+
+def _one_form(as_json: bool, as_markdown: bool) -> None:
+    if as_json and as_markdown:
+        raise UsageError("--json and --markdown", "are both given", "give one of them")
+
+
+def _command() -> str:
+    """The command as it was given, to stand above its table."""
+    return shlex.join(["vcorr", *sys.argv[1:]])
+
+
+def _json(document: dict[str, Any]) -> None:
+    typer.echo(json.dumps(document, indent=2))
+
+
+def _print(lines: Iterable[str]) -> None:
+    for line in lines:
+        typer.echo(line)
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
