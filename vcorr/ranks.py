@@ -35,6 +35,11 @@ def size() -> int:
     return dist.get_world_size() if _joined() else 1
 
 
+def here() -> int:
+    """How many of them run on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if _joined() else 1
+
+
 def _joined() -> bool:
     return dist.is_initialized()
 

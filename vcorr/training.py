@@ -21,6 +21,7 @@ from types import FrameType
 import torch
 
 from vcorr import color, ranks
+from vcorr.data.ahead import ReadAhead, workers_for
 from vcorr.data.clips import Clips
 from vcorr.data.footage import Footage, scan
 from vcorr.errors import Stopped, VcorrError
@@ -54,11 +55,19 @@ class Progress:
 
 @dataclass(frozen=True)
 class Options:
-    """What does not change the result: how often to log (steps) and to save (seconds), labelled clips to try."""
+    """What does not change the result.
+
+    Attributes:
+        log_every: steps. save_every: seconds.
+        probe: folder of labelled clips to try the weights on.
+        workers: threads of each process that make clips ahead of time; 0 makes them when they are needed, None goes by
+            the device.
+    """
 
     log_every: int = 10
     save_every: float = 300.0
     probe: Path | None = None
+    workers: int | None = None
 
 
 def train(
@@ -141,10 +150,19 @@ class _Loop:
     def run(self) -> Point:
         stage = self.phase.stage
         self._tell_what_comes()
-        bad = 0
+        workers = self.options.workers
+        if workers is None:
+            workers = workers_for(self.folder.device, ranks.here())
+        plan = (samples for step in range(self.first, stage.steps) for samples in self.learner.samples(step))
+        with ReadAhead(self.clips, plan, workers) as ahead:
+            self._go(ahead)
+        return self._point(stage.steps)
+
+    def _go(self, ahead: ReadAhead) -> None:
+        stage, bad = self.phase.stage, 0
         for step in range(self.first, stage.steps):
             began = time.monotonic()
-            taken = self.learner.step(step, self._parts(step))
+            taken = self.learner.step(step, self._parts(step, ahead))
             self._tell_unreadable()
             bad = bad + 1 if taken.norm is None else 0
             self.skipped += taken.norm is None
@@ -155,17 +173,16 @@ class _Loop:
             if (step + 1) % self.options.log_every == 0 or done:
                 self._log(step, taken)
                 self.clock = _Clock()
-            signalled, due = ranks.largest(max(self.stopped, default=0), self._due())
+            signalled, due = ranks.largest(next(iter(self.stopped), 0), self._due())
             if signalled or due or done:
                 self._save(step + 1, stopped=bool(signalled))
             if signalled and not done:
                 raise ranks.shared(Stopped(self.folder.out, signalled))
-        return self._point(stage.steps)
 
-    def _parts(self, step: int) -> Iterator[Batch]:
+    def _parts(self, step: int, ahead: ReadAhead) -> Iterator[Batch]:
         for samples in self.learner.samples(step):
             began = time.monotonic()
-            pictures, videos = self.clips.batch(samples)
+            pictures, videos = ahead.batch(samples)
             self.clock.data += time.monotonic() - began
             self.rgb = color.from_uint8(pictures, self.folder.device)
             yield Batch(self.rgb, tuple(samples), videos)
