@@ -14,6 +14,7 @@ To label the sequences first, write results where `evaluate_davis` reads them:
 from __future__ import annotations
 
 import contextlib
+import itertools
 import multiprocessing
 import os
 import signal
@@ -144,8 +145,6 @@ def evaluate_davis(
     scored = []
     with contextlib.closing(_outcomes(jobs, min(workers or _cores(), len(jobs)))) as outcomes:
         for outcome in outcomes:
-            if isinstance(outcome, _Failure):
-                raise InputError(outcome.where, outcome.what, outcome.advice)
             if progress is not None:
                 progress(outcome)
             scored.append(outcome)
@@ -155,19 +154,10 @@ def evaluate_davis(
 _Job = tuple[davis.Sequence, list[Path]]
 
 
-@dataclass(frozen=True)
-class _Failure:
-    """An InputError on its way between processes: pickle rebuilds an exception from its message alone."""
-
-    where: str
-    what: str
-    advice: str
-
-
-def _outcomes(jobs: list[_Job], workers: int) -> Generator[SequenceScores | _Failure]:
+def _outcomes(jobs: list[_Job], workers: int) -> Generator[SequenceScores]:
     """Scores in the order of the jobs, so that the first failure in this order is the one that is told."""
     if workers == 1:
-        yield from map(_score, jobs)
+        yield from itertools.starmap(_score_sequence, jobs)
         return
     # Spawned and not forked: the caller may hold threads (torch), which do not survive a fork.
     pool = ProcessPoolExecutor(
@@ -178,7 +168,7 @@ def _outcomes(jobs: list[_Job], workers: int) -> Generator[SequenceScores | _Fai
     )
     try:
         with _interrupts_ignored():
-            futures = [pool.submit(_score, job) for job in jobs]
+            futures = [pool.submit(_score_sequence, *job) for job in jobs]
         for future in futures:
             yield future.result()
     finally:
@@ -197,13 +187,6 @@ def _interrupts_ignored() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _score(job: _Job) -> SequenceScores | _Failure:
-    try:
-        return _score_sequence(*job)
-    except InputError as error:
-        return _Failure(error.where, error.what, error.advice)
 
 
 def _score_sequence(sequence: davis.Sequence, results: list[Path]) -> SequenceScores:
