@@ -16,7 +16,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image, ImageDraw, ImageFilter
 
 from vcorr.errors import InputError, OutputError
-from vcorr.labels import default_palette, read_labels, read_mask, read_masks, write_mask
+from vcorr.labels import default_palette, label_files, read_mask, read_masks, write_mask
 
 PALETTE = default_palette()
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
@@ -303,15 +303,11 @@ class TestFolders:
             save(folder / name, pixels)
         return folder
 
-    def test_one_file_labels_frame_0(self, tmp_path: Path) -> None:
-        labels = read_labels(save(tmp_path / "m_007.png", grid(0, 1)), size=self.SIZE, frames=9)
-        assert list(labels) == [0]
-
     def test_names_end_in_the_index(self, tmp_path: Path) -> None:
         names = ["00000.png", "mask2-7.png", "frame_00003.png"]
         folder = self.folder(tmp_path, {name: indexed(grid(0, k + 1)) for k, name in enumerate(names)})
         (folder / "notes.txt").write_text("not a mask")
-        labels = read_labels(folder, size=self.SIZE, frames=8)
+        labels = read_masks(label_files(folder, frames=8), size=self.SIZE)
         assert {k: int(mask.ids.max()) for k, mask in labels.items()} == {0: 1, 3: 3, 7: 2}
         assert list(labels) == [0, 3, 7]
 
@@ -319,9 +315,9 @@ class TestFolders:
         """Frames numbered from 1: the mask 00001.png was painted on 00001.jpg, frame 0."""
         folder = self.folder(tmp_path, {"00001.png": indexed(grid(0, 1)), "00003.png": indexed(grid(0, 2))})
         names = [f"{k:05d}" for k in range(1, 6)]
-        assert list(read_labels(folder, size=self.SIZE, frames=5, names=names)) == [0, 2]
-        assert list(read_labels(folder, size=self.SIZE, frames=5)) == [1, 3]
-        assert list(read_labels(folder, size=self.SIZE, frames=5, names=["a1", "a2", "a3", "a4", "a5"])) == [1, 3]
+        assert list(label_files(folder, frames=5, names=names)) == [0, 2]
+        assert list(label_files(folder, frames=5)) == [1, 3]
+        assert list(label_files(folder, frames=5, names=["a1", "a2", "a3", "a4", "a5"])) == [1, 3]
 
     def test_bad_folders(self, tmp_path: Path) -> None:
         good = grid(0, 1)
@@ -336,7 +332,7 @@ class TestFolders:
         ):
             folder = self.folder(tmp_path, masks)
             with pytest.raises(InputError, match=what):
-                read_labels(folder, size=self.SIZE, frames=5)
+                read_masks(label_files(folder, frames=5), size=self.SIZE)
             folder.rename(tmp_path / f"done-{what[:8]}-{len(masks)}")
 
     def test_one_space_of_ids_for_grey(self, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from vcorr.image import write_image
 from vcorr.mask_picture import MaskPicture, read_mask_picture
 from vcorr.overlay import default_palette, overlay
 
-__all__ = ["Mask", "default_palette", "label_files", "overlay", "read_labels", "read_mask", "read_masks", "write_mask"]
+__all__ = ["Mask", "default_palette", "label_files", "overlay", "read_mask", "read_masks", "write_mask"]
 
 MASK_SUFFIXES = frozenset([".png", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".pbm"])
 VOID = 255
@@ -64,33 +64,20 @@ def read_mask(path: str | Path, *, size: tuple[int, int] | None = None) -> Mask:
     return read_masks({0: Path(path)}, size=size)[0]
 
 
-def read_labels(
-    path: str | Path, *, size: tuple[int, int], frames: int, names: Sequence[str] | None = None
-) -> dict[int, Mask]:
-    """Reads the masks of a video: one file, which labels frame 0, or a folder of files that name their frames.
+def label_files(path: Path, *, frames: int, names: Sequence[str] | None = None) -> dict[int, Path]:
+    """Which frame each mask file of a folder labels, ascending.
 
     A file labels the frame whose index its name ends in (00005.png, mask_5.png). Where the frames are files themselves
     and each mask bears the name of one (`names`), it labels that: frames numbered from 1 keep their masks.
 
     Args:
-        path: a mask file, or a folder.
-        size: (height, width) of the video.
+        path: the folder.
         frames: how many frames the video has.
         names: file names of the frames without suffix, `Video.names`; None for video files.
 
-    Returns:
-        Masks by frame index, ascending, in one space of ids.
-
     Raises:
-        InputError: see `read_mask`; or a name without a number, past the end, or twice.
+        InputError: no masks in it; or a name without a number, past the end, or twice.
     """
-    path = Path(path)
-    files = label_files(path, frames=frames, names=names) if path.is_dir() else {0: path}
-    return read_masks(files, size=size)
-
-
-def label_files(path: Path, *, frames: int, names: Sequence[str] | None = None) -> dict[int, Path]:
-    """Which frame each mask file of a folder labels, ascending; arguments and errors as of `read_labels`."""
     files = [p for p in sorted(path.iterdir()) if p.suffix.lower() in MASK_SUFFIXES and not p.name.startswith(".")]
     if not files:
         raise InputError(path, "holds no mask files", "put in masks named by frame index, such as 00000.png")
