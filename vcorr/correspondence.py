@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, get_args
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -78,9 +77,7 @@ def rebuild(
         [b v H W].
     """
     cells = [shrink(v, stride, alignment=alignment) for v in values]
-    read = memory_read(
-        query, torch.stack(list(keys), 1), torch.stack(cells, 1), radius=radius, scale=scale, border=border
-    )
+    read = memory_read(query, keys, cells, radius=radius, scale=scale, border=border)
     size = (values[0].shape[-2], values[0].shape[-1])
     return enlarge(read, stride, size, alignment=alignment)
 
