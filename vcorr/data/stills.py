@@ -10,7 +10,6 @@ pixel is centred on (0.5, 0.5). Quads are four of them: top left, top right, bot
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -39,7 +38,8 @@ def homographies(quads: Tensor) -> Tensor:
 def warp(picture: Tensor, quads: Tensor, size: int) -> Tensor:
     """What a picture shows inside quads, each straightened into a square: [n c size size].
 
-    Sampled bilinearly; where a quad is larger than the square, at as many points a pixel as it takes and averaged.
+    Sampled bilinearly; where a quad is larger than the square (from 1.5 times on), at more points a pixel, which are
+    averaged.
     Points outside the picture (quads of `draw_quads` have none) and within half a pixel of its rim read the rim.
 
     Args:
@@ -48,18 +48,18 @@ def warp(picture: Tensor, quads: Tensor, size: int) -> Tensor:
         size: side of the squares, pixels.
     """
     sides = (quads.roll(-1, 1) - quads).norm(dim=-1)
-    points = max(1, math.ceil(float(sides.max()) / size))  # a pixel and direction
-    centres = (torch.arange(size * points, dtype=torch.float64) + 0.5) / (size * points)
+    points = max(1, round(float(sides.max()) / size))  # a pixel and direction
+    centres = (torch.arange(size * points, dtype=picture.dtype) + 0.5) / (size * points)
     y, x = torch.meshgrid(centres, centres, indexing="ij")
     flat = torch.stack([x, y, torch.ones_like(x)]).flatten(1)  # [3 p]
-    u, v, w = (homographies(quads) @ flat).unbind(1)  # [n p] each
     height, width = picture.shape[-2:]
-    grid = torch.stack([2 * u / (w * width) - 1, 2 * v / (w * height) - 1], -1)
-    grid = grid.view(len(quads), size * points, size * points, 2).to(picture)
+    to_grid = torch.tensor([[2 / width, 0, -1], [0, 2 / height, -1], [0, 0, 1]], dtype=torch.float64)
+    x, y, w = ((to_grid @ homographies(quads)).to(picture) @ flat).unbind(1)  # [n p] each
+    grid = torch.stack([x / w, y / w], -1).view(len(quads), size * points, size * points, 2)
     seen = torch.nn.functional.grid_sample(
         picture.expand(len(quads), *picture.shape), grid, mode="bilinear", padding_mode="border", align_corners=False
     )
-    return torch.nn.functional.avg_pool2d(seen, points)
+    return seen if points == 1 else torch.nn.functional.avg_pool2d(seen, points)
 
 
 def draw_quads(height: int, width: int, smallest: int, move: float, rng: torch.Generator) -> tuple[Tensor, Tensor]:
