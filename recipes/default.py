@@ -20,6 +20,7 @@ from typing import Literal
 import torch
 
 from vcorr import color, correspondence, losses, resnet, twins
+from vcorr.affinity import Views
 from vcorr.data.clips import ClipConfig
 from vcorr.recipe import Out, Phase, Reader, Recipe, Stage, State
 from vcorr.resnet import ResNetConfig
@@ -70,7 +71,8 @@ def build(cfg: Config) -> Recipe:
             "cycle": twins.cycle(other, second, first, at, scale=cfg.scale),
         }
         total = sum(getattr(cfg.balance, name) * part for name, part in parts.items())
-        return Out(total, stats, {name: part.detach() for name, part in parts.items()})
+        views = Views(second, [first], cfg.radius, cfg.scale, cfg.reader.border, cfg.reader.alignment)
+        return Out(total, stats, {name: part.detach() for name, part in parts.items()}, views=views)
 
     phase = Phase("pairs", cfg.pairs, cfg.clips, loss)
     return Recipe(cfg.net, lambda rng: State(*resnet.init(cfg.net, rng)), (phase,), cfg.reader)
