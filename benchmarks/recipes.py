@@ -45,7 +45,7 @@ SMALL = {
     **{"batch": "4", "lr": "1e-3", "warmup": "10", "cooldown": "0.3", "size": "64", "smallest": "64", "read": "96"},
 }
 LONGEST = 15  # frames that a memory clip is taken from, at the small size: most training clips are short
-READING = ("radius", "long", "short", "feedback", "top_k", "compactness")  # of the reader: no part of training
+READING = ("radius", "long", "short", "feedback", "top_k", "compactness", "slow", "search")  # of the reader
 OPERATORS: tuple[tuple[Any, str], ...] = ((window, "read"), (window, "read_backward"), (negatives, "logsumexp"))
 
 

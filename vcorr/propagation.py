@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vcorr import checkpoint, color, compactness, memory, resnet
+from vcorr import checkpoint, color, compactness, memory, region, resnet
 from vcorr.correspondence import enlarge, shrink
 from vcorr.data.video import Video, open_video
 from vcorr.errors import InputError, UsageError
@@ -258,8 +258,10 @@ class Job:
                     yield Frame(index, self.masks[index].ids.astype(self.classes.dtype))
                 continue
             feature = self._encode(rgb)
-            read = [refs[p] for p in memory.read_at(position, self.reader.long, self.reader.short)]
-            label = self._read(feature, read + ([anchor] if anchor else []))
+            read = {position - p: refs[p] for p in memory.read_at(position, self.reader.long, self.reader.short)}
+            if anchor and walk.until is not None:
+                read[index - walk.until] = anchor
+            label = self._read(feature, list(read.values()), list(read))
             mask = self._harden(label, rgb.shape[:2])
             if self.reader.feedback == "hard":
                 label = self._cells(mask, rgb.shape[:2])
@@ -284,7 +286,7 @@ class Job:
             began = time.perf_counter()
             feature = self._encode(rgb)
             ref = Reference(self._encode_reference(rgb, feature), self._cells(self.masks[index].ids, rgb.shape[:2]))
-            self._harden(self._read(feature, [ref] * count), rgb.shape[:2])
+            self._harden(self._read(feature, [ref] * count, [1] * count), rgb.shape[:2])
             expected = time.perf_counter() - began
         self.seconds = Seconds()
         return expected
@@ -327,14 +329,22 @@ class Job:
         return Reference(self._encode_reference(rgb), self._cells(self.masks[index].ids, rgb.shape[:2]))
 
     @torch.inference_mode()
-    def _read(self, feature: Tensor, refs: Sequence[Reference]) -> Tensor:
+    def _read(self, feature: Tensor, refs: Sequence[Reference], gaps: Sequence[int]) -> Tensor:
+        """Label scores of cells from references that are so many frames away."""
         with self.seconds.add("read"):
             reader, keys, labels = self.reader, [r.feature for r in refs], [r.label for r in refs]
             radius, scale, border = reader.radius, reader.scale, reader.border
             if k := reader.compactness:
                 return compactness.read(feature, keys, labels, peaks=k, radius=radius, scale=scale, border=border)
-            top_k = reader.top_k
-            return memory_read(feature, keys, labels, radius=radius, scale=scale, border=border, top_k=top_k)
+            offset = [
+                region.offsets(feature, key, gap, search=reader.search, radius=radius, scale=scale, border=border)
+                if radius is not None and 0 < reader.search < abs(gap)
+                else None
+                for key, gap in zip(keys, gaps, strict=True)
+            ]
+            return memory_read(
+                feature, keys, labels, radius=radius, offset=offset, scale=scale, border=border, top_k=reader.top_k
+            )
 
     @torch.inference_mode()
     def _cells(self, ids: Ids, size: tuple[int, ...]) -> Tensor:

@@ -54,6 +54,8 @@ class Reader:
         compactness: where a reference is matched surely, read from the so many best cells of it (``compactness.read``);
             0 reads from all.
         slow: encode references with the slow encoder, where the weights hold one (MAST-momentum).
+        search: in references more than so many frames away, look for the region to read from first (``region``; MAST:
+            15); 0 looks nowhere.
     """
 
     radius: int | None = 12
@@ -67,6 +69,7 @@ class Reader:
     space: color.Space = "lab"
     compactness: int = 0
     slow: bool = False
+    search: int = 0
 
     def __post_init__(self) -> None:
         if (self.radius or 0) < 0 or min(self.long, default=0) < 0 or min(self.short, default=1) < 1:
@@ -76,6 +79,9 @@ class Reader:
         if self.compactness < 0 or (self.compactness and self.top_k):
             got = f"{self.compactness} with top_k {self.top_k}"
             raise ValueError(f"compactness must be >= 0, and 0 where there is a top_k, got {got}")
+        if self.search < 0 or (self.search and (self.radius is None or self.top_k or self.compactness)):
+            got = f"{self.search} with radius {self.radius}, top_k {self.top_k}, compactness {self.compactness}"
+            raise ValueError(f"search must be >= 0, and 0 without a radius or with top_k or compactness, got {got}")
 
 
 @dataclass(frozen=True)
