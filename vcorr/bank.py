@@ -16,11 +16,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.distributed
 from torch import Tensor
 
+from vcorr import position, ranks, resnet
+from vcorr import rng as random
 from vcorr.kernels import negative_logsumexp
 from vcorr.nn import Tensors
+from vcorr.position import Modulation
+from vcorr.resnet import ResNetConfig
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,13 @@ class BankConfig:
     Attributes:
         frames: in the ring; 0 is a bank that stays empty.
         points: of each frame, drawn when it is pushed.
+        modulation: of the position encoding that the frame is encoded with, so that no query can tell a negative by
+            where it lies (``position.modulate``).
     """
 
     frames: int = 1_440
     points: int = 4
+    modulation: Modulation = "shifting"
 
     def __post_init__(self) -> None:
         if self.frames < 0 or self.points < 1:
@@ -47,6 +53,32 @@ def init(cfg: BankConfig, channels: int, device: torch.device | str = "cpu") -> 
         "bank.videos": torch.full((cfg.frames,), -1, device=device),
         "bank.pushed": torch.zeros((), dtype=torch.int64, device=device),
     }
+
+
+@torch.no_grad()
+def encode(
+    cfg: BankConfig,
+    net: ResNetConfig,
+    slow: Tensors,
+    slow_stats: Tensors,
+    frames: Tensor,
+    seed: int,
+    samples: Sequence[int],
+) -> Tensor:
+    """Points of new frames, as negatives: encoded by the slow encoder with position encodings moved.
+
+    Args:
+        slow, slow_stats: of the slow encoder, which normalises with this batch's statistics, as in training.
+        frames: [b 3 h w], what the encoder sees of them. samples: which sample each is, for draws of its own.
+
+    Returns:
+        [b points c], without gradient.
+    """
+    moves, points = ([random.generator(seed, use, s) for s in samples] for use in ("bank.position", "bank.points"))
+    place = resnet.place(net, slow, (frames.shape[2], frames.shape[3]))
+    moved = None if place is None else position.modulate(place, cfg.modulation, moves)
+    features, _ = resnet.apply(net, slow, slow_stats, frames, train=True, position=moved)
+    return draw(features.float(), cfg.points, points)
 
 
 def draw(features: Tensor, points: int, rngs: Sequence[torch.Generator]) -> Tensor:
@@ -78,26 +110,17 @@ def push(extra: Tensors, features: Tensor, videos: Sequence[int], samples: Seque
     if not ring:
         return extra
     device = features.device
-    order = gather(torch.tensor(samples, device=device)).argsort()
-    everything = gather(features.detach().float())[order]
+    order = ranks.gather(torch.tensor(samples, device=device)).flatten().argsort()
+    everything = ranks.gather(features.float()).flatten(0, 1)[order]
     kept = everything[-ring:]
     pushed = extra["bank.pushed"] + len(everything)
     slots = (pushed - len(kept) + torch.arange(len(kept), device=device)) % ring
-    origin = gather(torch.tensor(videos, device=device))[order][-ring:]
+    origin = ranks.gather(torch.tensor(videos, device=device)).flatten()[order][-ring:]
     return extra | {
         "bank.features": extra["bank.features"].index_copy(0, slots, kept),
         "bank.videos": extra["bank.videos"].index_copy(0, slots, origin),
         "bank.pushed": pushed,
     }
-
-
-def gather(rows: Tensor) -> Tensor:
-    """Rows [b ...] of all processes that train together, in the order of their ranks: [ranks * b ...]."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return rows
-    parts = [torch.empty_like(rows) for _ in range(torch.distributed.get_world_size())]
-    torch.distributed.all_gather(parts, rows.contiguous())
-    return torch.cat(parts)
 
 
 def read(extra: Tensors) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,72 @@
+"""LIIR (Li et al. 2022, "Locality-Aware Inter- and Intra-Video Reconstruction for Self-Supervised Correspondence").
+
+MAST's pairs (see mast.py), with three additions:
+
+- *inter-video reconstruction* (eq. 4, 5): the softmax runs over the window r and over points n of other videos,
+
+      A(i, j) = exp(s <q_i, r_j>) / (sum_j' exp(s <q_i, r_j'>) + sum_v exp(s <q_i, n_v>)),  I(i) = sum_j A(i, j) I_r(j),
+
+  which a slow encoder gives without gradient, and a bank keeps;
+- *position encoding* (eq. 6): a learned map on the stem's output; negatives get it shifted round (section 3.2);
+- *compactness* (eq. 7, 8): the window's affinity is drawn to a mixture of its two best cells, and read as one.
+
+The pairs, with the position encoding alone, are the warm-up; bank and compactness join in the full stage.
+
+    vcorr train liir --data VIDEOS      # paper: J&F 72.1 on DAVIS-2017 val (YouTube-VOS)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from vcorr.recipes import mast
+
+from vcorr import bank, color, compactness, correspondence, losses, resnet
+from vcorr.affinity import Views
+from vcorr.bank import BankConfig
+from vcorr.kernels import windowed_attention_lse
+from vcorr.position import PositionConfig
+from vcorr.recipe import Out, Phase, Reader, Recipe, Stage
+from vcorr.resnet import ResNetConfig
+
+
+@dataclass(frozen=True)
+class Config(mast.Config):
+    pairs: Stage = replace(mast.Config.pairs, steps=174_000, batch=12)
+    full: Stage = Stage(
+        steps=29_000, batch=12, lr=1e-4, cooldown=0, unit="samples", milestones=(
+            (55_000, 0.9), (85_000, 0.75), (135_000, 1 / 2), (175_000, 1 / 4), (250_000, 1 / 8), (300_000, 1 / 16),
+        ),
+    )  # fmt: skip
+    net: ResNetConfig = ResNetConfig(position=PositionConfig("1dape", size=128))
+    radius: int = 6
+    bank: BankConfig = BankConfig(frames=1_440, points=4, modulation="shifting")
+    decay: float = 0.999
+    peaks: int = 2
+    reader: Reader = replace(mast.Config.reader, compactness=2)
+
+
+def build(cfg: Config) -> Recipe:
+    window = dict(radius=cfg.radius, scale=cfg.reader.scale, border=cfg.reader.border)
+    grid = dict(stride=resnet.STRIDE, alignment=cfg.reader.alignment)
+
+    def loss(state, batch, rng, progress):
+        seen, hidden = color.hide_channel(batch.lab, rng, channels=cfg.hide)
+        (key, query), stats = resnet.apply_each(cfg.net, state.params, state.stats, seen.unbind(1), train=True)
+        readout, intra = windowed_attention_lse(query, key, correspondence.shrink(hidden[:, 0], **grid), **window)
+        share = bank.share(state.extra, query, batch.videos, intra, scale=cfg.reader.scale)  # eq. 4
+        copied = correspondence.enlarge(share[..., None] * readout, size=batch.rgb.shape[-2:], **grid)  # eq. 5
+        rebuilt = losses.huber(copied, hidden[:, 1])
+        compact = compactness.loss(query, key, peaks=cfg.peaks, **window) if cfg.peaks else 0.0  # eq. 8
+        points = bank.encode(cfg.bank, cfg.net, state.slow, state.slow_stats, seen[:, 0], cfg.seed, batch.samples)
+        extra = bank.push(state.extra, points, batch.videos, batch.samples)
+        metrics = {"rebuilt": rebuilt, "compact": compact, "share": share.mean()}
+        return Out(rebuilt + compact, stats, metrics, extra, Views(query, [key], alignment=grid["alignment"], **window))
+
+    def enter(state):
+        empty = bank.init(cfg.bank, cfg.net.features, state.params["head.bias"].device)
+        return replace(state, slow=state.params, slow_stats=state.stats, extra=empty)
+
+    base = mast.build(cfg)
+    full = Phase("full", cfg.full, cfg.clips, loss, enter, decay=lambda name: cfg.decay)
+    return replace(base, phases=(*base.phases, full))

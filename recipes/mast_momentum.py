@@ -1,0 +1,74 @@
+"""MAST with a momentum memory (Zhu et al. 2020, "Self-supervised Video Object Segmentation", eq. 5-8).
+
+Pairs first, as MAST's (see mast.py), but of larger crops whose colours are jittered, and with a window of 25 x 25
+cells. Then memory: a frame is rebuilt from five earlier ones, 0, 5, t-5, t-3, t-1, in one softmax over all their
+windows. The references are encoded without gradient by a slow copy of the weights,
+
+    slow <- m slow + (1 - m) fast,   m = 0.999, running statistics too,
+
+so that their number costs no memory; and where labels are read, references are encoded by it as well.
+
+    vcorr train mast_momentum --data VIDEOS      # paper: J&F 68.2 on DAVIS-2017 val (YouTube-VOS)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from vcorr.recipes import mast
+
+from vcorr import color, correspondence, losses, resnet
+from vcorr.affinity import Views
+from vcorr.data.clips import ClipConfig
+from vcorr.recipe import Out, Phase, Reader, Recipe, Stage, State
+
+CLIPS = replace(mast.Config.clips, size=384, read=480, crop="square", smallest=384)
+
+
+@dataclass(frozen=True)
+class Config(mast.Config):
+    pairs: Stage = Stage(steps=120_000, batch=48, lr=1e-3, warmup=500, cooldown=0)
+    memory: Stage = Stage(steps=10_000, batch=12, lr=1e-4, cooldown=0)
+    clips: ClipConfig = CLIPS
+    memory_clips: ClipConfig = replace(
+        CLIPS, frames=25, long=(0, 5), short=(5, 3, 1), gaps=(1,), weights=(), sampling="starts"
+    )
+    radius: int | None = 12
+    jitter: color.JitterConfig = color.JitterConfig(share=0.3, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1)
+    decay: float = 0.999
+    reader: Reader = replace(mast.Config.reader, slow=True)
+
+
+def build(cfg: Config) -> Recipe:
+    how = dict(radius=cfg.radius, scale=cfg.reader.scale, border=cfg.reader.border, alignment=cfg.reader.alignment)
+
+    def bottleneck(batch, rng):
+        """What the encoders see of each frame, jittered and without a channel; and that channel, as it was filmed."""
+        jittered = replace(batch, rgb=color.jitter(batch.rgb, batch.samples, cfg.jitter, cfg.seed))
+        seen, hidden = color.hide_channel(torch.stack([jittered.lab, batch.lab]), rng, channels=cfg.hide)
+        return seen[0].unbind(1), hidden[1].unbind(1)
+
+    def rebuild(query, keys, hidden, stats):
+        *values, truth = hidden
+        rebuilt = correspondence.rebuild(query, keys, values, stride=resnet.STRIDE, **how)
+        return Out(losses.huber(rebuilt, truth), stats, views=Views(query, keys, **how))
+
+    def pairs(state, batch, rng, progress):
+        seen, hidden = bottleneck(batch, rng)
+        (key, query), stats = resnet.apply_each(cfg.net, state.params, state.stats, seen, train=True)
+        return rebuild(query, [key], hidden, stats)
+
+    def memory(state, batch, rng, progress):
+        seen, hidden = bottleneck(batch, rng)
+        (query,), stats = resnet.apply_each(cfg.net, state.params, state.stats, seen[-1:], train=True)
+        with torch.no_grad():
+            keys, _ = resnet.apply_each(cfg.net, state.slow, state.slow_stats, seen[:-1], train=True)
+        return rebuild(query, keys, hidden, stats)
+
+    def enter(state):
+        return replace(state, slow=state.params, slow_stats=state.stats)
+
+    first = Phase("pairs", cfg.pairs, cfg.clips, pairs)
+    second = Phase("memory", cfg.memory, cfg.memory_clips, memory, enter, decay=lambda name: cfg.decay)
+    return Recipe(cfg.net, lambda rng: State(*resnet.init(cfg.net, rng)), (first, second), cfg.reader)
