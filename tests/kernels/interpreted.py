@@ -11,28 +11,32 @@ import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from vcorr.kernels import tuning
 from vcorr.kernels.geometry import Reference, Window
+from vcorr.kernels.memory import cpu as memory_cpu
+from vcorr.kernels.memory import triton as memory_triton
 from vcorr.kernels.negatives import cpu as negatives_cpu
 from vcorr.kernels.negatives import triton as negatives_triton
+from vcorr.kernels.tuning import Tiling
 from vcorr.kernels.window import cpu
 from vcorr.kernels.window import triton as window_triton
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the interpreter takes logarithms of 0 through numpy
-
-TILES = window_triton.Tiling(rows=4, columns=4, passing=16, passing_backward=16)
+NEEDS = (True, True, True)
 
 
 @pytest.fixture(autouse=True, scope="module")
-def poisoned_outputs():
-    """Whatever a kernel leaves unwritten is NaN."""
+def small_tiles_and_poisoned_outputs():
+    """Tiles of 16 cells; and whatever a kernel leaves unwritten is NaN."""
     patch = pytest.MonkeyPatch()
     plain = torch.empty
 
     def poisoned(*size, **options):
         made = plain(*size, **options)
-        return made.fill_(torch.nan) if made.dtype.is_floating_point else made
+        return made.fill_(torch.nan) if made.dtype.is_floating_point else made.fill_(-(2**30))
 
     patch.setattr(torch, "empty", poisoned)
+    patch.setattr(tuning, "tiling", lambda *_: Tiling(4, 4, 16, 16, 16, 4))
     yield
     patch.undo()
 
@@ -43,24 +47,20 @@ def readings(draw):
         "size": (draw(st.integers(1, 2)), draw(st.integers(1, 6)), draw(st.integers(1, 9))),
         "features": draw(st.sampled_from([3, 16, 20])),
         "channels": draw(st.sampled_from([1, 3, 17])),
-        "references": draw(st.integers(1, 2)),
+        "references": draw(st.integers(1, 3)),
         "radius": draw(st.sampled_from([-1, 1, 2, 12])),
         "dilation": draw(st.integers(1, 2)),
         "shape": draw(st.sampled_from(["square", "disk"])),
         "border": draw(st.sampled_from(["mask", "zeros"])),
         "masked": draw(st.booleans()),
         "dtype": draw(st.sampled_from([torch.float32, torch.float16])),
+        "top_k": draw(st.integers(1, 5)),
         "seed": draw(st.integers(0, 2**16)),
     }
 
 
-def error(got, expected):
-    return float((got.double() - expected.double()).norm() / expected.double().norm().clamp(min=1e-6))
-
-
-@settings(max_examples=8, deadline=None, phases=[Phase.generate], derandomize=True)
-@given(case=readings())
-def test_windowed_reading(case):
+def inputs_of(case):
+    """Query and references, and the same in float64."""
     generator = torch.Generator().manual_seed(case["seed"])
     size, dtype = case["size"], case["dtype"]
 
@@ -74,21 +74,87 @@ def test_windowed_reading(case):
         mask = torch.rand(*size, generator=generator) > 0.3 if case["masked"] else None
         value = draw(case["channels"])
         value = value if mask is None else value.masked_fill(~mask[..., None], 0.0)
-        references.append(Reference(draw(case["features"]), value, None, mask, window))
+        offset = 2 * torch.randn(*size, 2, generator=generator) if case.get("offset") else None
+        offset = offset.round() if case.get("offset") == "whole" else offset
+        references.append(Reference(draw(case["features"]), value, offset, mask, window))
     exact = [r._replace(key=r.key.double(), value=r.value.double()) for r in references]
-    tolerance = {torch.float32: 2e-6, torch.float16: 2e-3}[dtype]
+    return query, references, exact
 
-    readout, lse = window_triton.read(query, references, TILES)
+
+def error(got, expected):
+    return float((got.double() - expected.double()).norm() / expected.double().norm().clamp(min=1e-6))
+
+
+def check(case, query, references, exact):
+    """Readout, logsumexp and every gradient."""
+    tolerance = {torch.float32: 2e-6, torch.float16: 2e-3}[query.dtype]
+    readout, lse = window_triton.read(query, references)
     expected, expected_lse = cpu.read(query.double(), exact)
     assert error(readout, expected) < tolerance
     torch.testing.assert_close(lse.double(), expected_lse, rtol=1e-4, atol=1e-4)
-
-    grad, grad_lse = draw(case["channels"]), draw(1)[..., 0].float().masked_fill(lse == -torch.inf, 0.0)
-    needs = (True, True, True)
-    got = window_triton.read_backward(grad, grad_lse, query, references, readout, lse, needs, TILES)
-    wanted = cpu.read_backward(grad.double(), grad_lse.double(), query.double(), exact, expected, expected_lse, needs)
+    generator = torch.Generator().manual_seed(case["seed"] + 1)
+    grad = torch.randn(readout.shape, generator=generator).to(query.dtype)
+    grad_lse = torch.randn(lse.shape, generator=generator).masked_fill(lse == -torch.inf, 0.0)
+    got = window_triton.read_backward(grad, grad_lse, query, references, readout, lse, NEEDS)
+    wanted = cpu.read_backward(grad.double(), grad_lse.double(), query.double(), exact, expected, expected_lse, NEEDS)
     for a, b in zip(got, wanted, strict=True):
         assert error(a, b) < 4 * tolerance
+
+
+def check_peaks(query, references, exact, top_k):
+    logits, cells = memory_triton.largest(query, references, top_k)
+    expected, expected_cells = memory_cpu.largest(query.double(), exact, top_k)
+    tolerance = {torch.float32: 1e-5, torch.float16: 5e-3}[query.dtype]
+    torch.testing.assert_close(logits.double(), expected, rtol=tolerance, atol=tolerance)
+    if query.dtype == torch.float32:  # equal logits, those of taps outside, have no cell
+        torch.testing.assert_close(cells, expected_cells)
+
+
+@settings(max_examples=8, deadline=None, phases=[Phase.generate], derandomize=True)
+@given(case=readings())
+def test_windowed_reading(case):
+    query, references, exact = inputs_of(case)
+    check(case, query, references, exact)
+    check_peaks(query, references, exact, case["top_k"])
+
+
+@pytest.mark.parametrize("offset", ["whole", "fractional"])
+@pytest.mark.parametrize("options", [
+    {"size": (1, 3, 5), "references": 2, "dilation": 1, "border": "mask", "masked": False},
+    {"size": (2, 3, 4), "references": 1, "dilation": 2, "border": "zeros", "masked": True},
+])  # fmt: skip
+def test_offsets(options, offset):
+    case = {"features": 17, "channels": 2, "radius": 1, "shape": "square", "dtype": torch.float32, "seed": 5,
+            "offset": offset, **options}  # fmt: skip
+    query, references, exact = inputs_of(case)
+    check(case, query, references, exact)
+    if offset == "whole":
+        check_peaks(query, references, exact, 3)
+
+
+def test_frames_at_even_steps_are_one_launch():
+    case = {"size": (1, 4, 5), "features": 3, "channels": 2, "references": 3, "radius": 1, "dilation": 1, "seed": 0,
+            "shape": "square", "border": "mask", "masked": False, "dtype": torch.float32}  # fmt: skip
+    query, references, _ = inputs_of(case)
+    ring = [torch.stack([getattr(r, name) for r in references], 1) for name in ("key", "value")]
+    slots = [r._replace(key=key, value=value)
+             for r, key, value in zip(references, ring[0].unbind(1), ring[1].unbind(1), strict=True)]  # fmt: skip
+    assert [len(run) for run in window_triton.runs(slots)] == [3]
+    assert [len(run) for run in window_triton.runs([slots[0], slots[2], slots[1]])] == [2, 1]
+    torch.testing.assert_close(window_triton.read(query, slots), window_triton.read(query, references))
+
+
+def test_nan_reaches_the_readout_and_ends():
+    case = {"size": (1, 4, 4), "features": 3, "channels": 2, "references": 1, "radius": 1, "dilation": 1, "seed": 0,
+            "shape": "square", "border": "mask", "masked": False, "dtype": torch.float32}  # fmt: skip
+    query, references, _ = inputs_of(case)
+    references[0].key[0, 0, 0] = torch.nan
+    readout, lse = window_triton.read(query, references)
+    seen = torch.zeros(1, 4, 4, dtype=torch.bool)
+    seen[:, :2, :2] = True
+    assert torch.equal(lse.isnan(), seen) and torch.equal(readout.isnan().all(-1), seen)
+    logits, cells = memory_triton.largest(query, references, 3)
+    assert torch.equal(logits.isnan().any(-1)[..., 0], seen) and (cells[logits.isnan()] == 0).all()
 
 
 @settings(max_examples=8, deadline=None, phases=[Phase.generate], derandomize=True)
@@ -107,8 +173,7 @@ def test_negatives(rows, bank, features, groups, keep_mean, seed):
     sides = (None, None)
     if groups is not None:
         sides = tuple(torch.randint(groups, (n,), generator=generator) for n in (rows, bank))
-    tiles = negatives_triton.Tiling(queries=16, passing=16, warps=4)
-    lse, mean = negatives_triton.logsumexp(query, negatives, *sides, 0.7, "ieee", keep_mean, tiles)
+    lse, mean = negatives_triton.logsumexp(query, negatives, *sides, 0.7, "ieee", keep_mean)
     expected, expected_mean = negatives_cpu.logsumexp(query.double(), negatives.double(), *sides, 0.7, keep_mean)
     torch.testing.assert_close(lse.double(), expected, rtol=2e-6, atol=2e-6)
     torch.testing.assert_close(mean.double(), expected_mean, rtol=2e-5, atol=2e-6)

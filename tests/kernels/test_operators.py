@@ -45,7 +45,7 @@ def test_opcheck_read(gradient):
 
 def test_opcheck_topk_and_negatives():
     query, keys, _, *settings, _impl = arguments(gradient=False)
-    torch.library.opcheck(topk, (query, keys, *settings, 3))
+    torch.library.opcheck(topk, (query, keys, *settings, 3, "cpu"))
     query = draw(0, 6, 4).requires_grad_()
     for keep in (True, False):
         torch.library.opcheck(

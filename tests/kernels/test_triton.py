@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from vcorr.kernels import memory_read, negative_logsumexp, windowed_attention
+from vcorr.kernels import arguments, memory_read, negative_logsumexp, windowed_attention
+from vcorr.kernels.geometry import Reference, Window
 
-SHARED_KB = {80: 163, 90: 227}
-FEATURES = [("bf16", 256, "ieee"), ("bf16", 64, "ieee"), ("fp32", 256, "ieee"), ("fp32", 256, "tf32x3")]
+MAIN = ["bf16 C64", "bf16 C256", "fp32 C64"]
 
 
 def test_a_request_for_triton_is_not_answered_by_another():
@@ -23,8 +23,67 @@ def test_a_request_for_triton_is_not_answered_by_another():
         windowed_attention(frame, frame, frame, radius=1, impl="triton")
     with pytest.raises(ValueError, match="impl 'triton' needs the triton package and tensors on a GPU, got cpu"):
         negative_logsumexp(frame.reshape(24, 8), frame.reshape(24, 8), impl="triton")
-    with pytest.raises(ValueError, match="impl must be 'reference', 'cpu' or 'auto' with top_k, got 'triton'"):
+    with pytest.raises(ValueError, match="impl 'triton' needs the triton package and tensors on a GPU, got cpu"):
         memory_read(frame, [frame], [frame], radius=1, top_k=2, impl="triton")
+
+
+@pytest.fixture
+def on_gpu(monkeypatch):
+    """Frames on a GPU that is not there, with the versions of its surroundings."""
+
+    def make(version=(3, 9), capability=(9, 0), shape=(1, 4, 6, 8), dtype=torch.float32, radius=1, offset=False):
+        monkeypatch.setattr(arguments, "_triton_version", lambda: version)
+        monkeypatch.setattr(arguments, "_capability", lambda device: capability)
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            frame = torch.empty(shape, dtype=dtype, device="cuda")
+            moved = torch.empty(*shape[:3], 2, device="cuda") if offset else None
+        return frame, [Reference(frame, frame, moved, None, Window(radius, 1, "square", "mask", 1.0))]
+
+    return make
+
+
+def test_auto_is_triton_on_a_gpu_that_can(on_gpu):
+    frame, references = on_gpu(version=(3, 6), capability=(8, 0), offset=True)
+    assert arguments.resolve("auto", frame, references, top_k=10) == "triton"
+    assert arguments.resolve("triton", frame, references) == "triton"
+    assert arguments.resolve("cpu", frame, references) == "cpu"
+    assert arguments.resolve("auto", torch.zeros(1, 4, 6, 8)) == "cpu"
+
+
+@pytest.mark.parametrize(("given", "top_k", "rule"), [
+    ({"version": ()}, 0, r"needs triton 3.6 or later and a GPU of compute capability 8.0 or later, got none and 9.0"),
+    ({"version": (3, 5)}, 0, "got 3.5 and 9.0; 'cpu' runs there too"),
+    ({"capability": (7, 5)}, 0, "got 3.9 and 7.5; 'cpu' runs there too"),
+    ({"dtype": torch.float64}, 0, "takes no float64, got torch.float64; 'cpu' takes it"),
+    ({"shape": (1, 2**12, 2**12, 2**7)}, 0, r"takes frames of less than 2\^31 numbers, got 2147483648"),
+    ({"offset": True, "radius": 2**15}, 0, "takes windows of less than 32768 cells at an offset, got 32768"),
+    ({}, 65, "takes top_k up to 64, got 65; 'cpu' takes more"),
+    ({"version": (3, 6), "capability": (10, 0)}, 3, "needs triton 3.7 or later for top_k on a GPU of compute"),
+])  # fmt: skip
+def test_what_triton_cannot_read(on_gpu, given, top_k, rule):
+    frame, references = on_gpu(**given)
+    with pytest.raises(ValueError, match=f"impl 'triton' .*{rule}"):
+        arguments.resolve("triton", frame, references, top_k)
+    assert arguments.resolve("auto", frame, references, top_k) == "cpu"
+
+
+def test_kernels_import_without_the_rest_and_without_triton():
+    """In a process where nothing but torch and what torch needs may be imported."""
+    script = """
+import sys, torch
+refused = {"triton", "av", "kornia", "typer", "pydantic", "imageio", "PIL", "safetensors", "rich"}
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in refused:
+            raise ImportError(name)
+sys.meta_path.insert(0, Refuse())
+from vcorr.kernels import memory_read
+frame = torch.ones(1, 3, 4, 2)
+assert torch.equal(memory_read(frame, [frame], [frame], radius=1), frame)
+own = {name for name in sys.modules if name.split(".")[0] == "vcorr"}
+assert all(name == "vcorr" or name.startswith("vcorr.kernels") for name in own), own
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2])
 
 
 def test_interpreted():
@@ -36,64 +95,14 @@ def test_interpreted():
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
 
 
-def spilled_bytes(compiled, tmp_path):
-    """Bytes of stack a thread uses, by the compiler's own report."""
-    import triton
-
-    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
-    cubin = tmp_path / "kernel.cubin"
-    cubin.write_bytes(compiled.asm["cubin"])
-    report = subprocess.run([str(tool), "-res-usage", str(cubin)], capture_output=True, text=True, check=True).stdout
-    return int(re.search(r"STACK:(\d+)", report).group(1))
-
-
-def compile_ahead(kernel, constants, dtype, warps, capability):
-    from triton import compile as triton_compile
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    own_types = {"OUT": "*fp32", "LSE": "*fp32", "DELTA": "*fp32", "DQ": "*fp32", "DK": "*fp32", "DV": "*fp32",
-                 "MEAN": "*fp32", "MASK": "*i8", "Q_GROUP": "*i64", "BANK_GROUP": "*i64", "scale": "fp32"}  # fmt: skip
-    features = {"Q", "K", "V", "G", "BANK"}
-    signature, attributes = {}, {}
-    for place, name in enumerate(kernel.arg_names):
-        if name in constants:
-            signature[name] = "constexpr"
-            continue
-        signature[name] = own_types.get(name, f"*{dtype}" if name in features else "i32")
-        aligned = name in {"C", "q_step", "bank_step"} or re.fullmatch("[qkd]_[byx]", name)
-        if signature[name].startswith("*") or aligned:
-            attributes[(place,)] = [["tt.divisibility", 16]]
-    source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
-    return triton_compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps})
-
-
 @pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
 @pytest.mark.parametrize("capability", [80, 90])
-@pytest.mark.parametrize(("dtype", "features", "precision"), FEATURES)
-def test_compiles_within_registers_and_shared_memory(dtype, features, precision, capability, tmp_path):
+@pytest.mark.parametrize("name", MAIN)
+def test_compiles_within_registers_and_shared_memory(name, capability):
     pytest.importorskip("triton")
-    from vcorr.kernels.geometry import Reference, Window
-    from vcorr.kernels.negatives import triton as negatives
-    from vcorr.kernels.window import triton as window
+    from tests.kernels import ahead
 
-    kind = {"bf16": torch.bfloat16, "fp32": torch.float32}[dtype]
-    frame = torch.empty(1, 16, 16, features, dtype=kind)
-    reference = Reference(frame, frame[..., :4], None, None, Window(12, 1, "square", "mask", 1.0, precision))
-    tiles, bank_tiles = window.DEFAULT, negatives.DEFAULT
-    forward = window.constants(frame, reference, tiles, tiles.passing)
-    backward = window.backward_constants(frame, reference, tiles)
-    bank = {**negatives.constants(frame[0, 0], precision), "BM": bank_tiles.queries, "BN": bank_tiles.passing,
-            "HAS_GROUPS": True, "KEEP_MEAN": True}  # fmt: skip
-    kernels = [
-        (window.forward_kernel, forward, tiles.warps),
-        (window.query_gradient_kernel, backward, tiles.warps_backward),
-        (window.key_gradient_kernel, backward, tiles.warps_backward),
-        (negatives.forward_kernel, bank, bank_tiles.warps),
-    ]
-    for kernel, constants, warps in kernels:
-        compiled = compile_ahead(kernel, constants, dtype, warps, capability)
-        assert compiled.metadata.shared <= 1024 * SHARED_KB[capability]
-        assert spilled_bytes(compiled, tmp_path) <= 32, f"{kernel} spills"
-        if precision != "ieee" or dtype == "bf16":
-            assert re.search(r"wgmma|mma\.sync", compiled.asm["ptx"])
+    (case,) = [case for case in ahead.EVERY if case.name.startswith(name)][:1]
+    for launch in ahead.launches_of(case, capability):
+        wrong = ahead.problem(launch, ahead.compiled(launch, capability), capability)
+        assert not wrong, f"{launch.kernel.fn.__name__} {wrong}"

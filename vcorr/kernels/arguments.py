@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cache
 from typing import Literal, get_args
 
 import torch
@@ -14,27 +13,61 @@ from vcorr.kernels.geometry import UNRESTRICTED, Border, Precision, Reference, S
 
 Implementation = Literal["auto", "reference", "cpu", "triton"]
 MOST_FEATURES = 4096
+LEAST_TRITON = (3, 6)
+MOST_PEAKS = 64  # a row's slots lie in registers
+FARTHEST = 2**15  # cells; squares of distances are int32
 
 
-def resolve(impl: Implementation, query: Tensor, *, whole: bool = True) -> str:
-    """ "cpu" or "triton"; ``whole``: the reading has no offsets, which Triton kernels leave to plain torch."""
-    if impl == "triton":
-        if query.device.type != "cuda" or not _has_triton():
-            raise ValueError(f"impl 'triton' needs the triton package and tensors on a GPU, got {query.device}")
-        if not whole or query.dtype == torch.float64:
-            raise ValueError(f"impl 'triton' takes no offsets and no float64, got {query.dtype}; 'cpu' takes them")
-        return "triton"
-    return "cpu"  # "auto" too, on any device: the Triton kernels are compiled and interpreted, but untried on a GPU
+def resolve(impl: Implementation, query: Tensor, read: Sequence[Reference] = (), top_k: int = 0) -> str:
+    """ "cpu" or "triton"; "auto" is "triton" wherever its kernels can read what is given."""
+    if impl == "cpu":
+        return "cpu"
+    hindrance = _hindrance(query, read, top_k)
+    if impl == "triton" and hindrance:
+        raise ValueError(hindrance)
+    return "cpu" if hindrance else "triton"
 
 
-@cache
-def _has_triton() -> bool:
-    """Whether Triton imports and the GPU is one that its kernels are written for."""
+def _hindrance(query: Tensor, read: Sequence[Reference], top_k: int) -> str:
+    """Why the Triton kernels cannot read this, or nothing."""
+    if query.device.type != "cuda":
+        return f"impl 'triton' needs the triton package and tensors on a GPU, got {query.device}"
+    version, capability = _triton_version(), _capability(query.device.index)
+    if version < LEAST_TRITON or capability < (8, 0):
+        return (
+            f"impl 'triton' needs triton 3.6 or later and a GPU of compute capability 8.0 or later, "
+            f"got {'.'.join(map(str, version)) or 'none'} and {capability[0]}.{capability[1]}; 'cpu' runs there too"
+        )
+    if query.dtype == torch.float64:
+        return f"impl 'triton' takes no float64, got {query.dtype}; 'cpu' takes it"
+    for frame in (query, *(t for r in read for t in (r.key, r.value))):
+        span = 1 + sum((n - 1) * step for n, step in zip(frame.shape[1:], frame.stride()[1:], strict=True))
+        if span >= 2**31:
+            return f"impl 'triton' takes frames of less than 2^31 numbers, got {span}; 'cpu' takes more"
+    for r in read:
+        if r.offset is not None and r.window.radius * r.window.dilation >= FARTHEST:
+            return f"impl 'triton' takes windows of less than {FARTHEST} cells at an offset, got {r.window.radius}"
+    if top_k > MOST_PEAKS:
+        return f"impl 'triton' takes top_k up to {MOST_PEAKS}, got {top_k}; 'cpu' takes more"
+    if top_k and capability >= (10, 0) and version < (3, 7):  # 3.6 cannot compile the kernel for these
+        return "impl 'triton' needs triton 3.7 or later for top_k on a GPU of compute capability 10.0 or later, got 3.6"
+    return ""
+
+
+# Neither changes while a process runs; compiled code need not ask again.
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _triton_version() -> tuple[int, ...]:
+    """Major and minor version, or () where Triton does not import."""
     try:
-        import triton  # noqa: F401
+        import triton
     except ImportError:
-        return False
-    return torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
+        return ()
+    return tuple(int(part) for part in triton.__version__.split(".")[:2])
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _capability(device: int) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)
 
 
 def choose(name: str, given: object, options: object) -> None:

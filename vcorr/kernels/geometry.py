@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -55,7 +56,11 @@ def taps(radius: int, shape: str) -> list[tuple[int, int]]:
 
 def tap_count(radius: int, shape: str, height: int, width: int) -> int:
     """How many taps a window has; an unrestricted one has a tap for each cell of the frame."""
-    return height * width if radius == UNRESTRICTED else len(taps(radius, shape))
+    if radius == UNRESTRICTED:
+        return height * width
+    if shape == "square":
+        return (2 * radius + 1) ** 2
+    return sum(2 * math.isqrt(radius**2 - dy**2 - 1) + 1 for dy in range(1 - radius, radius))
 
 
 def half_width(dy: int, radius: int, shape: str) -> int:

@@ -53,7 +53,8 @@ def memory_read(
             inference: features must not require gradients, and offsets must be whole.
         precision: of float32 products on a GPU, "ieee", "tf32x3", "tf32" or "bf16"; default: torch's own setting. A CPU
             always computes in float32, or in float64 for float64 features.
-        impl: "reference", "cpu" (plain torch, on any device), "triton" (on a GPU, not yet tried), or "auto": "cpu".
+        impl: "reference", "cpu" (plain torch, on any device), "triton" (a GPU of compute capability 8.0 or later; not
+            yet run on one), or "auto": "triton" on such a GPU wherever it takes what is given, else "cpu".
 
     Returns:
         [b h w v] of values' type; 0 where nothing can be read.

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vcorr.kernels import arguments
 from vcorr.kernels.arguments import Implementation
 from vcorr.kernels.geometry import Reference, working_type
 from vcorr.kernels.memory import cpu, reference
@@ -44,10 +45,9 @@ def largest(query: Tensor, references: Sequence[Reference], top_k: int, impl: Im
     if impl == "reference":
         with torch.autocast(query.device.type, enabled=False):
             return reference.largest(query, references, top_k)
-    if impl == "triton":
-        raise ValueError("impl must be 'reference', 'cpu' or 'auto' with top_k, got 'triton'")
+    chosen = arguments.resolve(impl, query, references, top_k)
     keys, _, *settings = unpack(references)
-    logits, indices = topk(query, keys, *settings, top_k)
+    logits, indices = topk(query, keys, *settings, top_k, chosen)
     return logits, indices
 
 
@@ -64,14 +64,19 @@ def topk(
     scale: float,
     precision: str,
     top_k: int,
+    impl: str,
 ) -> tuple[Tensor, Tensor]:
     """Logits and cells [b h w r k] of each reference's top_k largest logits."""
     references = pack(keys, keys, offsets, masks, radii, dilations, shape, border, scale, precision)
     with torch.autocast(query.device.type, enabled=False):
+        if impl == "triton":
+            from vcorr.kernels.memory import triton
+
+            return triton.largest(query, references, top_k)
         return cpu.largest(query, references, top_k)
 
 
 @topk.register_fake
 def _(query: Tensor, keys: Sequence[Tensor], *rest: Any) -> tuple[Tensor, Tensor]:
-    shape = (*query.shape[:3], len(keys), rest[-1])
+    shape = (*query.shape[:3], len(keys), rest[-2])
     return query.new_empty(shape, dtype=working_type(query)), query.new_empty(shape, dtype=torch.int64)

@@ -34,7 +34,8 @@ def negative_logsumexp(
         query_group, negative_group: whole numbers [n] and [m], such as the video: pairs of equal numbers are left out.
         precision: of float32 products on a GPU, "ieee", "tf32x3", "tf32" or "bf16"; default: torch's own setting. A CPU
             always computes in float32, or in float64 for float64 features.
-        impl: "reference", "cpu" (plain torch, on any device), "triton" (on a GPU, not yet tried), or "auto": "cpu".
+        impl: "reference", "cpu" (plain torch, on any device), "triton" (a GPU of compute capability 8.0 or later; not
+            yet run on one), or "auto": "triton" on such a GPU wherever it takes what is given, else "cpu".
 
     Returns:
         [n] in float32 (float64 for float64 features); -inf where no negative is left.

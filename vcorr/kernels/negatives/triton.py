@@ -1,9 +1,8 @@
 """The negatives' mass on a GPU: a tile of queries stays, the bank streams past; online softmax in base 2.
 
 The bank is split over programs, so that few queries fill the GPU too; each split writes its own logsumexp and mean, and
-the splits are merged in a fixed order. The mean negative is accumulated for a chunk of channels at a time, each chunk a
-program that computes the logits again: registers hold [M BO] sums, not [M C].
-Tile sizes were chosen from the compiler's register and shared memory reports for sm_80 and sm_90, not from timings.
+the splits are merged in a fixed order. A program accumulates the mean negative of some channels; where there are more,
+further programs compute the logits again: registers hold [M BO] sums, not [M C].
 """
 
 # mypy: disable-error-code="untyped-decorator,no-untyped-def"
@@ -11,7 +10,6 @@ Tile sizes were chosen from the compiler's register and shared memory reports fo
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,21 +17,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from vcorr.kernels import tuning
+from vcorr.kernels.tuning import Tiling
+
 LOG2_E = math.log2(math.e)
 LN_2 = tl.constexpr(math.log(2.0))
 PROGRAMS = 264  # two for each of 132 multiprocessors
-
-
-@dataclass(frozen=True)
-class Tiling:
-    """Queries that stay, negatives that pass at a time, warps."""
-
-    queries: int = 64
-    passing: int = 64
-    warps: int = 8
-
-
-DEFAULT = Tiling()
 
 
 @triton.jit
@@ -59,14 +48,20 @@ def forward_kernel(
     largest = tl.full((BM,), float("-inf"), dtype=tl.float32)
     mass = tl.zeros((BM,), dtype=tl.float32)
     total = tl.zeros((BM, BO), dtype=tl.float32)
+    if CHUNKS == 1:
+        own_features = load_rows(Q, n, inside, q_step, 0, C, BC, CAST)
     for start in range(split * share, tl.minimum((split + 1) * share, M), BN):
         m = start + tl.arange(0, BN)
         valid = (m < M) & (m < (split + 1) * share)
         scores = tl.zeros((BM, BN), dtype=tl.float32)
-        for chunk in tl.range(0, CHUNKS):
-            queries = load_rows(Q, n, inside, q_step, chunk * BC, C, BC, CAST)
-            negatives = load_rows(BANK, m, valid, bank_step, chunk * BC, C, BC, CAST)
-            scores = tl.dot(queries, tl.trans(negatives), scores, input_precision=PRECISION)
+        if CHUNKS == 1:
+            negatives = load_rows(BANK, m, valid, bank_step, 0, C, BC, CAST)
+            scores = tl.dot(own_features, tl.trans(negatives), scores, input_precision=PRECISION)
+        else:
+            for chunk in tl.range(0, CHUNKS):
+                queries = load_rows(Q, n, inside, q_step, chunk * BC, C, BC, CAST)
+                negatives = load_rows(BANK, m, valid, bank_step, chunk * BC, C, BC, CAST)
+                scores = tl.dot(queries, tl.trans(negatives), scores, input_precision=PRECISION)
         counted = inside[:, None] & valid[None, :]
         if HAS_GROUPS:
             counted = counted & (own[:, None] != tl.load(BANK_GROUP + m, mask=valid, other=0)[None, :])
@@ -96,27 +91,31 @@ def logsumexp(
     scale: float,
     precision: str,
     keep_mean: bool,
-    tiling: Tiling = DEFAULT,
 ) -> tuple[Tensor, Tensor]:
     """Logsumexp [n], and each query's mean negative [n c] under its softmax, or [0 c] where it is not kept."""
     count, features = query.shape
     q, bank = (x if x.stride(1) == 1 else x.contiguous() for x in (query, negatives))
-    tiles = triton.cdiv(count, tiling.queries)
-    blocks = max(1, triton.cdiv(len(bank), tiling.passing))
-    splits = max(1, min(blocks, PROGRAMS // max(1, tiles)))
-    share = triton.cdiv(blocks, splits) * tiling.passing
-    lse = torch.empty(splits, count, dtype=torch.float32, device=query.device)
-    mean = torch.empty(splits if keep_mean else 0, count, features, dtype=torch.float32, device=query.device)
-    compiled_for = constants(query, precision)
-    groups = (query_group, negative_group) if query_group is not None else (lse, lse)
-    out_chunks = triton.cdiv(features, compiled_for["BO"]) if keep_mean else 1
-    if count:
-        forward_kernel[(tiles, splits, out_chunks)](
-            q, bank, *groups, lse, mean,
-            q.stride(0), bank.stride(0), count, len(bank), features, scale * LOG2_E, share,
-            BM=tiling.queries, BN=tiling.passing, HAS_GROUPS=query_group is not None, KEEP_MEAN=keep_mean,
-            num_warps=tiling.warps, **compiled_for,
-        )  # fmt: skip
+    found: list[tuple[Tensor, Tensor]] = []
+
+    def launch(tiling: Tiling) -> None:
+        tiles = triton.cdiv(count, tiling.rows * tiling.columns)
+        blocks = max(1, triton.cdiv(len(bank), tiling.passing))
+        splits = max(1, min(blocks, PROGRAMS // max(1, tiles)))
+        lse = torch.empty(splits, count, dtype=torch.float32, device=query.device)
+        mean = torch.empty(splits if keep_mean else 0, count, features, dtype=torch.float32, device=query.device)
+        fixed = constants(query, precision, tiling)
+        groups = (query_group, negative_group) if query_group is not None else (lse, lse)
+        found[:] = [(lse, mean)]
+        if count:
+            forward_kernel[(tiles, splits, triton.cdiv(features, fixed["BO"]) if keep_mean else 1)](
+                q, bank, *groups, lse, mean, q.stride(0), bank.stride(0), count, len(bank), features,
+                scale * LOG2_E, triton.cdiv(blocks, splits) * tiling.passing,
+                **fixed, HAS_GROUPS=query_group is not None, KEEP_MEAN=keep_mean, **tuning.options(tiling),
+            )  # fmt: skip
+
+    kernel: tuning.Kernel = "mean_negatives" if keep_mean else "negatives"
+    tuning.run(kernel, query, precision, launch, key=(len(bank), query_group is not None))
+    ((lse, mean),) = found
     joint = lse.logsumexp(0)
     if not keep_mean:
         return joint, query.new_empty(0, features, dtype=torch.float32)
@@ -124,14 +123,15 @@ def logsumexp(
     return joint, ((lse - level).exp()[..., None] * mean).sum(0)
 
 
-def constants(query: Tensor, precision: str) -> dict[str, Any]:
+def constants(query: Tensor, precision: str, tiling: Tiling) -> dict[str, Any]:
     """What the kernel is compiled for; BO channels of the mean are one program's."""
-    exact = query.dtype == torch.float32 and precision != "bf16"
-    block = max(16, min(32 if exact else 128, triton.next_power_of_2(query.shape[1])))
+    wide = triton.next_power_of_2(query.shape[1])
+    block = max(16, min(tiling.channels, wide))
     return {
+        "BM": tiling.rows * tiling.columns,
+        "BN": tiling.passing,
         "BC": block,
         "CHUNKS": triton.cdiv(query.shape[1], block),
-        "BO": block,
-        "PRECISION": precision if exact else "ieee",
-        "CAST": query.dtype == torch.float32 and precision == "bf16",
+        "BO": max(16, min(tiling.held, wide)),
+        **tuning.product_constants(query.dtype, precision),
     }

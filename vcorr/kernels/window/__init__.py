@@ -46,7 +46,8 @@ def windowed_attention(
         key_mask: True where a key may be read [b h w]; others take no part.
         precision: of float32 products on a GPU, "ieee", "tf32x3", "tf32" or "bf16"; default: torch's own setting. A CPU
             always computes in float32, or in float64 for float64 features.
-        impl: "reference", "cpu" (plain torch, on any device), "triton" (on a GPU, not yet tried), or "auto": "cpu".
+        impl: "reference", "cpu" (plain torch, on any device), "triton" (a GPU of compute capability 8.0 or later; not
+            yet run on one), or "auto": "triton" on such a GPU wherever it takes what is given, else "cpu".
 
     Returns:
         [b h w v] of value's type; 0 where nothing can be read.
@@ -115,6 +116,6 @@ def read_jointly(query: Tensor, references: Sequence[Reference], impl: Implement
     if impl == "reference":
         with torch.autocast(query.device.type, enabled=False):
             return reference.read(query, references)
-    chosen = arguments.resolve(impl, query, whole=all(r.offset is None for r in references))
+    chosen = arguments.resolve(impl, query, references)
     readout, lse = op.read(query, *op.unpack(references), chosen)
     return readout, lse

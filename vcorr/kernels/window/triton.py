@@ -1,54 +1,44 @@
 """Windowed reading on a GPU: launches of the kernels in ``triton_kernels.py``.
 
-Several references are launches of their own, merged by their logsumexp; so is border "zeros", whose taps outside the
-frame are one more part of logit 0 and value 0. A dilation is a grid axis over interleaved sub-images. Values go 64
-channels at a time.
+References of equal windows that lie at even steps in memory (slices of [b r h w c], any two frames) are one launch; the
+next launch goes on from its readout and logsumexp, so that nothing has to be merged. A dilation is a grid axis over
+interleaved sub-images; windows at offsets are a launch for each reference. Values go 64 channels at a time.
 
-Bytes: each tile reads its halo once, (8+2R)^2 keys for 64 queries; saved for the backward pass: readout and logsumexp.
-Tile sizes were chosen from the compiler's register and shared memory reports for sm_80 and sm_90, not from timings.
+Bytes: each tile reads its halo once, (8+2R) (16+2R) keys for 128 queries; saved for the backward pass: readout and
+logsumexp. Tile sizes are those of ``vcorr/kernels/tuning.py``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import triton
 from torch import Tensor
 
-from vcorr.kernels.geometry import UNRESTRICTED, Reference, sub_images, taps_outside
-from vcorr.kernels.window.cpu import merge
+from vcorr.kernels import tuning
+from vcorr.kernels.geometry import UNRESTRICTED, Reference, tap_count
+from vcorr.kernels.tuning import Tiling
 from vcorr.kernels.window.triton_kernels import forward_kernel, key_gradient_kernel, query_gradient_kernel
 
 LOG2_E = math.log2(math.e)
-
-
-@dataclass(frozen=True)
-class Tiling:
-    """Cells of a tile, cells that pass at a time, channels of one product, warps."""
-
-    rows: int = 8
-    columns: int = 8
-    passing: int = 64
-    passing_backward: int = 32
-    warps: int = 4
-    warps_backward: int = 8
-
-
-DEFAULT = Tiling()
 CHANNELS = 64  # values of one launch
 
 
-def read(query: Tensor, references: Sequence[Reference], tiling: Tiling = DEFAULT) -> tuple[Tensor, Tensor]:
+def read(query: Tensor, references: Sequence[Reference]) -> tuple[Tensor, Tensor]:
     """Readout [b h w v] and logsumexp [b h w] of a query over references that are read jointly."""
+    carried = references[0].value.dtype
+    query, references = prepared(query, references)
     channels = references[0].value.shape[3]
-    chunks = [slice(first, first + CHANNELS) for first in range(0, channels, CHANNELS)]
-    parts = [_read_chunk(query, [r._replace(value=r.value[..., some]) for r in references], tiling) for some in chunks]
-    readout = torch.cat([part for part, _ in parts], 3)
-    return readout.to(references[0].value.dtype), parts[0][1]
+    readout = torch.empty(*query.shape[:3], channels, dtype=torch.float32, device=query.device)
+    lse = torch.empty(query.shape[:3], dtype=torch.float32, device=query.device)
+    for first in range(0, channels, CHANNELS):
+        some = slice(first, first + CHANNELS)
+        for position, run in enumerate(runs([r._replace(value=r.value[..., some]) for r in references])):
+            _read_run(query, run, readout[..., some], lse, goes_on=position > 0)
+    return readout.to(carried), lse
 
 
 def read_backward(
@@ -59,158 +49,245 @@ def read_backward(
     readout: Tensor,
     lse: Tensor,
     needs: tuple[bool, bool, bool],
-    tiling: Tiling = DEFAULT,
 ) -> list[Tensor]:
     """Gradients to the query, then every key, then every value, each where ``needs`` (query, keys, values) asks."""
-    of_query = torch.zeros(query.shape, dtype=torch.float32, device=query.device)
-    of_keys = [torch.zeros_like(of_query) for _ in references if needs[1]]
-    of_values = [torch.empty(grad.shape, dtype=torch.float32, device=query.device) for _ in references if needs[2]]
-    for first in range(0, grad.shape[3], CHANNELS):
+    carried = references[0].value.dtype
+    query, references = prepared(query, references)
+    size, channels = query.shape[:3], grad.shape[3]
+    of_query = torch.empty(query.shape, dtype=torch.float32, device=query.device)
+    of_keys: list[Tensor] = []
+    of_values = [torch.empty(*size, channels, dtype=torch.float32, device=query.device) for _ in references if needs[2]]
+    level = torch.where(lse == -torch.inf, torch.inf, LOG2_E * lse).float().contiguous()
+    for first in range(0, channels, CHANNELS):
         some = slice(first, first + CHANNELS)
         delta = (grad[..., some].float() * readout[..., some].float()).sum(-1)
         if first == 0:  # dS is linear in (v, delta): the first channels carry the gradient of the logsumexp
             delta -= grad_lse
-        for position, reference in enumerate(references):
-            part = reference._replace(value=reference.value[..., some])
-            dq, dk, dv = _gradients(query, grad[..., some], delta, lse, part, needs, tiling)
-            if dq is not None:
-                of_query += dq
-            if dk is not None and needs[1]:
-                of_keys[position] += dk
-            if dv is not None and needs[2]:
-                of_values[position][..., some] = dv
-    return [
-        *([of_query.to(query.dtype)] if needs[0] else []),
-        *[dk.to(query.dtype) for dk in of_keys],
-        *[dv.to(references[0].value.dtype) for dv in of_values],
+        slopes = (grad[..., some].to(query.dtype).contiguous(), delta.contiguous(), level)
+        keys, values = [], []
+        for position, run in enumerate(runs([r._replace(value=r.value[..., some]) for r in references])):
+            if needs[0]:
+                _query_gradient(query, run, slopes, of_query, goes_on=first > 0 or position > 0)
+            if needs[1] or needs[2]:
+                of_run = _key_gradients(query, run, slopes)
+                keys.extend(of_run[0])
+                values.extend(of_run[1])
+        if needs[1]:
+            of_keys = keys if first == 0 else [total + part for total, part in zip(of_keys, keys, strict=True)]
+        for total, part in zip(of_values, values, strict=False):
+            total[..., some] = part
+    of_features = [*([of_query] if needs[0] else []), *of_keys]
+    return [*(g.to(query.dtype) for g in of_features), *(g.to(carried) for g in of_values)]
+
+
+def prepared(query: Tensor, references: Sequence[Reference]) -> tuple[Tensor, list[Reference]]:
+    """Channels without gaps, values in the features' type (both go into one kind of product), windows within reach."""
+    values = [r.value for r in references]
+    if any(v.dtype != query.dtype or v.stride(3) != 1 for v in values):
+        values = list(torch.stack([v.to(query.dtype) for v in values]).unbind(0))
+    ready = []
+    for reference, value in zip(references, values, strict=True):
+        key = reference.key if reference.key.stride(3) == 1 else reference.key.contiguous()
+        ready.append(reference._replace(key=key, value=value, offset=_offset(reference)))
+    return query if query.stride(3) == 1 else query.contiguous(), ready
+
+
+def _offset(reference: Reference) -> Tensor | None:
+    """Offsets as whole numbers where they are whole: one product then does for four. Far ones all see nothing."""
+    offset = reference.offset
+    if offset is None:
+        return None
+    far = max(reference.key.shape[1:3]) + reference.window.radius * reference.window.dilation + 1
+    offset = offset.clamp(-far, far)
+    if offset.is_floating_point() and bool((offset != offset.round()).any()):
+        return offset.to(torch.float32).contiguous()
+    return offset.to(torch.int32).contiguous()
+
+
+def runs(references: Sequence[Reference]) -> list[list[Reference]]:
+    """References that follow one another in a softmax, cut into those that one launch can read."""
+    found: list[list[Reference]] = []
+    for reference in references:
+        if found and _continues(found[-1], reference):
+            found[-1].append(reference)
+        else:
+            found.append([reference])
+    return found
+
+
+def _continues(run: Sequence[Reference], reference: Reference) -> bool:
+    last = run[-1]
+    if reference.offset is not None or last.offset is not None or reference.window != last.window:
+        return False
+    if (reference.mask is None) != (last.mask is None):
+        return False
+    for a, b in ((last.key, reference.key), (last.value, reference.value)):
+        if a.stride() != b.stride() or (b.data_ptr() - a.data_ptr()) % 16:
+            return False
+    return len(run) == 1 or _steps(run[-2], last) == _steps(last, reference)
+
+
+def _steps(first: Reference, second: Reference) -> tuple[int, int]:
+    """From one reference to the next, in elements of keys and of values."""
+    key = (second.key.data_ptr() - first.key.data_ptr()) // first.key.element_size()
+    return key, (second.value.data_ptr() - first.value.data_ptr()) // first.value.element_size()
+
+
+def inputs_of(query: Tensor, run: Sequence[Reference]) -> tuple[list[Tensor], list[int]]:
+    """Q, K, V, MASK, OFFSET of a run, and their steps in memory, as the kernels take them."""
+    first = run[0]
+    key_step, value_step = _steps(run[0], run[1]) if len(run) > 1 else (0, 0)
+    masks = [r.mask for r in run if r.mask is not None]
+    mask = torch.stack(masks).view(torch.uint8) if masks else query  # a pointer that is not followed
+    offset = query if first.offset is None else first.offset
+    steps = [
+        *query.stride()[:3],
+        key_step,
+        *first.key.stride()[:3],
+        value_step,
+        *first.value.stride()[:3],
+        math.prod(query.shape[:3]),
     ]
+    return [query, first.key, first.value, mask, offset], steps
 
 
-def _read_chunk(query: Tensor, references: Sequence[Reference], tiling: Tiling) -> tuple[Tensor, Tensor]:
-    parts = [_read_one(query, reference, tiling) for reference in references]
-    parts += [part for reference in references for part in _outside(query, reference, parts[0][0])]
-    return merge(parts)
-
-
-def _outside(query: Tensor, reference: Reference, like: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Border "zeros": the taps outside the frame as a part of their own, of logit 0 and value 0."""
-    window = reference.window
-    if window.border != "zeros" or window.radius == UNRESTRICTED:
-        return []
-    height, width = query.shape[1:3]
-    count = torch.empty(height, width, dtype=torch.float64)
-    for cut in sub_images(height, width, window.dilation):
-        rows, columns = count[cut].shape
-        count[cut] = taps_outside(rows, columns, window.radius, window.shape)
-    lse = count.log().to(like.device, like.dtype).expand(query.shape[:3])
-    return [(torch.zeros_like(like), lse)]
-
-
-def _read_one(query: Tensor, reference: Reference, tiling: Tiling) -> tuple[Tensor, Tensor]:
-    batch, height, width = query.shape[:3]
-    channels = reference.value.shape[3]
-    readout = torch.empty(batch, height, width, channels, dtype=torch.float32, device=query.device)
-    lse = torch.empty(batch, height, width, dtype=torch.float32, device=query.device)
-    q, k, v, mask = _dense(query), _dense(reference.key), _values(reference, query), _mask(reference, query)
-    forward_kernel[_grid(query, reference, tiling, 1)](
-        q, k, v, mask, readout, lse,
-        *_strides(q, k, v, mask, readout, lse),
-        *_sizes(query, reference),
-        reference.window.scale * LOG2_E,
-        **constants(query, reference, tiling, tiling.passing),
-        num_warps=tiling.warps,
-    )  # fmt: skip
-    return readout, lse
-
-
-def _gradients(
-    query: Tensor,
-    grad: Tensor,
-    delta: Tensor,
-    lse: Tensor,
-    reference: Reference,
-    needs: tuple[bool, bool, bool],
-    tiling: Tiling,
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """One reference's gradients to query, key and value, of one value chunk; float32. ``lse`` is the joint one."""
-    q, k, v, mask = _dense(query), _dense(reference.key), _values(reference, query), _mask(reference, query)
-    g, delta = grad.to(v.dtype).contiguous(), delta.float().contiguous()
-    level = torch.where(lse == -torch.inf, torch.inf, LOG2_E * lse).float().contiguous()
-    options = backward_constants(query, reference, tiling)
-    grid = _grid(query, reference, tiling, triton.cdiv(query.shape[3], options["BO"]))
-    common = (*_sizes(query, reference), reference.window.scale)
-    options["num_warps"] = tiling.warps_backward
-    of_query = of_key = of_value = None
-    if needs[0]:
-        of_query = torch.empty(query.shape, dtype=torch.float32, device=query.device)
-        steps = _strides(q, k, v, mask, g, level, of_query)
-        query_gradient_kernel[grid](q, k, v, mask, g, delta, level, of_query, *steps, *common, **options)
-    if needs[1] or needs[2]:
-        of_key = torch.empty(query.shape, dtype=torch.float32, device=query.device)
-        of_value = torch.empty(v.shape, dtype=torch.float32, device=query.device)
-        steps = _strides(q, k, v, mask, g, level, of_key, of_value)
-        key_gradient_kernel[grid](q, k, v, mask, g, delta, level, of_key, of_value, *steps, *common, **options)
-    return of_query, of_key, of_value
-
-
-def _dense(frame: Tensor) -> Tensor:
-    """Kernels step through channels by one."""
-    return frame if frame.stride(3) == 1 else frame.contiguous()
-
-
-def _values(reference: Reference, query: Tensor) -> Tensor:
-    """Values in the features' type: both go into one kind of product."""
-    return _dense(reference.value.to(query.dtype))
-
-
-def _mask(reference: Reference, query: Tensor) -> Tensor:
-    if reference.mask is None:
-        return torch.empty(1, 1, 1, dtype=torch.int8, device=query.device)
-    return reference.mask.to(torch.int8)
-
-
-def _strides(*tensors: Tensor) -> list[int]:
-    """Steps by image, row and column of each tensor."""
-    return [step for tensor in tensors for step in tensor.stride()[:3]]
-
-
-def _sizes(query: Tensor, reference: Reference) -> tuple[int, int, int, int, int]:
-    height, width, features = query.shape[1:]
+def reach_of(query: Tensor, reference: Reference) -> int:
+    """The radius in taps; no more than spans the frame, which it cannot be told from without offsets."""
+    span = query.shape[1] + query.shape[2]
     radius = reference.window.radius
-    reach = height + width if radius == UNRESTRICTED else radius
-    return height, width, features, reference.value.shape[3], reach
+    if reference.offset is None and (radius == UNRESTRICTED or radius > span):
+        return span
+    return radius
 
 
-def _grid(query: Tensor, reference: Reference, tiling: Tiling, chunks: int) -> tuple[int, int, int]:
-    batch, height, width = query.shape[:3]
-    d = reference.window.dilation
-    down, across = triton.cdiv(triton.cdiv(height, d), tiling.rows), triton.cdiv(triton.cdiv(width, d), tiling.columns)
-    return down * across, d * d * chunks, batch
+def programs(shape: Sequence[int], tiling: Tiling, step: int, edge: int = 0) -> int:
+    """Tiles of all sub-images of all images."""
+    batch, height, width = shape[:3]
+    down = triton.cdiv(triton.cdiv(height, step) + edge, tiling.rows)
+    across = triton.cdiv(triton.cdiv(width, step) + edge, tiling.columns)
+    return int(batch * min(height, step) * min(width, step) * down * across)
 
 
-def constants(query: Tensor, reference: Reference, tiling: Tiling, passing: int) -> dict[str, Any]:
-    """What the forward kernel is compiled for."""
-    window, features = reference.window, query.shape[3]
-    exact = query.dtype == torch.float32 and window.precision != "bf16"
-    widest = 32 if exact else 256  # one product of 256 float32 channels spills registers
-    block = max(16, min(widest, triton.next_power_of_2(features)))
+def constants(query: Tensor, reference: Reference, tiling: Tiling) -> dict[str, Any]:
+    """What every kernel is compiled for."""
+    window, features, offset = reference.window, query.shape[3], reference.offset
+    block = max(16, min(tiling.channels, triton.next_power_of_2(features)))
     return {
-        "D": window.dilation,
+        "STEP": window.dilation if offset is None else 1,
+        "TAP": 1 if offset is None else window.dilation,
+        "CORNERS": 4 if offset is not None and offset.is_floating_point() else 1,
+        "HAS_OFFSET": offset is not None,
         "TH": tiling.rows,
         "TW": tiling.columns,
-        "BN": passing,
+        "BN": tiling.passing,
         "BC": block,
-        "CHUNKS": -(-features // block),
-        "BV": max(16, triton.next_power_of_2(reference.value.shape[3])),
-        "DISK": window.shape == "disk" and window.radius != UNRESTRICTED,
+        "CHUNKS": triton.cdiv(features, block),
+        "DISK": window.shape == "disk" and reach_of(query, reference) == window.radius,
+        "ZEROS": window.border == "zeros" and window.radius != UNRESTRICTED,
         "HAS_MASK": reference.mask is not None,
-        "PRECISION": window.precision if exact else "ieee",
-        "CAST": query.dtype == torch.float32 and window.precision == "bf16",
+        **tuning.product_constants(query.dtype, window.precision),
     }
 
 
-def backward_constants(query: Tensor, reference: Reference, tiling: Tiling) -> dict[str, Any]:
-    """What the backward kernels are compiled for; BO channels of the gradient are one program's."""
-    common = constants(query, reference, tiling, tiling.passing_backward)
-    block = min(128, common["BC"])  # sums of 256 channels spill
-    return {**common, "BC": block, "CHUNKS": triton.cdiv(query.shape[3], block), "BO": block}
+def run_tuned(
+    kernel: tuning.Kernel,
+    query: Tensor,
+    run: Sequence[Reference],
+    launch: Callable[[Tiling], None],
+    *,
+    repeatable: bool = True,
+) -> None:
+    """Launch with the tile that the table, or autotuning, has for such a reading."""
+    window, offset = run[0].window, run[0].offset
+    key = (window, len(run), run[0].value.shape[3], run[0].mask is not None)
+    offsets: tuning.Offsets = "none" if offset is None else "fractional" if offset.is_floating_point() else "whole"
+    tuning.run(kernel, query, window.precision, launch, key=key, offsets=offsets, repeatable=repeatable)
+
+
+def held_channels(query: Tensor, tiling: Tiling) -> int:
+    """Channels of a gradient that one program holds."""
+    return int(max(16, min(tiling.held, triton.next_power_of_2(query.shape[3]))))
+
+
+def block_of(channels: int) -> int:
+    """Value channels padded to what a product takes."""
+    return int(max(16, triton.next_power_of_2(channels)))
+
+
+def _read_run(query: Tensor, run: Sequence[Reference], readout: Tensor, lse: Tensor, *, goes_on: bool) -> None:
+    first = run[0]
+    tensors, steps = inputs_of(query, run)
+    height, width, features = query.shape[1:]
+    taps = tap_count(first.window.radius, first.window.shape, height, width)
+
+    def launch(tiling: Tiling) -> None:
+        fixed = constants(query, first, tiling)
+        forward_kernel[(programs(query.shape, tiling, fixed["STEP"]),)](
+            *tensors, readout, lse, *steps, readout.stride(2),
+            len(run), height, width, features, readout.shape[3], reach_of(query, first), float(taps),
+            first.window.scale * LOG2_E,
+            **fixed, BV=block_of(readout.shape[3]), GOES_ON=goes_on, **tuning.options(tiling),
+        )  # fmt: skip
+
+    run_tuned("forward", query, run, launch, repeatable=not goes_on)
+
+
+def _query_gradient(
+    query: Tensor, run: Sequence[Reference], slopes: tuple[Tensor, ...], of_query: Tensor, *, goes_on: bool
+) -> None:
+    first, grad = run[0], slopes[0]
+    tensors, steps = inputs_of(query, run)
+
+    def launch(tiling: Tiling) -> None:
+        fixed, held = constants(query, first, tiling), held_channels(query, tiling)
+        grid = (programs(query.shape, tiling, fixed["STEP"]), triton.cdiv(query.shape[3], held))
+        query_gradient_kernel[grid](
+            *tensors, *slopes, of_query, *steps, grad.shape[3],
+            len(run), *query.shape[1:], grad.shape[3], reach_of(query, first), first.window.scale,
+            **fixed, BO=held, BV=block_of(grad.shape[3]), GOES_ON=goes_on, **tuning.options(tiling),
+        )  # fmt: skip
+
+    run_tuned("query_gradient", query, run, launch, repeatable=not goes_on)
+
+
+def _key_gradients(
+    query: Tensor, run: Sequence[Reference], slopes: tuple[Tensor, ...]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Gradients to the run's keys and values, of one value chunk."""
+    first, grad = run[0], slopes[0]
+    tensors, steps = inputs_of(query, run)
+    batch, height, width, features = query.shape
+    corners = 4 if first.offset is not None and first.offset.is_floating_point() else 1
+    edge = 1 if corners == 4 else 0
+    shape = (len(run), corners, batch, height + edge, width + edge)
+    of_keys = torch.empty(*shape, features, dtype=torch.float32, device=query.device)
+    of_values = torch.empty(*shape, grad.shape[3], dtype=torch.float32, device=query.device)
+    bounds = query
+    if first.offset is not None:
+        least, most = first.offset.flatten(1, 2).floor().to(torch.int32).aminmax(dim=1)
+        bounds = torch.stack([least, most], 2).contiguous()  # [b (y x) (least most)]
+
+    def launch(tiling: Tiling) -> None:
+        fixed, held = constants(query, first, tiling), held_channels(query, tiling)
+        grid = (
+            programs(query.shape, tiling, fixed["STEP"], edge),
+            triton.cdiv(features, held) * corners,
+            len(run),
+        )
+        key_gradient_kernel[grid](
+            *tensors, bounds, *slopes, of_keys, of_values, *steps, grad.shape[3],
+            batch, height, width, features, grad.shape[3], reach_of(query, first), first.window.scale,
+            **fixed, BO=held, BV=block_of(grad.shape[3]), **tuning.options(tiling),
+        )  # fmt: skip
+
+    run_tuned("key_gradient", query, run, launch)
+    return list(_gathered(of_keys).unbind(0)), list(_gathered(of_values).unbind(0))
+
+
+def _gathered(parts: Tensor) -> Tensor:
+    """The sum of what each corner leaves in the cells that it blends: [r corner b h+1 w+1 .] to [r b h w .]."""
+    if parts.shape[1] == 1:
+        return parts[:, 0]
+    upper_left, upper_right, lower_left, lower_right = parts.unbind(1)
+    total = upper_left[:, :, 1:, 1:] + upper_right[:, :, 1:, :-1]
+    return total + lower_left[:, :, :-1, 1:] + lower_right[:, :, :-1, :-1]

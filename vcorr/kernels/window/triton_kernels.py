@@ -5,9 +5,17 @@
     dq        a tile of queries stays, keys and values pass; S again from the saved logsumexp
     dk, dv    a tile of keys stays, queries and gradients pass
 
-The keys under a tile are its halo cut to the frame, counted row by row, so that any radius and any strides do. Shapes
-in comments: M cells of the tile, N cells that pass, C channels of a chunk, V value channels padded to a power of two.
-Within a frame offsets are int32, between images int64.
+The keys under a tile are its halo cut to the frame, counted row by row, so that any radius and any strides do. Frames
+at even steps in memory are one launch; a launch may go on from the readout and logsumexp of another (GOES_ON).
+
+Without offsets STEP is the dilation: a tile lies in one of the interleaved sub-images, whose taps are adjacent (TAP 1).
+With offsets STEP is 1 and TAP the dilation; the halo is the box around all windows of the tile. A fractional position
+blends four cells (CORNERS 4), and the blend commutes with the product: the scores of a key block and of the same block
+one cell on are four products, blended by the query's own weights. There a key block holds the upper left cells, from
+row and column -1 on (EDGE), and dk, dv are written for each corner apart.
+
+Shapes in comments: M cells of the tile, N cells that pass, C channels of a chunk, V value channels padded to a power of
+two. Within a frame offsets are int32, between frames int64.
 """
 
 # mypy: disable-error-code="untyped-decorator,no-untyped-def"
@@ -21,31 +29,45 @@ import triton.language as tl
 
 LOG2_E = tl.constexpr(math.log2(math.e))
 LN_2 = tl.constexpr(math.log(2.0))
+FAR = tl.constexpr(1 << 28)  # a row or column past every frame
 
 
 @triton.jit
-def cells_of_tile(H, W, TH: tl.constexpr, TW: tl.constexpr, D: tl.constexpr):
-    """Rows and columns [M] of this program's tile in its sub-image, the sub-image's origin and size."""
-    sub = tl.program_id(1) % (D * D)
-    top, left = sub // D, sub % D
-    height, width = (H - top + D - 1) // D, (W - left + D - 1) // D
-    across = tl.cdiv((W + D - 1) // D, TW)
+def cells_of_program(H, W, STEP: tl.constexpr, TH: tl.constexpr, TW: tl.constexpr, EDGE: tl.constexpr):
+    """Of this program: rows and columns [M] in its sub-image, that one's origin and size, and the image's number."""
+    across = tl.cdiv(tl.cdiv(W, STEP) + EDGE, TW)
+    tiles = tl.cdiv(tl.cdiv(H, STEP) + EDGE, TH) * across
+    tile, rest = tl.program_id(0) % tiles, tl.program_id(0) // tiles
+    lefts = tl.minimum(W, STEP)
+    sub_images = tl.minimum(H, STEP) * lefts
+    top, left = rest % sub_images // lefts, rest % sub_images % lefts
     m = tl.arange(0, TH * TW)
-    y = tl.program_id(0) // across * TH + m // TW
-    x = tl.program_id(0) % across * TW + m % TW
-    return y, x, top, left, height, width
+    y = tile // across * TH + m // TW - EDGE
+    x = tile % across * TW + m % TW - EDGE
+    return y, x, top, left, tl.cdiv(H - top, STEP), tl.cdiv(W - left, STEP), (rest // sub_images).to(tl.int64)
 
 
 @triton.jit
-def halo_of_tile(height, width, R, TH: tl.constexpr, TW: tl.constexpr, W, D: tl.constexpr):
-    """First row, first column, columns and number of the cells within R of this program's tile."""
-    across = tl.cdiv((W + D - 1) // D, TW)
-    y0 = tl.program_id(0) // across * TH
-    x0 = tl.program_id(0) % across * TW
-    first_row, first_column = tl.maximum(y0 - R, 0), tl.maximum(x0 - R, 0)
-    rows = tl.maximum(tl.minimum(y0 + TH + R, height) - first_row, 0)
-    columns = tl.maximum(tl.minimum(x0 + TW + R, width) - first_column, 0)
-    return first_row, first_column, columns, rows * columns
+def centres(OFFSET, cell, inside, y, x, CORNERS: tl.constexpr, HAS_OFFSET: tl.constexpr):
+    """The cell at or above and left of each window's centre, and how far the centre lies below and right of it."""
+    low, right = tl.zeros(y.shape, dtype=tl.float32), tl.zeros(y.shape, dtype=tl.float32)
+    if HAS_OFFSET:
+        dy = tl.load(OFFSET + 2 * cell, mask=inside, other=0)
+        dx = tl.load(OFFSET + 2 * cell + 1, mask=inside, other=0)
+        low, right = (dy - tl.floor(dy), dx - tl.floor(dx)) if CORNERS == 4 else (low, right)
+        y += (tl.floor(dy) if CORNERS == 4 else dy).to(tl.int32)
+        x += (tl.floor(dx) if CORNERS == 4 else dx).to(tl.int32)
+    return y, x, low, right
+
+
+@triton.jit
+def box_around(y, x, inside, up, down, left, right, height, width, EDGE: tl.constexpr):
+    """First row, first column, columns and number of the cells that lie so far up to so far right of cells (y, x)."""
+    first_row = tl.maximum(tl.min(tl.where(inside, y, FAR), 0) - up, -EDGE)
+    first_column = tl.maximum(tl.min(tl.where(inside, x, FAR), 0) - left, -EDGE)
+    rows = tl.minimum(tl.max(tl.where(inside, y, -FAR), 0) + down, height - 1) - first_row + 1
+    columns = tl.minimum(tl.max(tl.where(inside, x, -FAR), 0) + right, width - 1) - first_column + 1
+    return first_row, first_column, columns, tl.maximum(rows, 0) * tl.maximum(columns, 0)
 
 
 @triton.jit
@@ -57,157 +79,275 @@ def load_rows(base, offset, inside, first, C, BC: tl.constexpr, CAST: tl.constex
 
 
 @triton.jit
-def products(A, a_offset, a_inside, B, b_offset, b_inside, C, BM: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr,
-             CHUNKS: tl.constexpr, PRECISION: tl.constexpr, CAST: tl.constexpr):  # fmt: skip
-    """Dot products of two sets of cells over all channels: [M N] in float32."""
+def products(own, A, a_offset, a_inside, B, b_offset, b_inside, C, BM: tl.constexpr, BN: tl.constexpr,
+             BC: tl.constexpr, CHUNKS: tl.constexpr, PRECISION: tl.constexpr, CAST: tl.constexpr):  # fmt: skip
+    """Dot products of the tile's cells, held in ``own`` where one chunk is all, and those that pass: [M N] float32."""
     scores = tl.zeros((BM, BN), dtype=tl.float32)
-    for chunk in tl.range(0, CHUNKS):
-        a = load_rows(A, a_offset, a_inside, chunk * BC, C, BC, CAST)
-        b = load_rows(B, b_offset, b_inside, chunk * BC, C, BC, CAST)
-        scores = tl.dot(a, tl.trans(b), scores, input_precision=PRECISION)
+    if CHUNKS == 1:
+        b = load_rows(B, b_offset, b_inside, 0, C, BC, CAST)
+        scores = tl.dot(own, tl.trans(b), scores, input_precision=PRECISION)
+    else:
+        for chunk in tl.range(0, CHUNKS):
+            a = load_rows(A, a_offset, a_inside, chunk * BC, C, BC, CAST)
+            b = load_rows(B, b_offset, b_inside, chunk * BC, C, BC, CAST)
+            scores = tl.dot(a, tl.trans(b), scores, input_precision=PRECISION)
     return scores
 
 
 @triton.jit
-def within(y, x, other_y, other_x, R, DISK: tl.constexpr):
-    """Whether cells see one another: [M N]."""
-    dy, dx = other_y[None, :] - y[:, None], other_x[None, :] - x[:, None]
-    if DISK:
-        return dy * dy + dx * dx < R * R
-    return (tl.abs(dy) <= R) & (tl.abs(dx) <= R)
+def corner_weight(low, right, corner: tl.constexpr):
+    """The bilinear weight of a corner: 0 upper left, 1 upper right, 2 lower left, 3 lower right."""
+    return (low if corner // 2 == 1 else 1.0 - low) * (right if corner % 2 == 1 else 1.0 - right)
+
+
+@triton.jit
+def in_window(dy, dx, R, TAP: tl.constexpr, DISK: tl.constexpr):
+    """Whether a cell that far from a window's centre is one of its taps."""
+    reach = R * TAP
+    seen = (dy * dy + dx * dx < reach * reach) if DISK else (tl.abs(dy) <= reach) & (tl.abs(dx) <= reach)
+    if TAP > 1:
+        seen = seen & (dy % TAP == 0) & (dx % TAP == 0)
+    return seen
+
+
+@triton.jit
+def between_centres(row, column, low, right, height, width):
+    """Whether positions lie between the centres of the frame's outermost cells."""
+    down = (row >= 0) & ((row < height - 1) | ((row == height - 1) & (low == 0.0)))
+    return down & (column >= 0) & ((column < width - 1) | ((column == width - 1) & (right == 0.0)))
 
 
 @triton.jit
 def forward_kernel(
-    Q, K, V, MASK, OUT, LSE,
-    q_b, q_y, q_x, k_b, k_y, k_x, v_b, v_y, v_x, m_b, m_y, m_x, o_b, o_y, o_x, l_b, l_y, l_x,
-    H, W, C, CV, R, scale,
-    D: tl.constexpr, TH: tl.constexpr, TW: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr, CHUNKS: tl.constexpr,
-    BV: tl.constexpr, DISK: tl.constexpr, HAS_MASK: tl.constexpr, PRECISION: tl.constexpr, CAST: tl.constexpr,
+    Q, K, V, MASK, OFFSET, OUT, LSE,
+    q_b, q_y, q_x, k_r, k_b, k_y, k_x, v_r, v_b, v_y, v_x, m_r, o_x,
+    COUNT, H, W, C, CV, R, TAPS, scale,
+    STEP: tl.constexpr, TAP: tl.constexpr, CORNERS: tl.constexpr, HAS_OFFSET: tl.constexpr,
+    TH: tl.constexpr, TW: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr, CHUNKS: tl.constexpr, BV: tl.constexpr,
+    DISK: tl.constexpr, ZEROS: tl.constexpr, HAS_MASK: tl.constexpr, GOES_ON: tl.constexpr,
+    PRECISION: tl.constexpr, CAST: tl.constexpr,
 ):  # fmt: skip
     BM: tl.constexpr = TH * TW
-    y, x, top, left, height, width = cells_of_tile(H, W, TH, TW, D)
-    first_row, first_column, columns, count = halo_of_tile(height, width, R, TH, TW, W, D)
-    b = tl.program_id(2).to(tl.int64)
-    Q += b * q_b
-    K += b * k_b
-    V += b * v_b
+    EDGE: tl.constexpr = 1 if CORNERS == 4 else 0
+    y, x, top, left, height, width, b = cells_of_program(H, W, STEP, TH, TW, 0)
     inside = (y < height) & (x < width)
-    q_at = (top + D * y) * q_y + (left + D * x) * q_x
-    largest = tl.full((BM,), float("-inf"), dtype=tl.float32)
-    mass = tl.zeros((BM,), dtype=tl.float32)
-    total = tl.zeros((BM, BV), dtype=tl.float32)
-    for start in range(0, count, BN):
-        n = start + tl.arange(0, BN)
+    own_cell = b * H * W + (top + STEP * y) * W + left + STEP * x  # in buffers without gaps, images one after another
+    cy, cx, low, right = centres(OFFSET, own_cell, inside, y, x, CORNERS, HAS_OFFSET)
+    reach = R * TAP
+    first_row, first_column, columns, count = box_around(
+        cy, cx, inside, reach, reach, reach, reach, height, width, EDGE
+    )  # fmt: skip
+    blocks = tl.cdiv(count, BN)
+    Q += b * q_b
+    q_at = (top + STEP * y) * q_y + (left + STEP * x) * q_x
+    own = load_rows(Q, q_at, inside, 0, C, BC, CAST) if CHUNKS == 1 else 0
+    v = tl.arange(0, BV)
+    stored = inside[:, None] & (v < CV)[None, :]
+    if GOES_ON:
+        largest = tl.load(LSE + own_cell, mask=inside, other=float("-inf")) * LOG2_E
+        mass = tl.where(largest == float("-inf"), 0.0, 1.0)
+        total = tl.load(OUT + own_cell[:, None] * o_x + v[None, :], mask=stored, other=0.0)
+    else:
+        largest = tl.full((BM,), float("-inf"), dtype=tl.float32)
+        mass = tl.zeros((BM,), dtype=tl.float32)
+        total = tl.zeros((BM, BV), dtype=tl.float32)
+    counted = tl.zeros((BM,), dtype=tl.float32)
+    for block in range(0, COUNT * blocks):
+        r, n = (block // blocks).to(tl.int64), block % blocks * BN + tl.arange(0, BN)
         ky, kx, valid = first_row + n // columns, first_column + n % columns, n < count
-        row, column = top + D * ky, left + D * kx
-        scores = products(Q, q_at, inside, K, row * k_y + column * k_x, valid, C, BM, BN, BC, CHUNKS, PRECISION, CAST)
-        if HAS_MASK:
-            kept = tl.load(MASK + b * m_b + row * m_y + column * m_x, mask=valid, other=0)
-            valid = valid & (kept != 0)
-        scores = tl.where(within(y, x, ky, kx, R, DISK) & valid[None, :], scores * scale, float("-inf"))
+        keys, values = K + r * k_r + b * k_b, V + r * v_r + b * v_b
+        seen = in_window(ky[None, :] - cy[:, None], kx[None, :] - cx[:, None], R, TAP, DISK) & valid[None, :]
+        if CORNERS == 4 and not ZEROS:
+            seen = seen & between_centres(ky[None, :], kx[None, :], low[:, None], right[:, None], height, width)
+        if ZEROS:
+            counted += tl.sum(seen.to(tl.float32), 1)
+        scores = tl.zeros((BM, BN), dtype=tl.float32)
+        for corner in tl.static_range(CORNERS):
+            row, column = top + STEP * (ky + corner // 2), left + STEP * (kx + corner % 2)
+            there = valid & (row >= 0) & (row < H) & (column >= 0) & (column < W) if CORNERS == 4 else valid
+            if HAS_MASK:
+                kept = tl.load(MASK + r * m_r + (b * H + row) * W + column, mask=there, other=1) != 0
+                if CORNERS == 4:  # a masked cell takes the whole tap along, unless its weight is 0
+                    seen = seen & (kept[None, :] | (corner_weight(low, right, corner) == 0.0)[:, None])
+                else:
+                    seen = seen & kept[None, :]
+            part = products(own, Q, q_at, inside, keys, row * k_y + column * k_x, there, C, BM, BN, BC, CHUNKS,
+                            PRECISION, CAST)  # fmt: skip
+            scores = part if CORNERS == 1 else scores + part * corner_weight(low, right, corner)[:, None]
+        scores = tl.where(seen, scores * scale, float("-inf"))
         larger = tl.maximum(largest, tl.max(scores, 1))
         level = tl.where(larger == float("-inf"), 0.0, larger)  # nothing valid so far
-        values = load_rows(V, row * v_y + column * v_x, valid, 0, CV, BV, CAST)  # [N V]
-        weights = tl.exp2(scores - level[:, None]).to(values.dtype)
+        weights = tl.exp2(scores - level[:, None])
         shrink = tl.exp2(largest - level)
-        mass = mass * shrink + tl.sum(weights.to(tl.float32), 1)
-        total = tl.dot(weights, values, total * shrink[:, None], input_precision=PRECISION)
+        total = total * shrink[:, None]
+        for corner in tl.static_range(CORNERS):
+            row, column = top + STEP * (ky + corner // 2), left + STEP * (kx + corner % 2)
+            there = valid & (row >= 0) & (row < H) & (column >= 0) & (column < W) if CORNERS == 4 else valid
+            carried = load_rows(values, row * v_y + column * v_x, there, 0, CV, BV, CAST)  # [N V]
+            if CORNERS == 1:
+                rounded = weights.to(carried.dtype)
+                weights = rounded.to(tl.float32)
+            else:
+                rounded = (weights * corner_weight(low, right, corner)[:, None]).to(carried.dtype)
+            total = tl.dot(rounded, carried, total, input_precision=PRECISION)
+        mass = mass * shrink + tl.sum(weights, 1)
+        largest = larger
+    if ZEROS:  # the taps outside the frame, of logit 0 and value 0
+        outside = TAPS * COUNT - counted
+        larger = tl.where(outside > 0, tl.maximum(largest, 0.0), largest)
+        level = tl.where(larger == float("-inf"), 0.0, larger)
+        shrink = tl.exp2(largest - level)
+        mass = mass * shrink + tl.where(outside > 0, outside * tl.exp2(-level), 0.0)
+        total = total * shrink[:, None]
         largest = larger
     readout = total / tl.where(mass == 0, 1.0, mass)[:, None]
-    row, column = top + D * y, left + D * x
-    v = tl.arange(0, BV)
-    OUT += b * o_b
-    tl.store(OUT + (row * o_y + column * o_x)[:, None] + v[None, :], readout, mask=inside[:, None] & (v < CV)[None, :])
-    tl.store(LSE + b * l_b + row * l_y + column * l_x, (largest + tl.log2(mass)) * LN_2, mask=inside)
+    tl.store(OUT + own_cell[:, None] * o_x + v[None, :], readout, mask=stored)
+    tl.store(LSE + own_cell, (largest + tl.log2(mass)) * LN_2, mask=inside)
 
 
 @triton.jit
 def query_gradient_kernel(
-    Q, K, V, MASK, G, DELTA, LSE, DQ,
-    q_b, q_y, q_x, k_b, k_y, k_x, v_b, v_y, v_x, m_b, m_y, m_x, g_b, g_y, g_x, l_b, l_y, l_x, d_b, d_y, d_x,
-    H, W, C, CV, R, scale,
-    D: tl.constexpr, TH: tl.constexpr, TW: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr, CHUNKS: tl.constexpr,
-    BO: tl.constexpr, BV: tl.constexpr, DISK: tl.constexpr, HAS_MASK: tl.constexpr, PRECISION: tl.constexpr,
-    CAST: tl.constexpr,
+    Q, K, V, MASK, OFFSET, G, DELTA, LEVEL, DQ,
+    q_b, q_y, q_x, k_r, k_b, k_y, k_x, v_r, v_b, v_y, v_x, m_r, g_x,
+    COUNT, H, W, C, CV, R, scale,
+    STEP: tl.constexpr, TAP: tl.constexpr, CORNERS: tl.constexpr, HAS_OFFSET: tl.constexpr,
+    TH: tl.constexpr, TW: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr, CHUNKS: tl.constexpr, BO: tl.constexpr,
+    BV: tl.constexpr, DISK: tl.constexpr, ZEROS: tl.constexpr, HAS_MASK: tl.constexpr, GOES_ON: tl.constexpr,
+    PRECISION: tl.constexpr, CAST: tl.constexpr,
 ):  # fmt: skip
     BM: tl.constexpr = TH * TW
-    y, x, top, left, height, width = cells_of_tile(H, W, TH, TW, D)
-    first_row, first_column, columns, count = halo_of_tile(height, width, R, TH, TW, W, D)
-    b, chunk = tl.program_id(2).to(tl.int64), tl.program_id(1) // (D * D) * BO
-    Q += b * q_b
-    K += b * k_b
-    V += b * v_b
+    EDGE: tl.constexpr = 1 if CORNERS == 4 else 0
+    y, x, top, left, height, width, b = cells_of_program(H, W, STEP, TH, TW, 0)
     inside = (y < height) & (x < width)
-    own_row, own_column = top + D * y, left + D * x
-    q_at, l_at = own_row * q_y + own_column * q_x, own_row * l_y + own_column * l_x
-    lse = tl.load(LSE + b * l_b + l_at, mask=inside, other=float("inf"))  # base 2; +inf makes P = 0
-    delta = tl.load(DELTA + b * l_b + l_at, mask=inside, other=0.0)
-    grads = load_rows(G + b * g_b, own_row * g_y + own_column * g_x, inside, 0, CV, BV, CAST)  # [M V]
+    own_cell = b * H * W + (top + STEP * y) * W + left + STEP * x
+    cy, cx, low, right = centres(OFFSET, own_cell, inside, y, x, CORNERS, HAS_OFFSET)
+    reach = R * TAP
+    first_row, first_column, columns, count = box_around(
+        cy, cx, inside, reach, reach, reach, reach, height, width, EDGE
+    )  # fmt: skip
+    blocks = tl.cdiv(count, BN)
+    Q += b * q_b
+    q_at = (top + STEP * y) * q_y + (left + STEP * x) * q_x
+    own = load_rows(Q, q_at, inside, 0, C, BC, CAST) if CHUNKS == 1 else 0
+    first = tl.program_id(1) * BO
+    level = tl.load(LEVEL + own_cell, mask=inside, other=float("inf"))  # lse in base 2; +inf makes P = 0
+    delta = tl.load(DELTA + own_cell, mask=inside, other=0.0)
+    grads = load_rows(G, own_cell * g_x, inside, 0, CV, BV, CAST)  # [M V]
     total = tl.zeros((BM, BO), dtype=tl.float32)
-    for start in range(0, count, BN):
-        n = start + tl.arange(0, BN)
+    for block in range(0, COUNT * blocks):
+        r, n = (block // blocks).to(tl.int64), block % blocks * BN + tl.arange(0, BN)
         ky, kx, valid = first_row + n // columns, first_column + n % columns, n < count
-        row, column = top + D * ky, left + D * kx
-        k_at = row * k_y + column * k_x
-        if HAS_MASK:
-            valid = valid & (tl.load(MASK + b * m_b + row * m_y + column * m_x, mask=valid, other=0) != 0)
-        scores = products(Q, q_at, inside, K, k_at, valid, C, BM, BN, BC, CHUNKS, PRECISION, CAST)
-        seen = within(y, x, ky, kx, R, DISK) & valid[None, :]
-        weights = tl.where(seen, tl.exp2(scores * (scale * LOG2_E) - lse[:, None]), 0.0)
-        values = load_rows(V, row * v_y + column * v_x, valid, 0, CV, BV, CAST)
-        slopes = weights * (tl.dot(grads, tl.trans(values), input_precision=PRECISION) - delta[:, None])
-        keys = load_rows(K, k_at, valid, chunk, C, BO, CAST)  # [N BO]
-        total = tl.dot(slopes.to(keys.dtype), keys, total, input_precision=PRECISION)
-    c = chunk + tl.arange(0, BO)
-    at = (own_row * d_y + own_column * d_x)[:, None] + c[None, :]
-    tl.store(DQ + b * d_b + at, total * scale, mask=inside[:, None] & (c < C)[None, :])
+        keys, values = K + r * k_r + b * k_b, V + r * v_r + b * v_b
+        seen = in_window(ky[None, :] - cy[:, None], kx[None, :] - cx[:, None], R, TAP, DISK) & valid[None, :]
+        if CORNERS == 4 and not ZEROS:
+            seen = seen & between_centres(ky[None, :], kx[None, :], low[:, None], right[:, None], height, width)
+        scores, slopes = tl.zeros((BM, BN), dtype=tl.float32), tl.zeros((BM, BN), dtype=tl.float32)
+        for corner in tl.static_range(CORNERS):
+            row, column = top + STEP * (ky + corner // 2), left + STEP * (kx + corner % 2)
+            there = valid & (row >= 0) & (row < H) & (column >= 0) & (column < W) if CORNERS == 4 else valid
+            if HAS_MASK:
+                kept = tl.load(MASK + r * m_r + (b * H + row) * W + column, mask=there, other=1) != 0
+                if CORNERS == 4:
+                    seen = seen & (kept[None, :] | (corner_weight(low, right, corner) == 0.0)[:, None])
+                else:
+                    seen = seen & kept[None, :]
+            part = products(own, Q, q_at, inside, keys, row * k_y + column * k_x, there, C, BM, BN, BC, CHUNKS,
+                            PRECISION, CAST)  # fmt: skip
+            carried = load_rows(values, row * v_y + column * v_x, there, 0, CV, BV, CAST)
+            slope = tl.dot(grads, tl.trans(carried), input_precision=PRECISION)
+            scores = part if CORNERS == 1 else scores + part * corner_weight(low, right, corner)[:, None]
+            slopes = slope if CORNERS == 1 else slopes + slope * corner_weight(low, right, corner)[:, None]
+        weights = tl.where(seen, tl.exp2(scores * (scale * LOG2_E) - level[:, None]), 0.0)
+        slopes = weights * (slopes - delta[:, None])
+        for corner in tl.static_range(CORNERS):
+            row, column = top + STEP * (ky + corner // 2), left + STEP * (kx + corner % 2)
+            there = valid & (row >= 0) & (row < H) & (column >= 0) & (column < W) if CORNERS == 4 else valid
+            part = slopes if CORNERS == 1 else slopes * corner_weight(low, right, corner)[:, None]
+            some = load_rows(keys, row * k_y + column * k_x, there, first, C, BO, CAST)  # [N BO]
+            total = tl.dot(part.to(some.dtype), some, total, input_precision=PRECISION)
+    c = first + tl.arange(0, BO)
+    at, stored = DQ + own_cell[:, None] * C + c[None, :], inside[:, None] & (c < C)[None, :]
+    total *= scale
+    if GOES_ON:
+        total += tl.load(at, mask=stored, other=0.0)
+    tl.store(at, total, mask=stored)
 
 
 @triton.jit
 def key_gradient_kernel(
-    Q, K, V, MASK, G, DELTA, LSE, DK, DV,
-    q_b, q_y, q_x, k_b, k_y, k_x, v_b, v_y, v_x, m_b, m_y, m_x, g_b, g_y, g_x, l_b, l_y, l_x, d_b, d_y, d_x,
-    e_b, e_y, e_x,
-    H, W, C, CV, R, scale,
-    D: tl.constexpr, TH: tl.constexpr, TW: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr, CHUNKS: tl.constexpr,
-    BO: tl.constexpr, BV: tl.constexpr, DISK: tl.constexpr, HAS_MASK: tl.constexpr, PRECISION: tl.constexpr,
-    CAST: tl.constexpr,
+    Q, K, V, MASK, OFFSET, BOUNDS, G, DELTA, LEVEL, DK, DV,
+    q_b, q_y, q_x, k_r, k_b, k_y, k_x, v_r, v_b, v_y, v_x, m_r, g_x,
+    B, H, W, C, CV, R, scale,
+    STEP: tl.constexpr, TAP: tl.constexpr, CORNERS: tl.constexpr, HAS_OFFSET: tl.constexpr,
+    TH: tl.constexpr, TW: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr, CHUNKS: tl.constexpr, BO: tl.constexpr,
+    BV: tl.constexpr, DISK: tl.constexpr, ZEROS: tl.constexpr, HAS_MASK: tl.constexpr,
+    PRECISION: tl.constexpr, CAST: tl.constexpr,
 ):  # fmt: skip
     BM: tl.constexpr = TH * TW
-    y, x, top, left, height, width = cells_of_tile(H, W, TH, TW, D)
-    first_row, first_column, columns, count = halo_of_tile(height, width, R, TH, TW, W, D)
-    b, chunk = tl.program_id(2).to(tl.int64), tl.program_id(1) // (D * D) * BO
-    Q += b * q_b
-    K += b * k_b
-    G += b * g_b
-    own_row, own_column = top + D * y, left + D * x
+    EDGE: tl.constexpr = 1 if CORNERS == 4 else 0
+    y, x, top, left, height, width, b = cells_of_program(H, W, STEP, TH, TW, EDGE)
+    own_corner, first = tl.program_id(1) % CORNERS, tl.program_id(1) // CORNERS * BO
+    r = tl.program_id(2).to(tl.int64)
     in_frame = (y < height) & (x < width)
-    inside = in_frame
-    if HAS_MASK:
-        inside = inside & (tl.load(MASK + b * m_b + own_row * m_y + own_column * m_x, mask=inside, other=0) != 0)
-    k_at = own_row * k_y + own_column * k_x
-    values = load_rows(V + b * v_b, own_row * v_y + own_column * v_x, inside, 0, CV, BV, CAST)  # [M V]
+    up, down, left_of, right_of = R * TAP, R * TAP, R * TAP, R * TAP
+    if HAS_OFFSET:  # the least and largest offset say how far away a query may be that sees this tile
+        down, up = down - tl.load(BOUNDS + 4 * b), up + tl.load(BOUNDS + 4 * b + 1)
+        right_of, left_of = right_of - tl.load(BOUNDS + 4 * b + 2), left_of + tl.load(BOUNDS + 4 * b + 3)
+    first_row, first_column, columns, count = box_around(
+        y, x, in_frame, up, down, left_of, right_of, height, width, 0
+    )  # fmt: skip
+    Q += b * q_b
+    K += r * k_r + b * k_b
+    V += r * v_r + b * v_b
+    own = 0
+    if CHUNKS == 1 and CORNERS == 1:
+        k_at = (top + STEP * y) * k_y + (left + STEP * x) * k_x
+        own = load_rows(K, k_at, in_frame, 0, C, BC, CAST)
     total = tl.zeros((BM, BO), dtype=tl.float32)
     value_total = tl.zeros((BM, BV), dtype=tl.float32)
     for start in range(0, count, BN):
         n = start + tl.arange(0, BN)
         qy, qx, valid = first_row + n // columns, first_column + n % columns, n < count
-        row, column = top + D * qy, left + D * qx
-        q_at, l_at = row * q_y + column * q_x, row * l_y + column * l_x
-        lse = tl.load(LSE + b * l_b + l_at, mask=valid, other=float("inf"))
-        delta = tl.load(DELTA + b * l_b + l_at, mask=valid, other=0.0)
-        scores = products(K, k_at, inside, Q, q_at, valid, C, BM, BN, BC, CHUNKS, PRECISION, CAST)
-        seen = within(y, x, qy, qx, R, DISK) & valid[None, :] & inside[:, None]
-        weights = tl.where(seen, tl.exp2(scores * (scale * LOG2_E) - lse[None, :]), 0.0)
-        grads = load_rows(G, row * g_y + column * g_x, valid, 0, CV, BV, CAST)  # [N V]
+        row, column = top + STEP * qy, left + STEP * qx
+        cell, q_at = (b * H + row) * W + column, row * q_y + column * q_x
+        cy, cx, low, right = centres(OFFSET, cell, valid, qy, qx, CORNERS, HAS_OFFSET)
+        level = tl.load(LEVEL + cell, mask=valid, other=float("inf"))
+        delta = tl.load(DELTA + cell, mask=valid, other=0.0)
+        grads = load_rows(G, cell * g_x, valid, 0, CV, BV, CAST)  # [N V]
+        seen = in_window(y[:, None] - cy[None, :], x[:, None] - cx[None, :], R, TAP, DISK)
+        seen = seen & valid[None, :] & in_frame[:, None]
+        if CORNERS == 4 and not ZEROS:
+            seen = seen & between_centres(y[:, None], x[:, None], low[None, :], right[None, :], height, width)
+        scores, slopes = tl.zeros((BM, BN), dtype=tl.float32), tl.zeros((BM, BN), dtype=tl.float32)
+        for corner in tl.static_range(CORNERS):
+            key_row, key_column = top + STEP * (y + corner // 2), left + STEP * (x + corner % 2)
+            there = in_frame & (key_row >= 0) & (key_row < H) & (key_column >= 0) & (key_column < W)
+            if HAS_MASK:
+                kept = tl.load(MASK + r * m_r + (b * H + key_row) * W + key_column, mask=there, other=1) != 0
+                if CORNERS == 4:
+                    seen = seen & (kept[:, None] | (corner_weight(low, right, corner) == 0.0)[None, :])
+                else:
+                    seen = seen & kept[:, None]
+            k_at = key_row * k_y + key_column * k_x
+            mine = own
+            if CHUNKS == 1 and CORNERS == 4:
+                mine = load_rows(K, k_at, there, 0, C, BC, CAST)
+            part = products(mine, K, k_at, there, Q, q_at, valid, C, BM, BN, BC, CHUNKS, PRECISION, CAST)
+            carried = load_rows(V, key_row * v_y + key_column * v_x, there, 0, CV, BV, CAST)  # [M V]
+            slope = tl.dot(carried, tl.trans(grads), input_precision=PRECISION)
+            scores = part if CORNERS == 1 else scores + part * corner_weight(low, right, corner)[None, :]
+            slopes = slope if CORNERS == 1 else slopes + slope * corner_weight(low, right, corner)[None, :]
+        weights = tl.where(seen, tl.exp2(scores * (scale * LOG2_E) - level[None, :]), 0.0)
+        slopes = weights * (slopes - delta[None, :])
+        if CORNERS == 4:
+            share = tl.where(own_corner // 2 == 1, low, 1.0 - low) * tl.where(own_corner % 2 == 1, right, 1.0 - right)
+            weights, slopes = weights * share[None, :], slopes * share[None, :]
         value_total = tl.dot(weights.to(grads.dtype), grads, value_total, input_precision=PRECISION)
-        slopes = weights * (tl.dot(values, tl.trans(grads), input_precision=PRECISION) - delta[None, :])
-        queries = load_rows(Q, q_at, valid, chunk, C, BO, CAST)  # [N BO]
+        queries = load_rows(Q, q_at, valid, first, C, BO, CAST)  # [N BO]
         total = tl.dot(slopes.to(queries.dtype), queries, total, input_precision=PRECISION)
-    c, v = chunk + tl.arange(0, BO), tl.arange(0, BV)
-    at = (own_row * d_y + own_column * d_x)[:, None] + c[None, :]
-    tl.store(DK + b * d_b + at, total * scale, mask=in_frame[:, None] & (c < C)[None, :])
-    own_values = tl.where(chunk == 0, CV, 0)  # programs of other channels computed the same values' gradient
-    value_at = (own_row * e_y + own_column * e_x)[:, None] + v[None, :]
-    tl.store(DV + b * e_b + value_at, value_total, mask=in_frame[:, None] & (v < own_values)[None, :])
+    c, v = first + tl.arange(0, BO), tl.arange(0, BV)
+    image = (r * CORNERS + own_corner) * B + b  # gradients are [r corner b h w .], without gaps
+    cell = (image * (H + EDGE) + top + STEP * (y + EDGE)) * (W + EDGE) + left + STEP * (x + EDGE)
+    tl.store(DK + cell[:, None] * C + c[None, :], total * scale, mask=in_frame[:, None] & (c < C)[None, :])
+    own_values = tl.where(first == 0, CV, 0)  # programs of other channels computed the same values' gradient
+    tl.store(DV + cell[:, None] * CV + v[None, :], value_total, mask=in_frame[:, None] & (v < own_values)[None, :])

@@ -1,0 +1,179 @@
+"""Tile sizes of the Triton kernels: one table, by kernel, GPU and features.
+
+No row has been timed on a GPU yet. They are tiles that Triton 3.6 and 3.9 compile without spilled registers and within
+the GPU's shared memory (``make check-kernels`` holds this for every row), 8 x 16 queries where that fits: a tile of M
+cells does M products for each key it reads, and at 256 channels the traffic from the second-level cache is the limit.
+
+``VCORR_AUTOTUNE=1`` times neighbouring sizes at each first call and keeps the fastest for the process. Another run may
+choose otherwise, and its sums differ in their last bits; without it they do not.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import statistics
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+Kernel = Literal["forward", "query_gradient", "key_gradient", "peaks", "negatives", "mean_negatives"]
+Product = Literal["half", "tf32", "ieee"]  # float16, bfloat16 and what is rounded to it; tf32 and tf32x3; ieee
+Offsets = Literal["none", "whole", "fractional"]
+log = logging.getLogger("vcorr.kernels")
+
+
+class Tiling(NamedTuple):
+    """Cells of a tile and cells that pass at a time; most channels of one product, and of a sum that a program holds;
+    warps and stages of its pipeline."""
+
+    rows: int
+    columns: int
+    passing: int
+    channels: int
+    held: int
+    warps: int
+    stages: int = 2
+
+
+SCARCE = {(8, 6), (8, 9), (12, 0), (12, 1)}  # 99 KB of shared memory a program; other GPUs have 163 KB or more
+BACKWARD_IEEE = Tiling(8, 8, 32, 32, 32, 8)
+BACKWARD_TF32 = Tiling(8, 8, 32, 32, 128, 8)
+# By kernel and product, the tile where shared memory is ample and where it is scarce.
+TABLE: dict[tuple[Kernel, Product], tuple[Tiling, Tiling]] = {
+    ("forward", "half"): (Tiling(8, 16, 64, 256, 256, 8), Tiling(8, 8, 64, 256, 256, 4)),
+    ("query_gradient", "half"): (Tiling(8, 8, 64, 256, 256, 8), Tiling(8, 8, 32, 256, 256, 8)),
+    ("key_gradient", "half"): (Tiling(8, 8, 32, 256, 256, 8), Tiling(8, 8, 32, 256, 256, 8)),
+    ("peaks", "half"): (Tiling(8, 8, 64, 256, 256, 4), Tiling(8, 8, 64, 256, 256, 4)),
+    ("negatives", "half"): (Tiling(8, 16, 64, 256, 256, 8), Tiling(8, 8, 64, 256, 256, 8)),
+    ("mean_negatives", "half"): (Tiling(8, 8, 64, 256, 256, 8), Tiling(8, 8, 32, 256, 256, 8)),
+    ("forward", "tf32"): (Tiling(8, 8, 64, 32, 32, 8), Tiling(8, 8, 64, 32, 32, 8)),
+    ("query_gradient", "tf32"): (BACKWARD_TF32, BACKWARD_TF32),
+    ("key_gradient", "tf32"): (BACKWARD_TF32, BACKWARD_TF32),
+    ("peaks", "tf32"): (Tiling(8, 8, 64, 32, 32, 4), Tiling(8, 8, 64, 32, 32, 4)),
+    ("negatives", "tf32"): (Tiling(8, 8, 64, 32, 32, 8), Tiling(8, 8, 64, 32, 32, 8)),
+    ("mean_negatives", "tf32"): (Tiling(8, 8, 64, 32, 128, 8), Tiling(8, 8, 64, 32, 128, 8)),
+    ("forward", "ieee"): (Tiling(8, 8, 64, 32, 32, 4), Tiling(8, 8, 64, 32, 32, 4)),
+    ("query_gradient", "ieee"): (BACKWARD_IEEE, BACKWARD_IEEE),
+    ("key_gradient", "ieee"): (Tiling(8, 8, 16, 32, 32, 8), Tiling(8, 8, 16, 32, 32, 8)),
+    ("peaks", "ieee"): (Tiling(8, 8, 64, 32, 32, 8), Tiling(8, 8, 64, 32, 32, 8)),
+    ("negatives", "ieee"): (BACKWARD_IEEE, BACKWARD_IEEE),
+    ("mean_negatives", "ieee"): (BACKWARD_IEEE, BACKWARD_IEEE),
+}
+# Windows at an offset need more registers: whole offsets for where each window lies, fractional ones for four products.
+AT_OFFSETS: dict[Product, Tiling] = {
+    "half": Tiling(8, 8, 32, 256, 256, 8),
+    "tf32": Tiling(8, 8, 32, 32, 32, 8),
+    "ieee": Tiling(8, 8, 32, 32, 32, 8),
+}
+BLENDED: dict[Product, Tiling] = {
+    "half": Tiling(8, 8, 16, 64, 64, 8),
+    "tf32": Tiling(8, 8, 16, 32, 32, 8),
+    "ieee": Tiling(4, 4, 16, 32, 32, 8),
+}
+NARROW = 128  # channels up to which masks and exponentials weigh more than the traffic of keys: 8 x 8 queries
+
+
+def tiling(kernel: Kernel, product: Product, features: int, offsets: Offsets, capability: tuple[int, int]) -> Tiling:
+    """The table's tile for a kernel."""
+    if offsets == "fractional":
+        return BLENDED[product]
+    if offsets == "whole" and kernel != "peaks":
+        return AT_OFFSETS[product]
+    ample, scarce = TABLE[kernel, product]
+    return scarce if capability in SCARCE or (kernel == "forward" and features <= NARROW) else ample
+
+
+def product_of(dtype: torch.dtype, precision: str) -> Product:
+    """What kind of matrix product features of a type go through."""
+    if dtype != torch.float32 or precision == "bf16":
+        return "half"
+    return "ieee" if precision == "ieee" else "tf32"
+
+
+def product_constants(dtype: torch.dtype, precision: str) -> dict[str, Any]:
+    """How a kernel multiplies: tl.dot's precision, and whether float32 is rounded to bfloat16 on the way."""
+    exact = dtype == torch.float32 and precision != "bf16"
+    return {"PRECISION": precision if exact else "ieee", "CAST": dtype == torch.float32 and precision == "bf16"}
+
+
+def options(chosen: Tiling) -> dict[str, Any]:
+    """Launch options; fusion of products and sums is stated because its default differs between versions of Triton."""
+    return {"num_warps": chosen.warps, "num_stages": chosen.stages, "enable_fp_fusion": True}
+
+
+@cache
+def capability_of(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device) if device.type == "cuda" else (8, 0)
+
+
+_fastest: dict[tuple[object, ...], Tiling] = {}
+
+
+def run(
+    kernel: Kernel,
+    query: Tensor,
+    precision: str,
+    launch: Callable[[Tiling], None],
+    *,
+    key: tuple[object, ...] = (),
+    offsets: Offsets = "none",
+    repeatable: bool = True,
+) -> None:
+    """Launch with the table's tile, or where VCORR_AUTOTUNE is set with the fastest found.
+
+    ``key`` tells apart what deserves a choice of its own; ``repeatable``: launching again changes nothing.
+    """
+    product, capability = product_of(query.dtype, precision), capability_of(query.device)
+    chosen = tiling(kernel, product, query.shape[-1], offsets, capability)
+    if query.device.type == "cuda" and os.environ.get("VCORR_AUTOTUNE") == "1":
+        place = (kernel, product, capability, tuple(query.shape), offsets, key)
+        if place not in _fastest and repeatable:
+            _fastest[place] = _tune(place, chosen, launch)
+        chosen = _fastest.get(place, chosen)
+    launch(chosen)
+
+
+def choices() -> list[tuple[tuple[object, ...], Tiling]]:
+    """What autotuning has chosen so far in this process."""
+    return list(_fastest.items())
+
+
+def _tune(place: tuple[object, ...], first: Tiling, launch: Callable[[Tiling], None]) -> Tiling:
+    times = {}
+    for candidate in _neighbours(first):
+        try:
+            times[candidate] = _milliseconds(launch, candidate)
+        except Exception as failure:  # what a candidate may fail with is Triton's affair; the table's own must run
+            if candidate == first:
+                raise
+            log.debug("%s: %s failed: %s", place, candidate, failure)
+    fastest = min(times, key=lambda candidate: times[candidate])
+    log.info("%s: %s, %.3f ms; the table's %s, %.3f ms", place, fastest, times[fastest], first, times[first])
+    return fastest
+
+
+def _neighbours(first: Tiling) -> Iterator[Tiling]:
+    yield first
+    sizes = [(8, 8), (8, 16), (16, 16)]
+    for (rows, columns), passing, warps, stages in itertools.product(sizes, (32, 64, 128), (4, 8), (2, 3)):
+        other = Tiling(rows, columns, passing, first.channels, first.held, warps, stages)
+        if other != first:
+            yield other
+
+
+def _milliseconds(launch: Callable[[Tiling], None], candidate: Tiling) -> float:
+    """The median of ten launches after two."""
+    for _ in range(2):
+        launch(candidate)
+    marks = [torch.cuda.Event(enable_timing=True) for _ in range(11)]  # type: ignore[no-untyped-call]
+    for step, mark in enumerate(marks):
+        mark.record()
+        if step < 10:
+            launch(candidate)
+    torch.cuda.synchronize()
+    return float(statistics.median(a.elapsed_time(b) for a, b in itertools.pairwise(marks)))
