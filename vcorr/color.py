@@ -30,10 +30,10 @@ CENTROIDS = (
 """CorrFlow's classes of colour as (a, b): 16 centres of k-means over pixels of Kinetics, as published, one decimal."""
 
 
-def from_uint8(rgb: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
+def from_uint8(rgb: NDArray[np.uint8] | Tensor, device: torch.device | str = "cpu") -> Tensor:
     """Pictures [... h w 3] of bytes as float tensor [... 3 h w] in [0, 1], channels_last in memory."""
-    x = torch.from_numpy(np.require(rgb, requirements=("C", "W"))).to(device).movedim(-1, -3)
-    return x.float().div_(255)
+    x = rgb if isinstance(rgb, Tensor) else torch.from_numpy(np.require(rgb, requirements=("C", "W")))
+    return x.to(device).movedim(-1, -3).float().div_(255)
 
 
 def to_lab(rgb: Tensor) -> Tensor:

@@ -136,7 +136,7 @@ class _Loop:
     ) -> None:
         self.folder, self.phase, self.options, self.stopped, self.report = folder, phase, options, stopped, report
         self.monitor = monitor
-        self.clips = Clips(footage, phase.clips, folder.experiment.config.seed)
+        self.clips = Clips(footage, phase.clips, folder.experiment.config.seed, folder.device)
         self.first = point.step - folder.offset(phase.name)
         self.skipped = point.skipped
         state = point.state if self.first else _place(phase.enter(point.state), folder.device)

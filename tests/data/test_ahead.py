@@ -48,7 +48,7 @@ def nothing_is_left_running():
 
 
 def same(a, b):
-    return np.array_equal(a[0], b[0]) and a[1] == b[1]
+    return torch.equal(a[0], b[0]) and a[1] == b[1]
 
 
 class Watched(Clips):

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.data.films import encode
@@ -18,7 +19,7 @@ PLAIN = ClipConfig(size=8, frames=2, gaps=(1,), crop="frame", flip=False, revers
 
 def cut_batch(clips, step, size):
     """Clips of one step [size t h w 3]."""
-    return clips.batch(range(step * size, (step + 1) * size))[0]
+    return clips.batch(range(step * size, (step + 1) * size))[0].numpy()
 
 
 def grey(rgb):
@@ -89,7 +90,7 @@ def test_a_sample_hangs_on_seed_epoch_and_its_number_alone(mixed):
 def test_batches_say_which_videos_they_were_cut_from(tmp_path):
     found = numbered(tmp_path, a=6, b=1, c=9)
     rgb, videos = Clips(found, PLAIN, seed=0).batch(range(13))
-    assert rgb.shape == (13, 2, 8, 8, 3) and rgb.dtype == np.uint8
+    assert rgb.shape == (13, 2, 8, 8, 3) and rgb.dtype == torch.uint8
     assert videos == tuple(0 if level < 6 else 2 for level in grey(rgb)[:, 0, 4, 4])
     assert set(videos) == {0, 2}  # counted in the footage, whatever is long enough for this stage
 

@@ -112,7 +112,7 @@ def test_quads_lie_in_the_picture_and_never_fold(height, width, smallest, move, 
 def test_a_clip_goes_from_a_plain_crop_to_the_moved_corners_in_equal_steps():
     x, y = np.meshgrid(np.arange(240) + 0.5, np.arange(200) + 0.5)
     picture = np.stack([x, y, 0 * x], -1).astype(np.uint8)  # x and y rounded down
-    got = still_clip(picture, (0, 0.5, 1), 100, 120, 0.12, rng.generator(5, "test"))
+    got = still_clip(torch.from_numpy(picture), (0, 0.5, 1), 100, 120, 0.12, rng.generator(5, "test")).numpy()
     first, last = draw_quads(200, 240, 120, 0.12, rng.generator(5, "test"))
     assert got.shape == (3, 100, 100, 3) and got.dtype == np.uint8
     for frame, share in zip(got, (0, 0.5, 1), strict=True):
@@ -140,20 +140,21 @@ def test_every_image_comes_once_an_epoch(tmp_path):
     rgb, videos = clips.batch(range(14))
     assert rgb.shape == (14, 3, 16, 16, 3)
     assert sorted(videos[:7]) == sorted(videos[7:]) == list(range(7)) and videos[:7] != videos[7:]
-    assert len({clip.tobytes() for clip in rgb}) == 14  # another warp each time
+    assert len({clip.numpy().tobytes() for clip in rgb}) == 14  # another warp each time
 
 
 def test_a_sample_hangs_on_seed_epoch_and_number_alone(tmp_path):
     found = scan(album(tmp_path))
     rgb, _ = Clips(found, STILLS, seed=3).batch(range(12))
     uncached = Clips(found, dataclasses.replace(STILLS, cache=0), seed=3)
-    np.testing.assert_array_equal(np.stack([uncached.batch([k])[0][0] for k in reversed(range(12))])[::-1], rgb)
-    assert not np.array_equal(Clips(found, STILLS, seed=4).batch(range(12))[0], rgb)
+    backwards = [uncached.batch([k])[0][0] for k in reversed(range(12))]
+    assert torch.equal(torch.stack(backwards[::-1]), rgb)
+    assert not torch.equal(Clips(found, STILLS, seed=4).batch(range(12))[0], rgb)
 
 
 def test_without_a_warp_the_picture_stands_still(tmp_path):
     rgb, _ = Clips(scan(album(tmp_path)), dataclasses.replace(STILLS, warp=0.0), seed=0).batch(range(5))
-    np.testing.assert_array_equal(rgb, np.broadcast_to(rgb[:, :1], rgb.shape))
+    assert torch.equal(rgb, rgb[:, :1].expand_as(rgb))
 
 
 def test_clips_run_backwards_and_mirrored_half_of_the_time(tmp_path):
@@ -161,7 +162,7 @@ def test_clips_run_backwards_and_mirrored_half_of_the_time(tmp_path):
     y, x = np.mgrid[:200, :200]
     Image.fromarray(np.stack([x, y, 0 * x], -1).astype(np.uint8)).save(tmp_path / "ramp.png")
     cfg = dataclasses.replace(STILLS, size=50, frames=2, smallest=100, read=200, flip=True, reverse=True)
-    rgb = Clips(scan(tmp_path), cfg, seed=0).batch(range(200))[0].astype(int)
+    rgb = Clips(scan(tmp_path), cfg, seed=0).batch(range(200))[0].numpy().astype(int)
     plain = np.ptp(rgb[..., 1], axis=3).max(2) <= 1  # rows of one height throughout
     assert (plain.sum(1) == 1).mean() > 0.95
     assert 0.35 < plain[:, 1].mean() < 0.65
@@ -172,7 +173,7 @@ def test_stills_make_memory_clips_too(tmp_path):
     cfg = dataclasses.replace(STILLS, frames=12, long=(0, 5), short=(5, 3, 1))
     rgb, _ = Clips(scan(album(tmp_path)), cfg, seed=0).batch(range(5))
     assert rgb.shape == (5, 6, 16, 16, 3)
-    change = np.abs(rgb.astype(float) - rgb[:, -1:]).mean((2, 3, 4))
+    change = (rgb.float() - rgb[:, -1:]).abs().mean((2, 3, 4))
     assert (change[:, 0] > change[:, 4]).all() and not change[:, 5].any()
 
 

@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from vcorr.data.clips import Clips
-from vcorr.data.footage import Picture
 
 DEPTH = 3  # batches under way, one of which is asked for
 MOST = 8  # threads: enough for a GPU; more would fight over Python's lock
@@ -65,7 +64,7 @@ class ReadAhead:
             self._pool.shutdown(wait=True, cancel_futures=True)
         self._under_way.clear()
 
-    def batch(self, samples: Sequence[int]) -> tuple[Picture, tuple[int, ...]]:
+    def batch(self, samples: Sequence[int]) -> tuple[Tensor, tuple[int, ...]]:
         """As `Clips.batch`. Batches of the plan that come before this one and were not asked for are dropped.
 
         Raises:
@@ -87,14 +86,18 @@ class ReadAhead:
             samples = next(self._plan, None)
             if samples is None:
                 return
-            cfg = self._clips.cfg
-            pictures = np.empty((len(samples), cfg.length, cfg.size, cfg.size, 3), np.uint8)
+            cfg, device = self._clips.cfg, self._clips.device
+            # Page-locked, a batch goes to a GPU several times faster.
+            pinned = device.type == "cpu" and torch.cuda.is_available()
+            shape = (len(samples), cfg.length, cfg.size, cfg.size, 3)
+            pictures = torch.empty(shape, dtype=torch.uint8, device=device, pin_memory=pinned)
             jobs = [self._pool.submit(self._make, pictures[k], sample) for k, sample in enumerate(samples)]
             self._under_way.append(_Pending(tuple(samples), pictures, jobs))
 
-    def _make(self, place: Picture, sample: int) -> int:
+    def _make(self, place: Tensor, sample: int) -> int:
         """Write a clip where it belongs in its batch; its video."""
-        place[:], video = self._clips.clip(sample)
+        clip, video = self._clips.clip(sample)
+        place.copy_(clip)
         return video
 
 
@@ -103,7 +106,7 @@ class _Pending:
     """A batch that is being made: its clips, once each job has given the video that its clip is from."""
 
     samples: tuple[int, ...]
-    pictures: Picture
+    pictures: Tensor
     jobs: list[Future[int]]
 
 

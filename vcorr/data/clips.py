@@ -13,8 +13,10 @@ from typing import Literal
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from vcorr import rng as random
+from vcorr.data.device import DeviceFrames, resample
 from vcorr.data.footage import Footage, Frames, Picture
 from vcorr.data.order import Intervals, Order, Place, Starts
 from vcorr.data.stills import LARGEST_MOVE, still_clip
@@ -48,7 +50,8 @@ class ClipConfig:
             that a homography makes a clip of, once an epoch (see ``stills``); gaps, sampling and crop mean nothing.
         warp: of stills, how far the corners of the square move, as a share of its side, in [0, 0.25).
         read: frames are kept at this short side, so that a crop never shrinks a huge frame again and again.
-        cache: decoded frames kept in memory, in MiB.
+        keep: where decoded frames are kept: in ``memory``, or on the ``device`` that trains, which cuts the clips then.
+        cache: how much is kept, in MiB. In memory, what was not used for longest is dropped; a device keeps all.
     """
 
     size: int = 256
@@ -61,6 +64,7 @@ class ClipConfig:
     reverse: bool = True
     read: int = 288
     cache: int = 2048
+    keep: Literal["memory", "device"] = "memory"
     sampling: Literal["starts", "intervals"] = "starts"
     long: tuple[int, ...] = ()
     short: tuple[int, ...] = ()
@@ -112,19 +116,21 @@ class Clips:
         footage: the videos.
         cfg: how clips are cut.
         seed: of the run.
+        device: that trains.
 
     Attributes:
         sources: the videos that are long enough.
         skipped: path -> reason, of those left out.
+        device: where clips come from: the CPU, unless ``cfg.keep`` is ``device``.
         unreadable: path -> reason, of frames that turned out damaged when their turn came; other samples stood in.
         notes: what the user should be told of the whole, one line each.
 
     Raises:
-        UsageError: the odds do not match the gaps.
+        UsageError: the odds do not match the gaps, or the device is to keep more than ``cache``.
         InputError: every video is too short.
     """
 
-    def __init__(self, footage: Footage, cfg: ClipConfig, seed: int) -> None:
+    def __init__(self, footage: Footage, cfg: ClipConfig, seed: int, device: torch.device | str = "cpu") -> None:
         if cfg.weights and len(cfg.weights) != len(cfg.gaps):
             raise UsageError(
                 "clips.weights", f"{len(cfg.weights)} weights for {len(cfg.gaps)} gaps", "give one a gap, or none"
@@ -155,7 +161,12 @@ class Clips:
             if cfg.sampling == "intervals" and not stills
             else Starts(lengths, reach, seed)
         )
-        self._frames = Frames(self.sources, cfg.read, cfg.cache << 20)
+        self.device = torch.device(device if cfg.keep == "device" else "cpu")
+        self._frames: Frames | DeviceFrames = (
+            DeviceFrames(self.sources, cfg.read, cfg.cache << 20, self.device)
+            if cfg.keep == "device"
+            else Frames(self.sources, cfg.read, cfg.cache << 20)
+        )
         films = sum(s.stills is None for s in self.sources)
         self.notes = () if self._frames.fits or not films else (_slow(films, self._frames.needed, cfg.cache),)
 
@@ -163,17 +174,17 @@ class Clips:
         """Samples an epoch; with ``sampling="intervals"``, of the first one."""
         return len(self._order)
 
-    def batch(self, samples: Iterable[int]) -> tuple[Picture, tuple[int, ...]]:
-        """The clips of some samples [b t h w 3], and which video of the footage each was cut from.
+    def batch(self, samples: Iterable[int]) -> tuple[Tensor, tuple[int, ...]]:
+        """The clips of some samples, uint8 [b t h w 3], and which video of the footage each was cut from.
 
         Raises:
             InputError: sample after sample cannot be read.
         """
         clips, videos = zip(*map(self.clip, samples), strict=True)
-        return np.stack(clips), videos
+        return torch.stack(clips), videos
 
-    def clip(self, sample: int) -> tuple[Picture, int]:
-        """The clip of a sample [t h w 3], and its video's index in the footage."""
+    def clip(self, sample: int) -> tuple[Tensor, int]:
+        """The clip of a sample, uint8 [t h w 3], and its video's index in the footage."""
         for attempt in range(ATTEMPTS):
             rng = random.generator(self.seed, f"clip.{attempt}" if attempt else "clip", sample)
             place = self._order.place(sample, attempt)
@@ -185,18 +196,18 @@ class Clips:
             self.sources[place.source].path, f"{ATTEMPTS} samples in a row cannot be read", "check the training videos"
         )
 
-    def _cut(self, place: Place, rng: torch.Generator) -> Picture:
+    def _cut(self, place: Place, rng: torch.Generator) -> Tensor:
         clip = (self._from_still if self.cfg.source == "stills" else self._from_video)(place, rng)
-        return clip[:, :, ::-1] if self.cfg.flip and random.integer(0, 2, rng) else clip
+        return clip.flip(2) if self.cfg.flip and random.integer(0, 2, rng) else clip
 
-    def _from_still(self, place: Place, rng: torch.Generator) -> Picture:
+    def _from_still(self, place: Place, rng: torch.Generator) -> Tensor:
         cfg = self.cfg
         (picture,) = self._frames.get(place.source, [0])
         positions, last = self._positions(cfg.frames - 1, rng)
         shares = [p / max(1, last) for p in positions]
-        return still_clip(picture, shares, cfg.size, cfg.smallest, cfg.warp, rng)
+        return still_clip(torch.as_tensor(picture), shares, cfg.size, cfg.smallest, cfg.warp, rng)
 
-    def _from_video(self, place: Place, rng: torch.Generator) -> Picture:
+    def _from_video(self, place: Place, rng: torch.Generator) -> Tensor:
         cfg = self.cfg
         indices = self._indices(place, rng)
         pictures = self._frames.get(place.source, indices)
@@ -208,11 +219,7 @@ class Clips:
             if cfg.crop == "frame"
             else _square(height, width, cfg.smallest, rng)
         )
-        resized = [
-            np.asarray(Image.fromarray(p).resize((cfg.size, cfg.size), Image.Resampling.BILINEAR, box))
-            for p in pictures
-        ]
-        return np.stack(resized)
+        return torch.stack([_resized(p, cfg.size, box) for p in pictures])
 
     def _indices(self, place: Place, rng: torch.Generator) -> list[int]:
         """Which frames of the video the clip at a place holds."""
@@ -233,6 +240,13 @@ class Clips:
         if cfg.reverse and random.integer(0, 2, rng):
             positions = [last - p for p in positions]
         return positions, last
+
+
+def _resized(picture: Picture | Tensor, size: int, box: tuple[float, float, float, float]) -> Tensor:
+    """A box of a picture as a square, by whoever is fast where the picture is."""
+    if isinstance(picture, Tensor):
+        return resample(picture, size, box)
+    return torch.from_numpy(np.array(Image.fromarray(picture).resize((size, size), Image.Resampling.BILINEAR, box)))
 
 
 def _slow(films: int, needed: int, cache: int) -> str:

@@ -239,6 +239,13 @@ class Frames:
                 self.bytes -= 0 if old is None else old.nbytes
         return pictures
 
+    def forget(self, source: int) -> None:
+        """Keep no frame of a source any longer."""
+        with self._lock:
+            for key in [key for key in self._kept if key[0] == source]:
+                old = self._kept.pop(key)
+                self.bytes -= 0 if old is None else old.nbytes
+
     def _find(self, source: int, indices: Sequence[int]) -> dict[int, Picture | None]:
         """Those that are kept, which count as used now."""
         found = {}

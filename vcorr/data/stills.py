@@ -12,12 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from vcorr import rng as random
-from vcorr.data.footage import Picture
 
 UNIT = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]], dtype=torch.float64)
 LARGEST_MOVE = 0.25  # of the side: from here on, a quad may fold over
@@ -44,12 +42,12 @@ def warp(picture: Tensor, quads: Tensor, size: int) -> Tensor:
 
     Args:
         picture: [c h w], float.
-        quads: [n 4 2], (x, y) in pixels of the picture.
+        quads: [n 4 2], (x, y) in pixels of the picture; on the CPU.
         size: side of the squares, pixels.
     """
     sides = (quads.roll(-1, 1) - quads).norm(dim=-1)
     points = max(1, round(float(sides.max()) / size))  # a pixel and direction
-    centres = (torch.arange(size * points, dtype=picture.dtype) + 0.5) / (size * points)
+    centres = (torch.arange(size * points, dtype=picture.dtype, device=picture.device) + 0.5) / (size * points)
     y, x = torch.meshgrid(centres, centres, indexing="ij")
     flat = torch.stack([x, y, torch.ones_like(x)]).flatten(1)  # [3 p]
     height, width = picture.shape[-2:]
@@ -80,9 +78,9 @@ def draw_quads(height: int, width: int, smallest: int, move: float, rng: torch.G
 
 
 def still_clip(
-    picture: Picture, shares: Sequence[float], size: int, smallest: int, move: float, rng: torch.Generator
-) -> Picture:
-    """A clip [t size size 3] from one picture [h w 3]; draws its quads by `draw_quads`.
+    picture: Tensor, shares: Sequence[float], size: int, smallest: int, move: float, rng: torch.Generator
+) -> Tensor:
+    """A clip, uint8 [t size size 3], from one picture, uint8 [h w 3]; draws its quads by `draw_quads`.
 
     Args:
         shares: how far each frame has gone from the first quad (0) to the last (1).
@@ -90,5 +88,5 @@ def still_clip(
     height, width = picture.shape[:2]
     first, last = draw_quads(height, width, smallest, move, rng)
     quads = torch.stack([first.lerp(last, share) for share in shares])
-    frames = warp(torch.from_numpy(np.ascontiguousarray(picture)).movedim(-1, 0).float(), quads, size)
-    return frames.round_().clamp_(0, 255).byte().movedim(1, -1).contiguous().numpy()
+    frames = warp(picture.movedim(-1, 0).float(), quads, size)
+    return frames.round_().clamp_(0, 255).byte().movedim(1, -1)
