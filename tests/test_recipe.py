@@ -132,7 +132,7 @@ def test_what_does_not_fit_is_refused_in_one_line(pair, message):
 @pytest.mark.parametrize(
     "pair",
     [
-        *("pairs.steps=0", "pairs.batch=0", "pairs.lr=nan", "pairs.lr=0", "pairs.cooldown=1.5", "pairs.warmup=-1"),
+        *("pairs.steps=-1", "pairs.batch=0", "pairs.lr=nan", "pairs.lr=0", "pairs.cooldown=1.5", "pairs.warmup=-1"),
         *("clips.size=0", "clips.gaps=0,1", "clips.gaps=()", "clips.weights=-1,1,1", "clips.cache=-1"),
         *("net.widths=0,1,1,1", "reader.radius=-1", "reader.short=0", "reader.scale=inf", "hide=3"),
     ],
@@ -199,8 +199,8 @@ def test_json_of_anything_else_is_refused(data, message):
 
 
 def test_json_is_held_to_the_rules_of_the_config():
-    with pytest.raises(ValueError, match="steps and batch must be at least 1"):
-        from_json(Stage, {"steps": 0, "batch": 1, "lr": 1.0})
+    with pytest.raises(ValueError, match="steps must be at least 0 and batch 1"):
+        from_json(Stage, {"steps": 5, "batch": 0, "lr": 1.0})
     with pytest.raises(ValueError, match="lr"):
         from_json(Stage, {"steps": 1, "batch": 1})
 
@@ -272,7 +272,7 @@ def test_a_variant_may_import_the_file_beside_it(tmp_path, monkeypatch):
         pytest.param("x = 1\n\ny = 1 / 0\n", 3, "ZeroDivisionError", id="body"),
         pytest.param("import no_such_module_at_all\n", 1, "ModuleNotFoundError", id="import"),
         pytest.param("def f():\n    raise ValueError('a\\nb')\nf()\n", 2, "ValueError: a b", id="deep"),
-        pytest.param(GOOD.replace("5, batch", "0, batch"), 12, "steps and batch must be at least 1", id="numbers"),
+        pytest.param(GOOD.replace("5, batch", "-1, batch"), 12, "steps must be at least 0 and batch 1", id="numbers"),
         pytest.param("class Config:\n    def __init__(self):\n        1 / 0\nbuild = 1\n", 3, "ZeroDiv", id="config"),
         pytest.param(
             GOOD.replace("build = mast.build", "def build(cfg):\n    return cfg.nothing"),
@@ -385,3 +385,9 @@ def test_the_configuration_of_the_shipped_weights_stays():
         "hide": [1, 2],
         "reader": to_json(Reader(feedback="hard")),
     }
+
+
+def test_a_stage_of_no_steps_is_left_out_but_not_every_one():
+    assert recipe.load("mast_memory", ["memory.steps=0"]).config.memory.steps == 0
+    with pytest.raises(UsageError, match=r"pairs.steps: no stage has any steps"):
+        recipe.load("mast_memory", ["memory.steps=0", "pairs.steps=0"])

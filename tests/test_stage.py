@@ -53,7 +53,7 @@ def test_a_ramp_and_a_milestone_multiply():
 @pytest.mark.parametrize(
     ("numbers", "message"),
     [
-        ({"steps": 0}, "steps and batch must be at least 1"),
+        ({"steps": -1}, "steps must be at least 0 and batch 1"),
         ({"cooldown": 1.5}, "cooldown in \\[0, 1\\]"),
         ({"lr": math.inf}, "lr and clip_norm must be positive"),
         ({"clip_norm": math.nan}, "lr and clip_norm must be positive"),

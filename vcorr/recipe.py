@@ -255,6 +255,8 @@ def load(name: str, overrides: list[str] | None = None) -> Experiment:
     names = [phase.name for phase in recipe.phases]
     if not names or len(set(names)) < len(names):
         raise InputError(path, f"has phases {names}", "give at least one phase, each a name of its own")
+    if not any(phase.stage.steps for phase in recipe.phases):
+        raise UsageError(f"{names[0]}.steps", "no stage has any steps", "give one of them more than 0")
     return Experiment(path.stem, config, recipe, source)
 
 

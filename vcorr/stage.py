@@ -13,7 +13,7 @@ class Stage:
     """Numbers of one stage of training.
 
     Attributes:
-        steps: optimiser steps.
+        steps: optimiser steps; 0 leaves the stage out.
         batch: clips a step, those of all ranks together.
         lr: peak learning rate of Adam.
         warmup: steps over which the rate rises linearly from 0.
@@ -43,8 +43,8 @@ class Stage:
     unit: Literal["steps", "samples"] = "steps"
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch < 1:
-            raise ValueError(f"steps and batch must be at least 1, got {self.steps} and {self.batch}")
+        if self.steps < 0 or self.batch < 1:
+            raise ValueError(f"steps must be at least 0 and batch 1, got {self.steps} and {self.batch}")
         if self.warmup < 0 or not 0 <= self.cooldown <= 1:
             raise ValueError(f"warmup must be >= 0 and cooldown in [0, 1], got {self.warmup} and {self.cooldown}")
         if not (0 < self.lr < math.inf and self.clip_norm > 0 and 0 <= self.weight_decay < math.inf):

@@ -73,3 +73,13 @@ def test_killed_in_the_second_stage_it_ends_as_if_it_had_not_been(name, films, t
     assert bool(weights.slow) == (name == "mast_momentum")
     if weights.slow:
         assert all(torch.equal(weights.slow[k], state[f"slow/{k}"]) for k in weights.slow)
+
+
+def test_the_second_stage_may_come_later(films, tmp_path):  # noqa: F811
+    """Pairs alone are a run by themselves, whose weights have no slow encoder; memory added goes on from them."""
+    whole, parts, name = tmp_path / "whole", tmp_path / "parts", "mast_momentum"
+    train(recipe.load(name, [*RECIPES[name], "memory.steps=0"]), films, parts, options=Options(1, 0))
+    assert not checkpoint.load_weights(parts / "weights.safetensors").slow
+    run(name, films, parts)
+    run(name, films, whole)
+    assert_same_run(parts, whole)
