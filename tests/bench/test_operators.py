@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
 
 import pytest
 import torch
@@ -181,12 +180,15 @@ def test_a_wrong_operator_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_slow_methods_are_timed_less() -> None:
-    work = {"slow": lambda: time.sleep(0.03), "fast": lambda: None}
-    times, product = clock.interleave(work, lambda: None, clock.Clock(CPU), rounds=6, budget=0.05)
-    assert [len(times[name].device) for name in work] == [2, 6]
-    assert len(product.device) == 8
-    times, _ = clock.interleave(work, lambda: None, clock.Clock(CPU), rounds=6, budget=0.01)
-    assert [len(times[name].device) for name in work] == [1, 6]
+    class Scripted(clock.Clock):
+        def add(self, name: str, work: clock.Work, times: clock.Times) -> None:
+            times.device.append({"slow": 3.0, "fast": 0.5, "": 0.1}[name])
+
+    work = {"slow": lambda: None, "fast": lambda: None}
+    for budget, rounds in ((1.0, [1, 3]), (4.0, [2, 6]), (100.0, [6, 6])):
+        times, product = clock.interleave(work, lambda: None, Scripted(CPU), 6, budget)
+        assert [len(times[name].device) for name in work] == rounds
+        assert len(product.device) == sum(rounds)
 
 
 @pytest.mark.skipif(not clock.Path("/proc/self/clear_refs").exists(), reason="memory is read from Linux's /proc")

@@ -130,7 +130,7 @@ def measure(name: str, case: Case, options: Options, say: Callable[[str], None])
 def methods(setting: Setting, impl: Implementation, full: bool) -> dict[str, Peer]:
     """vcorr and its peers by name; on a GPU plain torch counts among them."""
     found = {OURS: Peer(lambda s: ours(s.case, impl))}
-    if setting.device.type == "cuda" and impl == "triton":
+    if setting.device.type == "cuda" and impl != "cpu":
         found["vcorr, plain torch"] = Peer(lambda s: ours(s.case, "cpu"))
     return found | peers.peers_of(setting, full)
 
