@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -171,6 +173,18 @@ def test_the_threads_of_training_are_left_as_they_are(videos):
             assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the cores beside a GPU are free")
+def test_the_threads_give_way_to_the_training(videos):
+    clips, seen = Clips(videos, CUT, 1), []
+    mine = os.getpriority(os.PRIO_PROCESS, 0)
+    cut = clips.clip
+    clips.clip = lambda sample: (seen.append(os.getpriority(os.PRIO_PROCESS, 0)), cut(sample))[1]
+    with ReadAhead(clips, PLAN[:2], 2) as ahead:
+        ahead.batch(PLAN[0])
+    assert set(seen) == {min(19, mine + 5)} and os.getpriority(os.PRIO_PROCESS, 0) == mine
 
 
 def test_as_many_threads_as_the_device_can_use():

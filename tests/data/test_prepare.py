@@ -220,6 +220,7 @@ def test_hostile_files_are_told_by_name_and_the_others_made(source, tmp_path):
     (source / "text.mp4").write_text("ffconcat version 1.0\nfile a.mp4\n")
     (source / "empty.mkv").write_bytes(b"")
     (source / "dangling.mp4").symlink_to(source / "nowhere.mp4")
+    (source / "itself.mp4").symlink_to(source / "itself.mp4")
     (source / "deep" / "loop").symlink_to(source)
     stills(source / "twins").joinpath("f0.jpg").write_bytes(b"x")
     mixed = stills(source / "mixed", 5, ((20, 30), (30, 20)))
@@ -227,7 +228,7 @@ def test_hostile_files_are_told_by_name_and_the_others_made(source, tmp_path):
     Image.new("P", (8, 8)).save(stills(source / "masks", 0) / "0.png")
     summary = prepare(source, tmp_path / "out", workers=3)
     reasons = {path.removeprefix(f"{source}/"): reason for path, reason in summary.failed.items()}
-    assert reasons.keys() == {"text.mp4", "empty.mkv", "dangling.mp4", "twins"}
+    assert reasons.keys() == {"text.mp4", "empty.mkv", "dangling.mp4", "itself.mp4", "twins"}
     assert "empty" in reasons["empty.mkv"] and "two files for one frame" in reasons["twins"]
     assert summary.left_out == {str(source / "masks"): "holds indexed pictures, which are masks"}
     found = tree(tmp_path / "out")

@@ -47,6 +47,8 @@ class ReadAhead:
 
     def __init__(self, clips: Clips, plan: Iterable[Sequence[int]], workers: int) -> None:
         self._clips, self._plan = clips, iter(plan)
+        # Page-locked, a batch goes to a GPU several times faster.
+        self._pinned = clips.device.type == "cpu" and torch.cuda.is_available()
         self._pool = ThreadPoolExecutor(workers, "clips", _settle) if workers else None
         self._under_way: deque[_Pending] = deque()
 
@@ -87,10 +89,8 @@ class ReadAhead:
             if samples is None:
                 return
             cfg, device = self._clips.cfg, self._clips.device
-            # Page-locked, a batch goes to a GPU several times faster.
-            pinned = device.type == "cpu" and torch.cuda.is_available()
             shape = (len(samples), cfg.length, cfg.size, cfg.size, 3)
-            pictures = torch.empty(shape, dtype=torch.uint8, device=device, pin_memory=pinned)
+            pictures = torch.empty(shape, dtype=torch.uint8, device=device, pin_memory=self._pinned)
             jobs = [self._pool.submit(self._make, pictures[k], sample) for k, sample in enumerate(samples)]
             self._under_way.append(_Pending(tuple(samples), pictures, jobs))
 
@@ -111,7 +111,8 @@ class _Pending:
 
 
 def _settle() -> None:
-    """Give way to the training, whose threads wait for one another at every operator."""
+    """Of a thread that begins: give way to a training on the same cores, whose threads wait for one another."""
     torch.set_num_threads(1)  # of this thread, and of none that runs already
-    if sys.platform == "linux":  # where a thread has a priority of its own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+    if sys.platform == "linux" and not torch.cuda.is_available():  # there, a thread has a priority of its own
+        mine = os.getpriority(os.PRIO_PROCESS, 0)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(19, mine + 5))

@@ -114,11 +114,11 @@ def _find(source: Path, out: Path, failed: dict[str, str]) -> list[Original]:
     """The videos of a folder, without those that were written."""
     if not source.is_dir():
         raise InputError(source, "no such folder", "give a folder of videos and/or folders of frames")
-    own = out.resolve()
+    own = os.path.realpath(out)
     return [
         Original(path, None if stills is None else tuple(stills), path.relative_to(source).as_posix())
         for path, stills in walk(source, failed)
-        if not path.resolve().is_relative_to(own)
+        if not Path(os.path.realpath(path)).is_relative_to(own)  # unlike resolve, it takes a link to itself
     ]
 
 
