@@ -24,6 +24,7 @@ from vcorr.recipes import mast
 from vcorr import bank, color, compactness, correspondence, losses, resnet
 from vcorr.affinity import Views
 from vcorr.bank import BankConfig
+from vcorr.compactness import Form
 from vcorr.kernels import windowed_attention_lse
 from vcorr.position import PositionConfig
 from vcorr.recipe import Out, Phase, Reader, Recipe, Stage
@@ -43,6 +44,7 @@ class Config(mast.Config):
     bank: BankConfig = BankConfig(frames=1_440, points=4, modulation="shifting")
     decay: float = 0.999
     peaks: int = 2
+    mixture: Form = "gated"
     reader: Reader = replace(mast.Config.reader, compactness=2)
 
 
@@ -57,7 +59,8 @@ def build(cfg: Config) -> Recipe:
         share = bank.share(state.extra, query, batch.videos, intra, scale=cfg.reader.scale)  # eq. 4
         copied = correspondence.enlarge(share[..., None] * readout, size=batch.rgb.shape[-2:], **grid)  # eq. 5
         rebuilt = losses.huber(copied, hidden[:, 1])
-        compact = compactness.loss(query, key, peaks=cfg.peaks, **window) if cfg.peaks else 0.0  # eq. 8
+        prior = dict(peaks=cfg.peaks, form=cfg.mixture)
+        compact = compactness.loss(query, key, **prior, **window) if cfg.peaks else 0.0  # eq. 7, 8
         points = bank.encode(cfg.bank, cfg.net, state.slow, state.slow_stats, seen[:, 0], cfg.seed, batch.samples)
         extra = bank.push(state.extra, points, batch.videos, batch.samples)
         metrics = {"rebuilt": rebuilt, "compact": compact, "share": share.mean()}
