@@ -19,16 +19,16 @@ TINY = {
 
 
 def tiny(name):
-    """Each key that the recipe has, by its whole name or its last part; a memory clip fits into the videos."""
+    """Overrides of each key that the recipe has, by its whole name or its last part; a memory clip fits the videos."""
     keys = recipe.flatten(recipe.load(name).config)
     pairs = {key: TINY.get(key) or TINY.get(key.rpartition(".")[2]) for key in keys}
     pairs |= {key: "8" for key, value in keys.items() if key.endswith(".frames") and value > 8}
-    return recipe.load(name, [f"{key}={value}" for key, value in pairs.items() if value])
+    return [f"{key}={value}" for key, value in pairs.items() if value]
 
 
 @pytest.mark.parametrize("name", sorted(recipe.shipped()))
 def test_stopped_within_each_stage_it_ends_as_if_it_had_not_been(films, tmp_path, name):
-    experiment = tiny(name)
+    experiment = recipe.load(name, tiny(name))
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train(experiment, films, whole, options=EVERY_STEP)
     for phase in experiment.recipe.phases:
