@@ -18,6 +18,7 @@ The pairs, with the position encoding alone, are the warm-up; bank and compactne
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from vcorr.recipes import mast
 
@@ -43,7 +44,7 @@ class Config(mast.Config):
     radius: int = 6
     bank: BankConfig = BankConfig(frames=1_440, points=4, modulation="shifting")
     decay: float = 0.999
-    peaks: int = 2
+    peaks: Literal[0, 1, 2, 3] = 2
     mixture: Form = "gated"
     reader: Reader = replace(mast.Config.reader, compactness=2)
 

@@ -238,6 +238,14 @@ def test_reading_from_the_whole_frame():
     torch.testing.assert_close(*found)
 
 
+def test_fewer_taps_than_peaks():
+    query, key, value = features(1, 1, 1, 4), features(1, 1, 1, 4, seed=1), torch.ones(1, 1, 1, 2).double()
+    for radius in (0, None):
+        torch.testing.assert_close(compactness.read(query, [key], [value], peaks=3, radius=radius), value)
+    frame, values = features(1, 1, 2, 4), features(1, 1, 2, 3, seed=2)
+    assert bool(torch.isfinite(compactness.read(frame, [frame], [values], peaks=3, radius=1, scale=50.0)).all())
+
+
 def test_unsure_affinities_are_read_as_they_are():
     query, keys = features(1, 5, 6, 4, gain=0.1), [features(1, 5, 6, 4, seed=k) for k in (1, 2)]
     values = [features(1, 5, 6, 3, seed=k) for k in (4, 5)]

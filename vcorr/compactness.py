@@ -249,13 +249,15 @@ def read(
 
     Args:
         query: features [b h w c]. keys: features of each reference [b h w c]. values: [b h w v] of each.
-        peaks: k. radius: of the window, in cells; None is the whole frame.
+        peaks: k, or as many as there are taps. radius: of the window, in cells; None is the whole frame.
         scale: of the logits; None is 1 / sqrt(c).
         border: taps outside the frame take no part (mask), or have logit 0 (zeros): a peak among these reads nothing.
 
     Returns:
         [b h w v].
     """
+    taps = query.shape[1] * query.shape[2] if radius is None else (2 * radius + 1) ** 2
+    peaks = min(peaks, taps)
     logits, cells, joint = memory_topk(query, keys, top_k=peaks, radius=radius, scale=scale, border=border)
     weights = (logits - joint[..., None, None]).exp()
     total = torch.zeros_like(values[0])
