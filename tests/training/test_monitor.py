@@ -15,9 +15,11 @@ from PIL import Image
 
 from tests.toys import save_mask, scene
 from tests.training.runs import EVERY_STEP, Run, assert_same_run, metrics, tensors
-from vcorr import monitor, probe, report
+from tests.training.test_every_recipe import tiny
+from vcorr import affinity, monitor, probe, recipe, report, rng
 from vcorr.affinity import Views
 from vcorr.monitor import Monitor
+from vcorr.recipe import Batch
 from vcorr.report import pictures
 from vcorr.training import Options, Stopped
 
@@ -274,3 +276,18 @@ def test_a_scene_is_what_the_affinity_copies() -> None:
     low, high = error[-pictures.SIDE // 2 :].mean(), error[: pictures.SIDE // 8].mean()
     assert low < high  # the two rows above lie outside the reference
     assert found.difference < found.in_place
+
+
+@pytest.mark.parametrize("name", sorted(recipe.shipped()))
+def test_every_shipped_recipe_shows_what_it_compares(name) -> None:
+    built = recipe.load(name, tiny(name)).recipe
+    state = built.init(rng.generator(0, "init"))
+    for phase in built.phases:
+        state = phase.enter(state)
+        count, size = phase.clips.length, phase.clips.size
+        batch = Batch(torch.rand(2, count, 3, size, size, generator=rng.generator(0, "clips")), (0, 1), (0, 1))
+        views = phase.loss(state, batch, rng.generator(0, "loss"), 0.5).views
+        assert views is not None and max(views.frames) < count - 1 and views.frame % count == count - 1
+        assert not {"nan", "inf"} & set(map(str, affinity.saturation(views.first(2)).values()))
+        found = pictures.scene(pictures.Look(views.first(1), batch.rgb, 1))
+        assert len(found.looks) == len(views.frames) and found.query.shape == found.rebuilt.shape

@@ -130,7 +130,7 @@ def pictures(seen: tuple[int, Scene] | None) -> str:
     ]
     return (
         f'<h2>Reconstruction</h2><p class="dim">A clip of the batch of step {step:,}. Mean difference '
-        f"{scene.difference:.3f}; of the last reference left where it is {scene.in_place:.3f}.</p>"
+        f"{scene.difference:.3f}; of the most similar reference, left where it is, {scene.in_place:.3f}.</p>"
         f'<div class="pictures">{"".join(shown)}</div><h2>Where query cells look</h2>'
         '<p class="dim">The affinity of four cells, each in its colour, over its window (outlined) in every reference. '
         "Brightness is the square root of the weight, relative to the cell's largest.</p>"

@@ -48,7 +48,7 @@ class Scene:
     Attributes:
         query, rebuilt, error: the query frame, what the affinity copies from the references, and their difference.
         references: the frames that are read.
-        difference: the mean of the error, and in_place: the mean difference of the last reference, both in [0, 1].
+        difference: the mean of the error, and in_place: that of the reference most like the query, left where it is.
         marked: the query frame with the cells that are followed.
         looks: each reference with the weights of these cells, by colour.
         largest, entropy: of the softmax of these cells; shares: of their mass that each reference gets, [cells r].
@@ -90,7 +90,7 @@ def scene(look: Look) -> Scene:
         error=_heat(error),
         references=read,
         difference=float(error.mean()),
-        in_place=float((references[-1] - query).abs().mean()),
+        in_place=min(float((r - query).abs().mean()) for r in references),
         marked=_marked(picture, cells, stride),
         looks=tuple(_look(r, rows, k, cells, views.radius, stride) for k, r in enumerate(read)),
         largest=tuple(rows.largest.tolist()),
