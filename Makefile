@@ -1,10 +1,11 @@
 # Two commands set everything up by themselves, in .venv with the versions of constraints.txt:
 #   make demo    labels the example video        make test    runs the test suite
+SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
-OUT ?= out/goat
 
-.PHONY: demo test check format clean
+.PHONY: demo test check check-kernels gpu format clean
+demo: OUT ?= out/goat
 demo: .venv/demo
 	rm -rf $(OUT)
 	$(BIN)/vcorr propagate examples/goat.mp4 examples/goat_mask.png --out $(OUT)
@@ -18,11 +19,28 @@ check: .venv/dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Every tile of the Triton kernels, compiled without a GPU for each that they are meant for, by both ends of the range of
+# versions; a quarter of an hour each.
+TRITON ?= 3.6.0 3.9.0
+check-kernels: $(TRITON:%=.venv/triton-%)
+	for version in $(TRITON); do \
+		PYTHONPATH=.venv/triton-$$version $(BIN)/python -m tests.kernels.ahead || exit 1; done
+
+# On a machine with a GPU, where PYTHON has torch, triton, numpy, pytest, hypothesis and einops and nothing is installed:
+# the operators' tests at real sizes, then their measurements, as a log, tables and JSON in OUT.
+gpu: OUT ?= out/gpu
+gpu:
+	mkdir -p $(OUT)
+	set -o pipefail; $(PYTHON) -m pytest -c /dev/null --rootdir=. --confcutdir=tests/kernels -p no:cacheprovider \
+		--import-mode=importlib -ra --durations=10 tests/kernels/test_gpu.py 2>&1 | tee $(OUT)/tests.log
+	$(PYTHON) benchmarks/gpu.py $(OUT) $(GPU_ARGS)
+
 format: .venv/dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# A stamp a set of extras, so that nothing is installed twice. dev holds all that demo needs.
+# A stamp a set of extras, so that nothing is installed twice. dev holds all that demo needs, and triton (a download of
+# 200 MB), so that every test run interprets the GPU kernels and compiles the main ones, without a GPU.
 .venv/demo: pyproject.toml constraints.txt | $(BIN)/python
 	test -e .venv/dev || $(BIN)/pip install --quiet --constraint constraints.txt --editable .
 	touch $@
@@ -30,6 +48,9 @@ format: .venv/dev
 .venv/dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[check]'
 	touch $@
+
+.venv/triton-%: | .venv/dev
+	$(BIN)/pip install --quiet --no-deps --target $@ triton==$*
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -13,8 +14,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vcorr.kernels import arguments, memory_read, negative_logsumexp, windowed_attention
 from vcorr.kernels.geometry import Reference, Window
-
-MAIN = ["bf16 C64", "bf16 C256", "fp32 C64"]
 
 
 def test_a_request_for_triton_is_not_answered_by_another():
@@ -97,12 +96,25 @@ def test_interpreted():
 
 @pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
 @pytest.mark.parametrize("capability", [80, 90])
-@pytest.mark.parametrize("name", MAIN)
-def test_compiles_within_registers_and_shared_memory(name, capability):
+def test_compiles_within_registers_and_shared_memory(capability):
     pytest.importorskip("triton")
     from tests.kernels import ahead
 
-    (case,) = [case for case in ahead.EVERY if case.name.startswith(name)][:1]
-    for launch in ahead.launches_of(case, capability):
+    for launch in ahead.launches_of(ahead.Case(torch.bfloat16, 256), capability):
         wrong = ahead.problem(launch, ahead.compiled(launch, capability), capability)
         assert not wrong, f"{launch.kernel.fn.__name__} {wrong}"
+
+
+def test_the_report_tells_spills_and_too_much_memory():
+    pytest.importorskip("triton")
+    from tests.kernels import ahead
+
+    (launch, *_) = ahead.launches_of(ahead.Case(torch.bfloat16, 256), 90)
+    fine = ahead.Report(registers=128, stack=0, shared=99 * 1024, assembly="wgmma")
+    assert not ahead.problem(launch, fine, 86)
+    for wrong, text in (
+        ({"stack": 8}, "spills"),
+        ({"shared": 100 * 1024}, "shared"),
+        ({"assembly": ""}, "tensor cores"),
+    ):
+        assert text in ahead.problem(launch, dataclasses.replace(fine, **wrong), 86)

@@ -41,8 +41,8 @@ class Tiling(NamedTuple):
 
 
 SCARCE = {(8, 6), (8, 9), (12, 0), (12, 1)}  # 99 KB of shared memory a program; other GPUs have 163 KB or more
-BACKWARD_IEEE = Tiling(8, 8, 32, 32, 32, 8)
-BACKWARD_TF32 = Tiling(8, 8, 32, 32, 128, 8)
+SMALL_IEEE = Tiling(8, 8, 32, 32, 32, 8)
+SMALL_TF32 = Tiling(8, 8, 32, 32, 64, 8)
 # By kernel and product, the tile where shared memory is ample and where it is scarce.
 TABLE: dict[tuple[Kernel, Product], tuple[Tiling, Tiling]] = {
     ("forward", "half"): (Tiling(8, 16, 64, 256, 256, 8), Tiling(8, 8, 64, 256, 256, 4)),
@@ -51,18 +51,18 @@ TABLE: dict[tuple[Kernel, Product], tuple[Tiling, Tiling]] = {
     ("peaks", "half"): (Tiling(8, 8, 64, 256, 256, 4), Tiling(8, 8, 64, 256, 256, 4)),
     ("negatives", "half"): (Tiling(8, 16, 64, 256, 256, 8), Tiling(8, 8, 64, 256, 256, 8)),
     ("mean_negatives", "half"): (Tiling(8, 8, 64, 256, 256, 8), Tiling(8, 8, 32, 256, 256, 8)),
-    ("forward", "tf32"): (Tiling(8, 8, 64, 32, 32, 8), Tiling(8, 8, 64, 32, 32, 8)),
-    ("query_gradient", "tf32"): (BACKWARD_TF32, BACKWARD_TF32),
-    ("key_gradient", "tf32"): (BACKWARD_TF32, BACKWARD_TF32),
-    ("peaks", "tf32"): (Tiling(8, 8, 64, 32, 32, 4), Tiling(8, 8, 64, 32, 32, 4)),
+    ("forward", "tf32"): (Tiling(8, 8, 32, 32, 32, 8), Tiling(8, 8, 32, 32, 32, 8)),
+    ("query_gradient", "tf32"): (SMALL_TF32, SMALL_TF32),
+    ("key_gradient", "tf32"): (Tiling(8, 8, 16, 32, 64, 8), Tiling(8, 8, 16, 32, 64, 8)),
+    ("peaks", "tf32"): (Tiling(8, 8, 32, 32, 32, 8), Tiling(8, 8, 32, 32, 32, 8)),
     ("negatives", "tf32"): (Tiling(8, 8, 64, 32, 32, 8), Tiling(8, 8, 64, 32, 32, 8)),
-    ("mean_negatives", "tf32"): (Tiling(8, 8, 64, 32, 128, 8), Tiling(8, 8, 64, 32, 128, 8)),
+    ("mean_negatives", "tf32"): (SMALL_TF32, SMALL_TF32),
     ("forward", "ieee"): (Tiling(8, 8, 64, 32, 32, 4), Tiling(8, 8, 64, 32, 32, 4)),
-    ("query_gradient", "ieee"): (BACKWARD_IEEE, BACKWARD_IEEE),
+    ("query_gradient", "ieee"): (SMALL_IEEE, SMALL_IEEE),
     ("key_gradient", "ieee"): (Tiling(8, 8, 16, 32, 32, 8), Tiling(8, 8, 16, 32, 32, 8)),
-    ("peaks", "ieee"): (Tiling(8, 8, 64, 32, 32, 8), Tiling(8, 8, 64, 32, 32, 8)),
-    ("negatives", "ieee"): (BACKWARD_IEEE, BACKWARD_IEEE),
-    ("mean_negatives", "ieee"): (BACKWARD_IEEE, BACKWARD_IEEE),
+    ("peaks", "ieee"): (SMALL_IEEE, SMALL_IEEE),
+    ("negatives", "ieee"): (SMALL_IEEE, SMALL_IEEE),
+    ("mean_negatives", "ieee"): (SMALL_IEEE, SMALL_IEEE),
 }
 # Windows at an offset need more registers: whole offsets for where each window lies, fractional ones for four products.
 AT_OFFSETS: dict[Product, Tiling] = {
@@ -71,9 +71,9 @@ AT_OFFSETS: dict[Product, Tiling] = {
     "ieee": Tiling(8, 8, 32, 32, 32, 8),
 }
 BLENDED: dict[Product, Tiling] = {
-    "half": Tiling(8, 8, 16, 64, 64, 8),
-    "tf32": Tiling(8, 8, 16, 32, 32, 8),
-    "ieee": Tiling(4, 4, 16, 32, 32, 8),
+    "half": Tiling(4, 8, 16, 32, 32, 8, 1),
+    "tf32": Tiling(4, 8, 16, 32, 32, 8, 1),
+    "ieee": Tiling(4, 4, 16, 32, 32, 8, 1),
 }
 NARROW = 128  # channels up to which masks and exponentials weigh more than the traffic of keys: 8 x 8 queries
 
@@ -82,7 +82,7 @@ def tiling(kernel: Kernel, product: Product, features: int, offsets: Offsets, ca
     """The table's tile for a kernel."""
     if offsets == "fractional":
         return BLENDED[product]
-    if offsets == "whole" and kernel != "peaks":
+    if offsets == "whole":
         return AT_OFFSETS[product]
     ample, scarce = TABLE[kernel, product]
     return scarce if capability in SCARCE or (kernel == "forward" and features <= NARROW) else ample
@@ -133,9 +133,11 @@ def run(
     if query.device.type == "cuda" and os.environ.get("VCORR_AUTOTUNE") == "1":
         place = (kernel, product, capability, tuple(query.shape), offsets, key)
         if place not in _fastest and repeatable:
-            _fastest[place] = _tune(place, chosen, launch)
+            with torch.cuda.device_of(query):  # type: ignore[no-untyped-call]
+                _fastest[place] = _tune(place, chosen, launch)
         chosen = _fastest.get(place, chosen)
-    launch(chosen)
+    with torch.cuda.device_of(query):  # type: ignore[no-untyped-call]  # where Triton launches
+        launch(chosen)
 
 
 def choices() -> list[tuple[tuple[object, ...], Tiling]]:
