@@ -173,10 +173,17 @@ def test_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     json.dumps(tables.document("operators", {}, {}, rows), allow_nan=False)
 
 
-def test_a_wrong_operator_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operators, "ours", lambda case, impl: spoil_window)
-    with pytest.raises(operators.WrongResultError, match="relative error"):
-        operators.measure("x", SMALL["training"], operators.Options(memory=False), lambda line: None)
+@pytest.mark.parametrize(
+    "wrong", [spoil_window, lambda query, keys, values: memory_read(query, keys, values, radius=-1)]
+)
+def test_a_wrong_operator_is_no_number(monkeypatch: pytest.MonkeyPatch, wrong) -> None:
+    monkeypatch.setattr(operators, "ours", lambda case, impl: wrong)
+    case = SMALL["training"]
+    rows = operators.measure("x", case, operators.Options(memory=False), lambda line: None)
+    assert [(row.method, row.ok, row.ms) for row in rows] == [("vcorr", False, None)]
+    assert rows[0].note.startswith(("wrong: relative error", "failed: radius must be at least 0"))
+    assert rows[0].note in "".join(tables.text("x", case, rows))
+    assert rows[0].note in "".join(tables.markdown("command", clock.machine_facts("cpu"), {"x": (case, rows)}))
 
 
 def test_slow_methods_are_timed_less() -> None:

@@ -92,10 +92,12 @@ def _window(case: Case, inputs: Inputs, impl: Implementation) -> Iterable[tuple[
 
 
 def _bank(case: Case, inputs: Inputs, impl: Implementation) -> Iterable[tuple[str, Tensor, Tensor]]:
-    query = inputs.query.detach().cpu().double().requires_grad_()
+    query = inputs.query.detach().cpu().double().requires_grad_(case.training)
     wanted = (query @ inputs.keys[0].cpu().double().T * case.c**-0.5).logsumexp(1)
     found = negative_logsumexp(inputs.query, inputs.keys[0], impl=impl)
     yield "logsumexp", found, wanted.detach()
+    if not case.training:
+        return
     (grad,) = torch.autograd.grad(found, inputs.query, inputs.grad)
     (right,) = torch.autograd.grad(wanted, query, inputs.grad.cpu().double())
     yield "dquery", grad, right

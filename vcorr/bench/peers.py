@@ -22,6 +22,7 @@ Method = Callable[[Tensor, list[Tensor], list[Tensor]], Tensor]
 TILE = (8, 8)  # of attention on tiles
 BLOCK = (8, 16)  # of flex_attention: a tile is one of its blocks of 128
 SLOW = 5e9  # products of single numbers, which take seconds on a CPU
+GAIN = 4  # by which those of matrices are faster at least
 
 
 @dataclass(frozen=True)
@@ -44,43 +45,54 @@ class Peer:
 
 
 def peers_of(setting: Setting, full: bool) -> dict[str, Peer]:
-    """Every peer of a case by name; ``full``: those that take long to compile as well."""
-    case, cuda = setting.case, setting.device.type == "cuda"
-    if case.bank:
-        compiler = None if cuda or full else "compiles for a quarter of a minute; ask for --full"
-        return {
-            "full matrix": Peer(
-                bank_peers.full_matrix, _too_large(setting, 2 * case.b * case.h * case.w * case.bank), coarse=True
-            ),
-            "compiled matrix": Peer(
-                bank_peers.compiled_matrix, compiler or no_compiler(setting), coarse=True, compiled=True
-            ),
-            "recomputed chunks": Peer(bank_peers.recomputed_chunks, coarse=True),
-            "attention with K = V": Peer(bank_peers.attention, bank_peers.no_attention(setting)),
-            **(
-                {"cut cross-entropy": Peer(bank_peers.cut_cross_entropy, _missing("cut_cross_entropy"))} if cuda else {}
-            ),
-        }
-    cells = case.h * case.w
-    if case.top_k:
-        obstacle = _too_large(setting, cells * cells * case.r)
+    """Every peer of a case by name; ``full``: those that take long on a CPU as well."""
+    patient = full or setting.device.type == "cuda"
+    if setting.case.bank:
+        return _bank_peers(setting, patient)
+    if setting.case.top_k:
+        cells = setting.case.h * setting.case.w
+        obstacle = _too_large(setting, cells * cells * setting.case.r)
         return {"chunked dense + top-k": Peer(chunked_dense_top_k, obstacle, coarse=True)}
-    taps = (2 * case.radius + 1) ** 2
-    volume = case.b * cells * taps * case.r
-    halos = 2 * case.b * cells * case.r * case.c * (1 + 2 * case.radius / TILE[0]) ** 2 if case.training else 0
-    slow = None if cuda or full or volume * case.c < SLOW else "takes seconds a call; ask for --full"
-    compiler = None if cuda or full or cells <= 64 * 64 else "compiles for half a minute; ask for --full"
-    compiler = compiler or ("flex_attention has no backward on a CPU" if case.training and not cuda else None)
+    return _window_peers(setting, patient)
+
+
+def _window_peers(setting: Setting, patient: bool) -> dict[str, Peer]:
+    case, cuda = setting.case, setting.device.type == "cuda"
+    cells, frames = case.h * case.w, case.b * case.r
+    volume, pairs = frames * cells * (2 * case.radius + 1) ** 2, frames * cells * cells
+    halos = 2 * frames * cells * case.c * (1 + 2 * case.radius / TILE[0]) ** 2 if case.training else 0
+    kept = case.c + 2 if case.training else 2  # numbers of each tap that are held
+    compiler = None if patient or cells <= 64 * 64 else "compiles for half a minute; ask for --full"
+    if case.training and not cuda:
+        compiler = "flex_attention has no backward on a CPU"
+
+    def slow(work: float) -> str | None:
+        return None if patient or work < SLOW else "takes seconds a call; ask for --full"
+
     found = {
         "SDPA on tiles": Peer(sdpa_tiles, _too_large(setting, halos)),
-        "offset loop": Peer(
-            offset_loop, slow or _too_large(setting, volume * (case.c + 2 if case.training else 2)), coarse=True
-        ),
-        "dense + mask": Peer(dense_masked, _too_large(setting, (case.b + 1) * cells * cells * case.r)),
+        "offset loop": Peer(offset_loop, slow(volume * case.c) or _too_large(setting, volume * kept), coarse=True),
+        "dense + mask": Peer(dense_masked, slow(pairs * case.c / GAIN) or _too_large(setting, 2 * pairs)),
         "compiled flex": Peer(compiled_flex, compiler or no_compiler(setting), compiled=True),
     }
     if cuda and case.r == 1:
         found["NATTEN"] = Peer(natten, _missing("natten"), interior=True)
+    return found
+
+
+def _bank_peers(setting: Setting, patient: bool) -> dict[str, Peer]:
+    pairs = setting.case.b * setting.case.h * setting.case.w * setting.case.bank
+    compiler = None if patient else "compiles for a quarter of a minute; ask for --full"
+    found = {
+        "full matrix": Peer(bank_peers.full_matrix, _too_large(setting, 2 * pairs), coarse=True),
+        "compiled matrix": Peer(
+            bank_peers.compiled_matrix, compiler or no_compiler(setting), coarse=True, compiled=True
+        ),
+        "recomputed chunks": Peer(bank_peers.recomputed_chunks, coarse=True),
+        "attention with K = V": Peer(bank_peers.attention, bank_peers.no_attention(setting)),
+    }
+    if setting.device.type == "cuda":
+        found["cut cross-entropy"] = Peer(bank_peers.cut_cross_entropy, _missing("cut_cross_entropy"))
     return found
 
 

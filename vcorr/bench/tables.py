@@ -15,8 +15,8 @@ SCHEMA = 1  # of the JSON: raised when a key changes its meaning or goes
 
 def text(name: str, case: Case, rows: Sequence[Row]) -> Iterable[str]:
     """Lines for the eye, a method each."""
-    rate = next(row.product_gflops for row in rows if row.product_gflops is not None)
-    yield f"{name}: {case}; product {rate:.0f} GFLOP/s"
+    rates = [f"; product {row.product_gflops:.0f} GFLOP/s" for row in rows if row.product_gflops is not None]
+    yield f"{name}: {case}{rates[0] if rates else ''}"
     for row in rows:
         if row.ms is None:
             yield f"  {row.method:22} {row.note}"
@@ -32,13 +32,16 @@ def text(name: str, case: Case, rows: Sequence[Row]) -> Iterable[str]:
 def markdown(command: str, machine: Machine, measured: Mapping[str, tuple[Case, Sequence[Row]]]) -> Iterable[str]:
     """One table, a case a line: vcorr, and how many times as long each peer takes."""
     rates = [row.product_gflops for _, rows in measured.values() for row in rows if row.product_gflops is not None]
-    least, most = f"{min(rates):.0f}", f"{max(rates):.0f}"
+    least, most = f"{min(rates, default=0):.0f}", f"{max(rates, default=0):.0f}"
     reached = least if least == most else f"{least} to {most}"
     yield from preface(command, machine, f"matrix products reach {reached} GFLOP/s")
     yield "| case | size | vcorr | useful GFLOP/s | over the floor | extra memory | peers: times vcorr, extra memory |"
     yield "|---|---|---|---|---|---|---|"
     for name, (case, rows) in measured.items():
         ours = next(row for row in rows if row.method == OURS)
+        if ours.ms is None:
+            yield f"| {name} | {case} | {ours.note} | | | | |"
+            continue
         others = ", ".join(
             f"{row.method} {_ratio(row)}{_memory(row, ' ({})')}" for row in rows if row is not ours and row.ms
         )
