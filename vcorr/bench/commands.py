@@ -63,7 +63,7 @@ def operators(
         float, typer.Option(min=0, help="Seconds after which a slow method is left out of further rounds.")
     ] = 3.0,
     memory: Annotated[bool, typer.Option(help="Measure memory, on a CPU in a process of its own a case.")] = True,
-    full: Annotated[bool, typer.Option("--full", help="Every case and every peer: half an hour on a CPU.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Every case and every peer; long on a CPU.")] = False,
     as_json: AsJson = False,
     as_markdown: AsMarkdown = False,
 ) -> None:
@@ -126,7 +126,7 @@ def propagation(
     weights: Annotated[Path | None, typer.Option(help="Weights file; default: those that come with vcorr.")] = None,
     threads: Threads = None,
     device: Device = "auto",
-    full: Annotated[bool, typer.Option("--full", help="Every case: ten minutes on a CPU.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Every case, one of 600 frames.")] = False,
     as_json: AsJson = False,
     as_markdown: AsMarkdown = False,
 ) -> None:
