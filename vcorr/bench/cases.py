@@ -81,7 +81,7 @@ _SIZES = {
 CASES = _SIZES | {
     name + TRAINING: dataclasses.replace(case, training=True) for name, case in _SIZES.items() if not case.top_k
 }
-# Under two minutes on two cores; on a GPU a few.
+# What is run unasked: the main sizes of a CPU, and of a GPU.
 QUICK = {
     "cpu": (
         *("read-480p-1", "read-480p-5", "window-480p-1", "window-64", "window-64-training", "top-10"),
