@@ -41,7 +41,9 @@ class Config:
     jitter: JitterConfig = JitterConfig()
     epsilon: tuple[float, float] = (0.9, 0.6)  # chance of the truth, at the start and at the end
     cycle: float = 0.1
-    reader: Reader = Reader(radius=6, alignment="bilinear", long=(), short=(1,), feedback="hard", space="rgb")
+    reader: Reader = Reader(
+        space="rgb", radius=6, border="mask", alignment="bilinear", long=(), short=(1,), feedback="hard"
+    )
 
 
 def build(cfg: Config) -> Recipe:
