@@ -146,6 +146,28 @@ def test_only_what_is_new_or_changed_or_incomplete_is_made(source, tmp_path):
     assert all(times(out)[path] == then for path, then in before.items() if path.parent.name == "frames")
 
 
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"kept": "x"}', "\0" * 9])
+def test_a_folder_whose_record_is_damaged_is_made_anew(source, tmp_path, text):
+    prepare(source, tmp_path / "out")
+    record = json.loads((tmp_path / "out" / "a" / RECORD).read_text())
+    (tmp_path / "out" / "a" / RECORD).write_text(
+        text if text != '{"kept": "x"}' else json.dumps(record | {"kept": "x"})
+    )
+    summary = prepare(source, tmp_path / "out")
+    assert (summary.videos, summary.made) == (3, 1)
+    assert tree(tmp_path / "out") == {"a": jpgs(12), "deep/b": jpgs(7), "deep/frames": jpgs(4)}
+
+
+def test_a_folder_of_another_is_never_replaced(source, tmp_path):
+    out = tmp_path / "out"
+    prepare(source, out)
+    encode(source / "new.mp4", frames=3)
+    stills(out / "new", 2)
+    with pytest.raises(OutputError, match="new: is in the way, and was not made by vcorr prepare; move it away"):
+        prepare(source, out)
+    assert tree(out)["new"] == ["f0.png", "f1.png"]
+
+
 def test_folders_outlive_their_source(source, tmp_path):
     out = tmp_path / "out"
     prepare(source, out)

@@ -22,7 +22,7 @@ from typing import Any
 import vcorr
 from vcorr.data.footage import MasksFound, walk
 from vcorr.data.naming import folders_for
-from vcorr.data.prepared import Options, Original, Record, read_records, write_frames, write_json
+from vcorr.data.prepared import RECORD, Options, Original, Record, read_records, write_frames, write_json
 from vcorr.errors import InputError, OutputError, UsageError
 from vcorr.lock import held
 
@@ -204,7 +204,9 @@ class _Run:
 
 
 def _put(part: Path, folder: Path) -> None:
-    """Let a finished folder appear, in place of one from an earlier state of the video."""
+    """Let a finished folder appear, in place of one from an earlier state of the video, but of nobody else's."""
+    if folder.exists() and not (folder / RECORD).exists():
+        raise OutputError(folder, "is in the way, and was not made by vcorr prepare", "move it away")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         if folder.exists():

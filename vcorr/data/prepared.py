@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from pydantic import TypeAdapter
 
 from vcorr.data.footage import Picture, frame_folder
 from vcorr.data.video import open_video
@@ -109,7 +110,10 @@ class Record:
     notes: list[str] = field(default_factory=list)
 
     def still_holds(self, folder: Path, original: Original) -> Record | None:
-        """The record of a folder that is whole and comes from the same bytes; None where it must be made anew."""
+        """The record of a folder that is whole and comes from the same bytes; None where it must be made anew.
+
+        Where the source's time alone is another, the record takes that over, in the folder too.
+        """
         try:
             if len(list(folder.iterdir())) != self.kept + 1:
                 return None
@@ -128,11 +132,12 @@ class Record:
 def read_records(out: Path) -> dict[str, Record]:
     """Folder, relative with ``/`` -> record, of those below ``out``. A damaged record is none: it is made anew."""
     records: dict[str, Record] = {}
+    kind = TypeAdapter(Record)
     for path in sorted(out.rglob(RECORD)):
         folder = path.parent.relative_to(out).as_posix()
         try:
-            record = Record(**json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+            record = kind.validate_json(path.read_bytes(), strict=True)
+        except (OSError, ValueError):
             continue
         if not folder.startswith("."):
             records[folder] = record
