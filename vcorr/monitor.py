@@ -22,7 +22,6 @@ from vcorr.report.pictures import Look
 from vcorr.runfolder import RunFolder
 
 CLIPS = 2  # of a batch that are looked at
-LONG = 20  # logged steps with a saturated softmax, one after another, that are worth a warning
 VIEWS = "the features that the recipe hands over (Out.views) cannot be shown"
 SHARE = 0.05  # of the time, at most, that the report and the probe each take
 
@@ -61,11 +60,11 @@ class Monitor:
             numbers = affinity.saturation(few)
         largest = numbers.get("weight_max", 0.0)
         self.sharp = self.sharp + 1 if largest > report.SATURATED else 0
-        if self.sharp == LONG:
+        if self.sharp == report.LONG:
             self.folder.say(
                 f"{phase}: the softmax is saturated, its largest weight was above {report.SATURATED} in each of the "
-                f"last {LONG} logged steps ({largest:.3f} now), so hardly any gradient reaches the encoder; start "
-                f"again with a smaller scale of the logits or a lower {phase}.lr"
+                f"last {report.LONG} logged steps ({largest:.3f} now), so hardly any gradient reaches the encoder; "
+                f"start again with a smaller scale of the logits or a lower {phase}.lr"
             )
         return numbers
 

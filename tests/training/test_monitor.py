@@ -238,13 +238,13 @@ def test_long_saturation_is_told_and_told_again_after_a_pause() -> None:
         for step in range(times):
             watch.logged("pairs", step, Views(frame, [frame], 1, scale), rgb)
 
-    see(1e3, monitor.LONG - 1)
+    see(1e3, report.LONG - 1)
     see(1.0, 1)
     assert folder.said == []
-    see(1e3, 3 * monitor.LONG)
+    see(1e3, 3 * report.LONG)
     assert len(folder.said) == 1 and "the softmax is saturated" in folder.said[0] and "pairs.lr" in folder.said[0]
     see(1.0, 1)
-    see(1e3, monitor.LONG)
+    see(1e3, report.LONG)
     assert len(folder.said) == 2
 
 

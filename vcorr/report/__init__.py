@@ -29,6 +29,7 @@ Status = Literal["running", "stopped", "finished"]
 
 NAME = "report.html"
 SATURATED = 0.95  # mean largest weight above which the softmax passes hardly any gradient on
+LONG = 20  # logged steps, one after another, with such a weight that are worth a warning
 EXTRA = 12  # charts of numbers that only the recipe knows
 
 _KNOWN = {
@@ -122,10 +123,11 @@ def _warnings(logged: History) -> list[str]:
             "become more, train with a lower learning rate."
         )
     sharp = logged.series.get("weight_max")
-    if sharp is not None and sharp.values[-20:].min() > SATURATED:
+    if sharp is not None and sharp.values[-LONG:].min() > SATURATED:
         lines.append(
-            f"The softmax is saturated: its largest weight is {sharp.last:.3f} on average, so hardly any gradient "
-            "reaches the encoder. Lower the scale of the logits or the learning rate."
+            f"The softmax is saturated: its largest weight was above {SATURATED} whenever it was last logged, "
+            f"{sharp.last:.3f} now, so hardly any gradient reaches the encoder. Lower the scale of the logits or the "
+            "learning rate."
         )
     if logged.damaged:
         lines.append(f"{logged.damaged} lines of metrics.jsonl cannot be used and are left out.")
@@ -142,7 +144,7 @@ def _charts(logged: History, end: int, phases: Mapping[str, tuple[int, int]]) ->
         if drawn:
             charts.append(curves.chart(title, drawn, end=end, marks=marks, **options))
 
-    add("Loss", ("loss", "loss"), smooth=True, note="Faint: as logged. Strong: running mean.")
+    add("Loss", ("loss", "loss"), smooth=True, note="Faint: as logged. Strong, and the number: running mean.")
     add("Probe", ("probe", "J&F"), dots=True, span=(0.0, 1.0), note="Labelled clips, shortened and read small.")
     add(
         "Softmax",
@@ -153,7 +155,7 @@ def _charts(logged: History, end: int, phases: Mapping[str, tuple[int, int]]) ->
         limit=SATURATED,
         note="Means over query cells. A largest weight near 1 is saturation; an entropy near 1 is blindness.",
     )
-    add("Learning rate", ("lr", "rate"))
+    add("Learning rate", ("lr", "rate"), span=(0.0, 0.0))
     add("Gradient norm", ("grad_norm", "norm before it is cut"), smooth=True)
     add("Speed", ("clips_per_second", "clips a second"), smooth=True, span=(0.0, 0.0))
     add("Waiting for data", ("data_share", "share of the time"), smooth=True, span=(0.0, 0.1))

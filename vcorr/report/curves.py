@@ -104,8 +104,8 @@ def chart(
             body.append(_line(curve.series, axis, end, f"raw c{number}"))
         body.append(_line(Series(curve.series.steps, values), axis, end, f"line c{number}", dots=curve.dots))
     legend = "".join(
-        f'<span class="key c{n}">{escape(c.label)} <b>{escape(show(c.series.last))}</b></span>'
-        for n, c in enumerate(curves, start=1)
+        f'<span class="key c{n}">{escape(c.label)} <b>{escape(show(float(values[-1])))}</b></span>'
+        for n, (c, values) in enumerate(zip(curves, drawn, strict=True), start=1)
     )
     caption = f"<figcaption>{escape(note)}</figcaption>" if note else ""
     return (
