@@ -69,7 +69,12 @@ def joined(device: torch.device) -> Iterator[torch.device]:
     fast = "nccl" if device.type == "cuda" and dist.is_nccl_available() else "gloo"
     # An hour: the first rank alone tries labelled clips, while the others wait.
     backend = f"cpu:gloo,cuda:{fast}" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=datetime.timedelta(hours=1))
+    patience = datetime.timedelta(hours=1)
+    store, own, count = next(dist.rendezvous("env://", timeout=patience))  # type: ignore[attr-defined]
+    # torchrun's store outlives a restart, and with it the addresses of processes that are gone.
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    attempt = dist.PrefixStore(f"attempt {restarts}", store)  # type: ignore[attr-defined]
+    dist.init_process_group(backend, store=attempt, rank=own, world_size=count, timeout=patience)
     try:
         yield device
     except RuntimeError as error:  # what gloo and NCCL raise, from wherever a collective stands
