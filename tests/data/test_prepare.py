@@ -292,6 +292,10 @@ def test_nothing_at_all_to_prepare(tmp_path):
     (tmp_path / "source" / "a.mp4").write_bytes(b"")
     with pytest.raises(InputError, match=r"none of its 1 videos can be read \(.*a.mp4: is an empty file\)"):
         prepare(tmp_path / "source", tmp_path / "out")
+    (tmp_path / "source" / "a.mp4").unlink()
+    Image.new("P", (8, 8)).save(tmp_path / "source" / "0.png")
+    with pytest.raises(InputError, match="holds indexed pictures, which are masks"):
+        prepare(tmp_path / "source", tmp_path / "out")
 
 
 def test_a_full_disk_leaves_whole_folders_and_no_rest(source, tmp_path, monkeypatch):

@@ -102,9 +102,10 @@ def prepare(
             out / MANIFEST,
             about | {"vcorr": vcorr.__version__, "complete": True} | {"videos": videos, "failed": failed},
         )
-    if failed and not run.records:
-        path, reason = min(failed.items())
-        raise InputError(source, f"none of its {len(failed)} videos can be read ({path}: {reason})", "check the files")
+    if not run.records:
+        reasons = failed | run.left_out
+        path, reason = min(reasons.items())
+        raise InputError(source, f"none of its {len(reasons)} videos can be read ({path}: {reason})", "check the files")
     notes = {str(source / r.source): "; ".join(r.notes) for _, r in sorted(run.records.items()) if r.notes}
     frames = sum(r.kept for r in run.records.values())
     return Summary(out, len(run.records), frames, len(run.made), len(gone), failed, run.left_out, notes)
