@@ -86,7 +86,7 @@ def every_row() -> list[Row]:
 def trained(row: Row) -> tuple[Any, ...]:
     """Recipe and configuration, without how long it trains and what only reading uses."""
     keys = flatten(recipe.load(row.recipe, list(row.overrides)).config)
-    left_out = {f"reader.{name}" for name in READING} | {key for key in keys if key.endswith(".steps")}
+    left_out = {f"reader.{name}" for name in READING} | {k for k, v in keys.items() if k.endswith(".steps") and v}
     return row.recipe, *((k, v) for k, v in keys.items() if k not in left_out)
 
 
@@ -94,11 +94,11 @@ def small(row: Row, steps: int, more: list[str]) -> recipe.Experiment:
     """The row at a small size: keys by their whole name or their last part; the row's own overrides stay."""
     keys = flatten(recipe.load(row.recipe, list(row.overrides)).config)
     pairs = {key: SMALL.get(key) or SMALL.get(key.rpartition(".")[2]) for key in keys}
-    pairs |= {key: str(steps) for key in keys if key.endswith(".steps")}
+    pairs |= {key: str(steps) for key, value in keys.items() if key.endswith(".steps") and value}  # 0: left out
     pairs |= {key: str(LONGEST) for key, value in keys.items() if key.endswith(".frames") and value > LONGEST}
     pairs |= {key: value for key, _, value in (pair.partition("=") for pair in more) if key in keys}
-    own = {override.partition("=")[0] for override in row.overrides} - {k for k in pairs if k.endswith(".steps")}
-    kept = [f"{key}={value}" for key, value in pairs.items() if value and key not in own]
+    own = {override.partition("=")[0] for override in row.overrides}
+    kept = [f"{k}={v}" for k, v in pairs.items() if v and (k not in own or k.endswith(".steps"))]
     return recipe.load(row.recipe, [*row.overrides, *kept])
 
 
@@ -111,7 +111,7 @@ def learn(row: Row, data: Path, out: Path, steps: int, more: list[str]) -> list[
     experiment = small(row, steps, more)
     train(experiment, data, out, options=Options(log_every=1, save_every=1e9))
     seconds = time.monotonic() - began
-    losses: dict[str, list[float]] = {phase.name: [] for phase in experiment.recipe.phases}
+    losses: dict[str, list[float]] = {phase.name: [] for phase in experiment.recipe.phases if phase.stage.steps}
     for line in map(json.loads, (out / "metrics.jsonl").read_text().splitlines()):
         if line["loss"] is not None:
             losses[line["phase"]].append(line["loss"])

@@ -59,6 +59,8 @@ def test_a_small_row_keeps_its_own_overrides():
     assert (config.triplets.batch, config.net.features) == (4, 32)
     config = recipes.small(recipes.Row(("x",), "mast", ("pairs.steps=98_000", "pairs.batch=3")), 7, []).config
     assert (config.pairs.steps, config.pairs.batch) == (7, 3)
+    config = recipes.small(recipes.Row(("x",), "mast_memory", ("memory.steps=0",)), 7, []).config
+    assert (config.pairs.steps, config.memory.steps) == (7, 0)
 
 
 def test_learning_and_shares_of_a_recipe_of_two_stages(films, tmp_path, monkeypatch, capsys):
