@@ -180,6 +180,20 @@ def test_show(vcorr) -> None:
     code, out, _ = vcorr("train", "mast_cpu", "pairs.steps=7", "--show")
     assert code == 0
     assert "pairs.steps=7" in out.splitlines()
+    assert out.splitlines()[-1] == "parameters: 5,291,648"
+
+
+def test_recipes_are_listed_and_copied(vcorr, tmp_path: Path) -> None:
+    code, out, _ = vcorr("recipes")
+    assert code == 0 and "mast_cpu" in [line.split()[0] for line in out.splitlines()]
+    assert vcorr("recipes", "copy", "mast_cpu")[:2] == (0, "mast_cpu.py\n")
+    (tmp_path / "mast_cpu.py").write_text((tmp_path / "mast_cpu.py").read_text().replace("batch=8", "batch=9"))
+    code, out, _ = vcorr("train", "mast_cpu.py", "--show")
+    assert code == 0 and "pairs.batch=9" in out.splitlines()
+    code, _, err = vcorr("recipes", "copy", "mast_cpu")
+    assert (code, err) == (4, "vcorr: mast_cpu.py: exists already; remove it, or stand in another folder\n")
+    assert "batch=9" in (tmp_path / "mast_cpu.py").read_text()
+    assert vcorr("recipes", "copy", "no_such")[0] == 2
 
 
 def test_internal_errors_show_no_traceback(vcorr, monkeypatch: pytest.MonkeyPatch) -> None:

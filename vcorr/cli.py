@@ -36,6 +36,8 @@ app = typer.Typer(
 )
 evaluate_app = typer.Typer(help="Official scores of the benchmarks.", no_args_is_help=True)
 app.add_typer(evaluate_app, name="evaluate")
+recipes_app = typer.Typer(invoke_without_command=True)
+app.add_typer(recipes_app, name="recipes")
 app.add_typer(bench_app, name="bench")
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -174,7 +176,9 @@ def train(
         Path | None,
         typer.Option(metavar="DAVIS", help="Labelled clips, in DAVIS's layout, to propagate and score on the way."),
     ] = None,
-    show: Annotated[bool, typer.Option("--show", help="Print the configuration and stop.")] = False,
+    show: Annotated[
+        bool, typer.Option("--show", help="Print the configuration and the number of parameters, and stop.")
+    ] = False,
 ) -> None:
     """Train a recipe on a folder of videos; the same command goes on with a stopped run. See OUT/report.html."""
     from vcorr import recipe as recipes
@@ -184,6 +188,7 @@ def train(
     experiment = recipes.load(recipe, overrides)
     if show:
         typer.echo("\n".join(f"{k}={v}" for k, v in flatten(experiment.config).items()))
+        typer.echo(f"parameters: {experiment.parameters:,}")
         return
     if data is None:
         raise UsageError("--data", "is missing", "give a folder of videos and/or folders of frames")
@@ -271,13 +276,22 @@ def davis(
         _table([scores.columns, *scores.rows()])
 
 
-@app.command()
-def recipes() -> None:
-    """List the recipes that come with vcorr."""
-    from vcorr.recipe import shipped, summary
+@recipes_app.callback()
+def recipes(context: typer.Context) -> None:
+    """List the recipes that come with vcorr; ``copy`` one to change it."""
+    if context.invoked_subcommand is None:
+        from vcorr.recipe import shipped, summary
 
-    for name, path in shipped().items():
-        typer.echo(f"{name:12} {summary(path)}")
+        for name, path in shipped().items():
+            typer.echo(f"{name:13} {summary(path)}")
+
+
+@recipes_app.command()
+def copy(name: Annotated[str, typer.Argument(help="A shipped recipe.")]) -> None:
+    """Put a recipe in the folder you stand in; ``vcorr train NAME.py`` trains the copy."""
+    from vcorr.recipe import copy as copy_to
+
+    typer.echo(copy_to(name, Path()))
 
 
 @app.command()

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from vcorr import color
+from vcorr import rng as random
 from vcorr.affinity import Views
 from vcorr.config import flatten as flatten
 from vcorr.config import from_json as from_json
@@ -32,7 +33,7 @@ from vcorr.config import override as override
 from vcorr.config import to_json as to_json
 from vcorr.correspondence import Alignment
 from vcorr.data.clips import ClipConfig
-from vcorr.errors import InputError, UsageError
+from vcorr.errors import InputError, OutputError, UsageError
 from vcorr.nn import Tensors
 from vcorr.resnet import ResNetConfig
 from vcorr.stage import Stage as Stage
@@ -196,6 +197,12 @@ class Experiment:
     recipe: Recipe
     source: str
 
+    @property
+    def parameters(self) -> int:
+        """How many numbers its encoder starts with."""
+        fresh = self.recipe.init(random.generator(self.config.seed, "init"))
+        return sum(p.numel() for p in fresh.params.values())
+
 
 # --- finding and loading -------------------------------------------------------------------------------------------
 
@@ -210,6 +217,25 @@ def shipped() -> dict[str, Path]:
 def summary(path: Path) -> str:
     """The first line of a recipe's docstring."""
     return (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n")[0]
+
+
+def copy(name: str, folder: Path) -> Path:
+    """Put a shipped recipe in a folder, to be changed there.
+
+    Raises:
+        UsageError: no such recipe.
+        OutputError: there is a file of its name, or it cannot be written.
+    """
+    source = find(name)
+    path = folder / f"{source.stem}.py"
+    try:
+        with path.open("xb") as file:
+            file.write(source.read_bytes())
+    except FileExistsError:
+        raise OutputError(path, "exists already", "remove it, or stand in another folder") from None
+    except OSError as error:
+        raise OutputError(path, f"cannot be written ({error.strerror})", "stand in another folder") from error
+    return path
 
 
 def find(name: str) -> Path:
