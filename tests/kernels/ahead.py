@@ -90,6 +90,7 @@ def compiled(launch: Launch, capability: int) -> Report:
     options = {name: value for name, value in launch.options.items() if name not in constants}
     signature, attributes = {}, {}
     given = dict(zip(launch.kernel.arg_names, launch.arguments, strict=False))
+    declared = {param.name: param.annotation_type for param in launch.kernel.params}
     for place, name in enumerate(launch.kernel.arg_names):
         value = given.get(name)
         if isinstance(value, torch.Tensor):
@@ -99,7 +100,7 @@ def compiled(launch: Launch, capability: int) -> Report:
             constants.setdefault(name, value)
         else:
             wide = isinstance(value, int) and abs(value) >= 2**31
-            signature[name] = "fp32" if isinstance(value, float) else "i64" if wide else "i32"
+            signature[name] = declared[name] or ("fp32" if isinstance(value, float) else "i64" if wide else "i32")
             divides = isinstance(value, int) and value % 16 == 0
         if divides:
             attributes[(place,)] = [["tt.divisibility", 16]]

@@ -26,7 +26,7 @@ from vcorr.kernels.window.triton_kernels import box_around, cells_of_program, ce
 @triton.jit
 def peaks_kernel(
     Q, K, MASK, OFFSET, TOP, CELL,
-    q_b, q_y, q_x, k_r, k_b, k_y, k_x, m_r, t_r,
+    q_b, q_y, q_x, k_r: tl.int64, k_b, k_y, k_x, m_r, t_r,
     H, W, C, R, TAPS, scale,
     STEP: tl.constexpr, TAP: tl.constexpr, CORNERS: tl.constexpr, HAS_OFFSET: tl.constexpr,
     TH: tl.constexpr, TW: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr, CHUNKS: tl.constexpr,

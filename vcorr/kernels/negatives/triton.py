@@ -58,7 +58,7 @@ def forward_kernel(
             negatives = load_rows(BANK, m, valid, bank_step, 0, C, BC, CAST)
             scores = tl.dot(own_features, tl.trans(negatives), scores, input_precision=PRECISION)
         else:
-            for chunk in tl.range(0, CHUNKS):
+            for chunk in tl.range(0, tl.cdiv(C, BC)):  # a count the compiler knows would be unrolled
                 queries = load_rows(Q, n, inside, q_step, chunk * BC, C, BC, CAST)
                 negatives = load_rows(BANK, m, valid, bank_step, chunk * BC, C, BC, CAST)
                 scores = tl.dot(queries, tl.trans(negatives), scores, input_precision=PRECISION)

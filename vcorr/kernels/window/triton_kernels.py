@@ -15,7 +15,8 @@ one cell on are four products, blended by the query's own weights. There a key b
 row and column -1 on (EDGE), and dk, dv are written for each corner apart.
 
 Shapes in comments: M cells of the tile, N cells that pass, C channels of a chunk, V value channels padded to a power of
-two. Within a frame offsets are int32, between frames int64.
+two. Within a frame offsets are int32, between frames int64; the steps between references are declared so, since they
+differ from call to call, and each type would be compiled anew.
 """
 
 # mypy: disable-error-code="untyped-decorator,no-untyped-def"
@@ -87,7 +88,7 @@ def products(own, A, a_offset, a_inside, B, b_offset, b_inside, C, BM: tl.conste
         b = load_rows(B, b_offset, b_inside, 0, C, BC, CAST)
         scores = tl.dot(own, tl.trans(b), scores, input_precision=PRECISION)
     else:
-        for chunk in tl.range(0, CHUNKS):
+        for chunk in tl.range(0, tl.cdiv(C, BC)):  # a count the compiler knows would be unrolled
             a = load_rows(A, a_offset, a_inside, chunk * BC, C, BC, CAST)
             b = load_rows(B, b_offset, b_inside, chunk * BC, C, BC, CAST)
             scores = tl.dot(a, tl.trans(b), scores, input_precision=PRECISION)
@@ -120,7 +121,7 @@ def between_centres(row, column, low, right, height, width):
 @triton.jit
 def forward_kernel(
     Q, K, V, MASK, OFFSET, OUT, LSE,
-    q_b, q_y, q_x, k_r, k_b, k_y, k_x, v_r, v_b, v_y, v_x, m_r, o_x,
+    q_b, q_y, q_x, k_r: tl.int64, k_b, k_y, k_x, v_r: tl.int64, v_b, v_y, v_x, m_r, o_x,
     COUNT, H, W, C, CV, R, TAPS, scale,
     STEP: tl.constexpr, TAP: tl.constexpr, CORNERS: tl.constexpr, HAS_OFFSET: tl.constexpr,
     TH: tl.constexpr, TW: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr, CHUNKS: tl.constexpr, BV: tl.constexpr,
@@ -208,7 +209,7 @@ def forward_kernel(
 @triton.jit
 def query_gradient_kernel(
     Q, K, V, MASK, OFFSET, G, DELTA, LEVEL, DQ,
-    q_b, q_y, q_x, k_r, k_b, k_y, k_x, v_r, v_b, v_y, v_x, m_r, g_x,
+    q_b, q_y, q_x, k_r: tl.int64, k_b, k_y, k_x, v_r: tl.int64, v_b, v_y, v_x, m_r, g_x,
     COUNT, H, W, C, CV, R, scale,
     STEP: tl.constexpr, TAP: tl.constexpr, CORNERS: tl.constexpr, HAS_OFFSET: tl.constexpr,
     TH: tl.constexpr, TW: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr, CHUNKS: tl.constexpr, BO: tl.constexpr,
@@ -276,7 +277,7 @@ def query_gradient_kernel(
 @triton.jit
 def key_gradient_kernel(
     Q, K, V, MASK, OFFSET, BOUNDS, G, DELTA, LEVEL, DK, DV,
-    q_b, q_y, q_x, k_r, k_b, k_y, k_x, v_r, v_b, v_y, v_x, m_r, g_x,
+    q_b, q_y, q_x, k_r: tl.int64, k_b, k_y, k_x, v_r: tl.int64, v_b, v_y, v_x, m_r, g_x,
     B, H, W, C, CV, R, scale,
     STEP: tl.constexpr, TAP: tl.constexpr, CORNERS: tl.constexpr, HAS_OFFSET: tl.constexpr,
     TH: tl.constexpr, TW: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr, CHUNKS: tl.constexpr, BO: tl.constexpr,
