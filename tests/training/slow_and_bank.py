@@ -1,7 +1,7 @@
 """A recipe for tests, with all that a state can hold: a slow encoder that rebuilds from a bank, in the second of two
 stages. What befalls a run is asked for by the environment, so that it is no matter of the configuration:
 
-TEST_SIGNALS    "ATTEMPT:RANK:STEP:SIGNAL ...": in that attempt of torchrun, that rank sends itself a signal in that step
+TEST_SIGNALS    "ATTEMPT:RANK:STEP:SIGNAL ...": in this attempt of torchrun, this rank gets a signal in this step
                 of the second stage
 """
 # ruff: noqa: RUF009 (a frozen config is its own immutable default)

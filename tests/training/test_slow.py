@@ -7,30 +7,18 @@ import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from tests.training import slow_and_bank
 from tests.training.runs import EVERY_STEP, assert_same_run, metrics, newest
+from tests.training.together import LIMIT, environment
 from vcorr import checkpoint, recipe
 from vcorr.errors import InputError
 from vcorr.training import Stopped, train
 
 RECIPE = slow_and_bank.__file__
-
-COMMAND = """
-import sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from vcorr import recipe
-from vcorr.training import Options, train
-
-file, data, out, *overrides = sys.argv[1:]
-train(recipe.load(file, overrides), Path(data), Path(out), options=Options(1, 0))
-"""
 
 
 def run(films, out, *overrides, **options):
@@ -56,9 +44,9 @@ def test_forty_steps_are_twenty_a_kill_and_twenty(films, tmp_path):
     steps = ["pairs.steps=8", "memory.steps=32", "memory.cooldown=0.5"]
     run(films, tmp_path / "whole", *steps)
     parts = tmp_path / "parts"
-    command = [sys.executable, "-c", COMMAND, RECIPE, str(films), str(parts), *steps]
+    command = [sys.executable, "-m", "tests.training.command", RECIPE, str(films), str(parts), *steps]
     killed = subprocess.run(
-        command, env={"TEST_SIGNALS": f"0:0:12:{signal.SIGKILL}", "PYTHONPATH": str(Path.cwd())}, timeout=250
+        command, stdout=subprocess.DEVNULL, env=environment(TEST_SIGNALS=f"0:0:12:{int(signal.SIGKILL)}"), timeout=LIMIT
     )
     assert killed.returncode == -signal.SIGKILL
     assert newest(parts).name == "00000020.safetensors"
