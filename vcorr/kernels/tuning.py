@@ -1,8 +1,8 @@
 """Tile sizes of the Triton kernels: one table, by kernel, GPU and features.
 
-No row has been timed on a GPU yet. They are tiles that Triton 3.6 and 3.9 compile without spilled registers and within
-the GPU's shared memory (``make check-kernels`` tells which do not), 8 x 16 queries where that fits: a tile of M
-cells does M products for each key it reads, and at 256 channels the traffic from the second-level cache is the limit.
+No row has been timed on a GPU yet. They were chosen for being compiled without spilled registers and within the GPU's
+shared memory (``make check-kernels`` tells, for every row, GPU and version), 8 x 16 queries where that fits: a tile of
+M cells does M products for each key it reads, and at 256 channels the traffic from the second-level cache is the limit.
 
 ``VCORR_AUTOTUNE=1`` times neighbouring sizes at each first call and keeps the fastest for the process. Another run may
 choose otherwise, and its sums differ in their last bits; without it they do not.
