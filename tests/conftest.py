@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 from PIL import Image
@@ -13,6 +14,8 @@ from vcorr import checkpoint, resnet, rng
 from vcorr.recipe import Reader
 
 torch.set_num_threads(1)
+hypothesis.settings.register_profile("vcorr", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("vcorr")
 
 
 @pytest.fixture
