@@ -100,7 +100,7 @@ def contrast(twin: Tensor, frame: Tensor, positions: Tensor, *, scale: float) ->
         A scalar; 0 where no cell has its place in the frame.
     """
     logits = _logits(twin, frame, scale)
-    cost = logits.logsumexp(-1) - _landing(logits, positions)
+    cost = logits.logsumexp(-1) - (logits * _landing(positions)).sum(-1)
     return _mean_inside(cost, positions)
 
 
@@ -115,7 +115,8 @@ def cycle(twin: Tensor, between: Tensor, frame: Tensor, positions: Tensor, *, sc
         positions, scale: as in ``contrast``.
     """
     there, back = _logits(twin, between, scale).softmax(-1), _logits(between, frame, scale).softmax(-1)
-    arrived = _landing((there @ back).to(there.dtype), positions)  # probabilities bear bfloat16, and take most time
+    walk = (there @ back).to(there.dtype)  # probabilities bear bfloat16, and this product takes long
+    arrived = (walk * _landing(positions)).sum(-1)
     return _mean_inside(-(arrived + EPSILON).log(), positions)
 
 
@@ -130,18 +131,21 @@ def _logits(query: Tensor, key: Tensor, scale: float) -> Tensor:
         return scale * query.flatten(1, 2) @ key.flatten(1, 2).transpose(1, 2)
 
 
-def _landing(values: Tensor, positions: Tensor) -> Tensor:
-    """The values [b n m] of each row at its position [b h w 2], bilinear between cells: [b n]."""
+def _landing(positions: Tensor) -> Tensor:
+    """Bilinear weight of each cell of the frame for each position [b h w 2] in it: [b h*w h*w], four of a row not 0.
+
+    Whole rows: the product with them and its gradient take one pass each, four look-ups a pass each of their own.
+    """
     height, width = positions.shape[1:3]
     x, y = (p.flatten(1) for p in positions.unbind(-1))
     left, top = x.floor().clamp(0, max(0, width - 2)), y.floor().clamp(0, max(0, height - 2))
     right, low = (x - left).clamp(0, 1), (y - top).clamp(0, 1)
-    landed = torch.zeros_like(values[..., 0])
+    weights = positions.new_zeros(len(positions), height * width, height * width)
     for dy, wy in ((0, 1 - low), (1, low)):
         for dx, wx in ((0, 1 - right), (1, right)):
             cell = (top + dy).clamp(max=height - 1) * width + (left + dx).clamp(max=width - 1)
-            landed = landed + wy * wx * values.gather(-1, cell.long()[..., None]).squeeze(-1)
-    return landed
+            weights.scatter_add_(-1, cell.long()[..., None], (wy * wx)[..., None])
+    return weights
 
 
 def _mean_inside(cost: Tensor, positions: Tensor) -> Tensor:
