@@ -7,7 +7,8 @@ view of A. Unit features f, logits <f, f'> / 0.07.
     contrast      every cell of A' finds its place among all cells of A; cross entropy
     cycle         it also finds it when it walks through B; cross entropy (Jabri et al. 2020)
 
-The first alone learns what moves together, the second what is unlike, the third to know it again after it moved.
+The first learns what moves together, the second what is unlike, the third to know it again after it moved. Labels are
+read twice as sharply as the training compares, and carried as scores.
 
     vcorr train default --data VIDEOS
 """
@@ -38,7 +39,7 @@ class Balance:
 @dataclass(frozen=True)
 class Config:
     seed: int = 0
-    pairs: Stage = Stage(steps=4_000, batch=6, lr=1e-3, warmup=50, cooldown=0.5)
+    pairs: Stage = Stage(steps=2_500, batch=6, lr=1e-3, warmup=50, cooldown=0.42)
     clips: ClipConfig = ClipConfig(size=128, gaps=(1, 2, 3), crop="square", smallest=128)
     net: ResNetConfig = ResNetConfig(unit=True)
     radius: int = 6
@@ -47,7 +48,7 @@ class Config:
     twin: twins.TwinConfig = twins.TwinConfig()
     jitter: color.JitterConfig = color.JitterConfig(share=1, brightness=0.2, contrast=0.3, saturation=0.3, hue=0.03)
     hide: tuple[Literal[0, 1, 2], ...] = (color.A, color.B)
-    reader: Reader = Reader(scale=1 / 0.07, feedback="hard")
+    reader: Reader = Reader(scale=28.0)
 
 
 def build(cfg: Config) -> Recipe:

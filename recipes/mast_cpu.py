@@ -1,4 +1,4 @@
-"""MAST's pair stage (see mast.py) sized for a laptop without a GPU: the weights that come with vcorr are made with it.
+"""MAST's pair stage (see mast.py) sized for a laptop without a GPU.
 
 Against mast.py: crops of 128 px, cut as random squares and mirrored; neighbouring frames, since clips are often thinned
 already; no logit for cells outside the frame; a cell's value is the mean of its pixels.
