@@ -20,7 +20,7 @@ check: .venv/dev
 	$(BIN)/lint-imports
 
 # Every tile of the Triton kernels, compiled without a GPU for each that they are meant for, by both ends of the range of
-# versions; a quarter of an hour each.
+# versions.
 TRITON ?= 3.6.0 3.9.0
 check-kernels: $(TRITON:%=.venv/triton-%)
 	for version in $(TRITON); do \
