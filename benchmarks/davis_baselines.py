@@ -41,7 +41,7 @@ def colors() -> tuple[Encode, Reader]:
 
 def untrained() -> tuple[Encode, Reader]:
     """The encoder as it is before the first step of training."""
-    experiment = recipe.load("default")
+    experiment = recipe.load("mast_cpu")
     state = experiment.recipe.init(rng.generator(experiment.config.seed, "init"))
     net, reader = experiment.recipe.net, experiment.recipe.reader
     return encoder(checkpoint.Weights(state.params, state.stats, net, reader, {}), "cpu"), reader

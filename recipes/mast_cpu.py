@@ -1,7 +1,8 @@
-"""MAST's pair stage (see mast.py) sized for a laptop without a GPU.
+"""MAST's pair stage (see mast.py) sized for a laptop without a GPU: the weights that come with vcorr are made with it.
 
 Against mast.py: crops of 128 px, cut as random squares and mirrored; neighbouring frames, since clips are often thinned
-already; no logit for cells outside the frame; a cell's value is the mean of its pixels.
+already; no logit for cells outside the frame; a cell's value is the mean of its pixels; features of length 1, so that
+logits stay within the scale: of free length they can grow until the softmax copies one cell and nothing more is learnt.
 
     vcorr train mast_cpu --data VIDEOS
 """
@@ -14,12 +15,14 @@ from vcorr.recipes import mast
 
 from vcorr.data.clips import ClipConfig
 from vcorr.recipe import Reader, Stage
+from vcorr.resnet import ResNetConfig
 
 build = mast.build
 
 
 @dataclass(frozen=True)
 class Config(mast.Config):
-    pairs: Stage = Stage(steps=4_400, batch=8, lr=1e-3, warmup=100, cooldown=0.55)
+    pairs: Stage = Stage(steps=700, batch=8, lr=1e-3, warmup=50, cooldown=0.5)
     clips: ClipConfig = ClipConfig(size=128, gaps=(1, 2, 3), crop="square", smallest=128)
-    reader: Reader = Reader(border="mask", alignment="cell", feedback="hard")
+    net: ResNetConfig = ResNetConfig(unit=True)
+    reader: Reader = Reader(scale=14.0, border="mask", alignment="cell", feedback="hard")

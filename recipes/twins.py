@@ -1,4 +1,4 @@
-"""What the weights that come with vcorr are made with: MAST's reconstruction, joined by a second view of each frame.
+"""MAST's reconstruction (see mast.py), joined by a second view of each frame that has to be found again in it.
 
 Three pictures of a clip, each with its own change of colours and without one of a, b: frames A and B, and A', an affine
 view of A. Unit features f, logits <f, f'> / 0.07.
@@ -10,7 +10,7 @@ view of A. Unit features f, logits <f, f'> / 0.07.
 The first learns what moves together, the second what is unlike, the third to know it again after it moved. Labels are
 read twice as sharply as the training compares, and carried as scores.
 
-    vcorr train default --data VIDEOS
+    vcorr train twins --data VIDEOS
 """
 
 from __future__ import annotations
