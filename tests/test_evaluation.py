@@ -234,7 +234,7 @@ def test_workers_are_checked(three):
 
 
 INTERRUPTED = """
-import sys, time
+import signal, sys, time
 from vcorr.evaluation import evaluate_davis
 
 def wait(scores):
@@ -242,6 +242,7 @@ def wait(scores):
     time.sleep(60)
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
     try:
         evaluate_davis(sys.argv[1], sys.argv[2], workers=2, progress=wait)
     except KeyboardInterrupt:
