@@ -68,8 +68,8 @@ def test_a_run_without_a_state_must_be_told_again(films, tmp_path, trained):
 
 
 def test_weights_that_do_not_fit_are_refused(films, tmp_path, trained, weights):
-    with pytest.raises(InputError, match=r"another network than the recipe's \(net\.unit False -> True\)"):
-        Run(films, tmp_path / "unit", "net.unit=true")(init=trained)
+    with pytest.raises(InputError, match=r"another network than the recipe's \(net\.unit True -> False\)"):
+        Run(films, tmp_path / "unit", "net.unit=false")(init=trained)
     with pytest.raises(InputError, match=r"net\.widths \[8, 8, 8, 8\] -> \[8, 8, 8, 12\]"):
         Run(films, tmp_path / "wide", "net.widths=8,8,8,12")(init=trained)
     with pytest.raises(InputError, match="cannot be read"):
