@@ -3,7 +3,8 @@ copied, raw colours as features, and the same encoder untrained.
 
     python benchmarks/davis_baselines.py DAVIS [--weights FILE] [--only shipped] [--json]
 
-All but the copy read labels through the same windows and references; the colours at a fixed scale, labels soft.
+All but the copy read labels through the same windows and references; colours and the untrained
+encoder at a fixed scale, labels soft.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from vcorr.recipe import Reader
 from vcorr.sequences import label_sequences, trained
 
 COLOR_SCALE = 60.0  # set by hand, not tuned: colours 0.18 apart (L'a'b') get 1/e of the weight
+UNTRAINED_SCALE = 28.0  # that of the shipped weights
 LIFT = 4.0  # above the largest squared length of a normalised Lab colour
 
 
@@ -43,7 +45,7 @@ def untrained() -> tuple[Encode, Reader]:
     """The encoder as it is before the first step of training."""
     experiment = recipe.load("mast_cpu")
     state = experiment.recipe.init(rng.generator(experiment.config.seed, "init"))
-    net, reader = experiment.recipe.net, experiment.recipe.reader
+    net, reader = experiment.recipe.net, Reader(scale=UNTRAINED_SCALE)
     return encoder(checkpoint.Weights(state.params, state.stats, net, reader, {}), "cpu"), reader
 
 
