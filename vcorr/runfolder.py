@@ -12,9 +12,7 @@ import ast
 import contextlib
 import dataclasses
 import json
-import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,36 +81,6 @@ class RunFolder:
         return sum(phase.stage.steps for phase in self.recipe.phases)
 
     # --- who may go on --------------------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Keep other processes out while inside. The system lets go when the process ends, however it ends.
-
-        Raises:
-            OutputError: another process trains here, or the folder cannot be made.
-        """
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(self.out, f"cannot be made ({error.strerror})", "give another --out") from error
-        if sys.platform == "win32":  # folders cannot be locked there
-            yield
-            return
-        import fcntl
-
-        folder = os.open(self.out, os.O_RDONLY)
-        try:
-            try:
-                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise OutputError(
-                    self.out, "another process trains in it", "wait for that one, or give another --out"
-                ) from None
-            except OSError:
-                self.say(f"{self.out}: its file system has no locks; start no second run in it")
-            yield
-        finally:
-            os.close(folder)
 
     def open(self, footage: Footage) -> Point:
         """Make the folder this run's, or check that it is, and read where it stands.

@@ -20,7 +20,7 @@ from types import FrameType
 
 import torch
 
-from vcorr import color, ranks
+from vcorr import color, lock, ranks
 from vcorr.data.ahead import ReadAhead, workers_for
 from vcorr.data.clips import Clips
 from vcorr.data.footage import Footage, scan
@@ -100,7 +100,7 @@ def train(
 
     Raises:
         InputError: nothing to train on, or a training state or weights that cannot be read or do not fit.
-        OutputError: the folder holds another run, another process trains in it, or it cannot be written.
+        OutputError: the folder holds another run, another process works in it, or it cannot be written.
         Diverged, Stopped: as they say; the last good state is saved.
     """
     options = options or Options()
@@ -108,7 +108,7 @@ def train(
     footage = scan(data)
     with ranks.joined(torch.device(device)) as own_device, _signals() as stopped:
         folder = RunFolder(experiment, out, own_device, say, init)
-        with folder.held() if ranks.rank() == 0 else nullcontext():
+        with lock.held(out, say) if ranks.rank() == 0 else nullcontext():
             point = ranks.from_first(lambda: folder.open(footage))
             point = dataclasses.replace(point, state=_place(point.state, folder.device))
             if point.step >= folder.steps and ranks.rank() == 0:  # the weights file may have gone since

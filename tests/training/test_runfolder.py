@@ -177,7 +177,7 @@ def test_two_processes_do_not_train_in_one_folder(films, tmp_path, unbroken):
                 refused.append(str(error))
 
     train(recipe.load("mast_cpu", TOY), films, out, options=EVERY_STEP, report=report)
-    assert len(refused) == 1 and "another process trains in it" in refused[0]
+    assert len(refused) == 1 and "another process works in it" in refused[0]
     assert_same_run(out, unbroken)
 
 
