@@ -6,8 +6,6 @@ from features that saw RGB with channels missing. Losses: -log of the probabilit
     forward   0 -> 1 -> 2, where 2 copies the truth of 1 with chance epsilon, else what 1 was rebuilt as; epsilon falls
     cycle     0 -> 1 -> 0 and 0 -> 1 -> 2 -> 1 -> 0 must come back to frame 0's own colours; weighs 0.1
 
-Not as the released code: logits are scaled by 1/sqrt(64), labels become one-hot before they are resized.
-
     vcorr train corrflow --data VIDEOS      # paper: J&F 49.5 on DAVIS-2017 val (Kinetics)
 """
 
@@ -41,9 +39,7 @@ class Config:
     jitter: JitterConfig = JitterConfig()
     epsilon: tuple[float, float] = (0.9, 0.6)  # chance of the truth, at the start and at the end
     cycle: float = 0.1
-    reader: Reader = Reader(
-        space="rgb", radius=6, border="mask", alignment="bilinear", long=(), short=(1,), feedback="hard"
-    )
+    reader: Reader = Reader(space="rgb", radius=6, alignment="bilinear", long=(), short=(1,), feedback="hard")
 
 
 def build(cfg: Config) -> Recipe:
@@ -69,8 +65,8 @@ def build(cfg: Config) -> Recipe:
         forward = losses.cross_entropy(one, labels[1]) + losses.cross_entropy(two, labels[2])
         cycle = sum(losses.cross_entropy(back, labels[0]) for back in (carry(one, 1, 0), carry(one, 1, 2, 1, 0)))
         metrics = {"forward": forward.detach(), "cycle": cycle.detach()}
-        views = Views(features[2], [features[1]], references=(1,), **how)
-        return Out(forward + cfg.cycle * cycle, stats, metrics, views=views)
+        total = forward + cfg.cycle * cycle
+        return Out(total, stats, metrics, views=Views(features[2], [features[1]], references=(1,), **how))
 
     phase = Phase("triplets", cfg.triplets, cfg.clips, loss)
     return Recipe(cfg.net, lambda rng: State(*resnet.init(cfg.net, rng)), (phase,), cfg.reader)
