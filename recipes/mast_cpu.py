@@ -1,8 +1,9 @@
 """MAST's pair stage (see mast.py) sized for a laptop without a GPU: the weights that come with vcorr are made with it.
 
 Against mast.py: crops of 128 px, cut as random squares and mirrored; neighbouring frames, since clips are often thinned
-already; no logit for cells outside the frame; a cell's value is the mean of its pixels; features of length 1, so that
-logits stay within the scale: of free length they can grow until the softmax copies one cell and nothing more is learnt.
+already; no logit for cells outside the frame; a cell's value is the mean of its pixels; a window of 25 x 25 cells, as
+wide as labels are read, so that there is more to tell a cell from; features of length 1, so that logits
+stay within the scale: of free length they can grow until the softmax copies one cell and nothing more is learnt.
 
     vcorr train mast_cpu --data VIDEOS
 """
@@ -22,7 +23,8 @@ build = mast.build
 
 @dataclass(frozen=True)
 class Config(mast.Config):
-    pairs: Stage = Stage(steps=700, batch=8, lr=1e-3, warmup=50, cooldown=0.5)
+    pairs: Stage = Stage(steps=3000, batch=8, lr=1e-3, warmup=50, cooldown=0.5)
     clips: ClipConfig = ClipConfig(size=128, gaps=(1, 2, 3), crop="square", smallest=128)
+    radius: int | None = 12
     net: ResNetConfig = ResNetConfig(unit=True)
     reader: Reader = Reader(scale=14.0, border="mask", alignment="cell", feedback="hard")

@@ -378,10 +378,10 @@ def test_the_configuration_of_the_shipped_weights_stays():
     config = recipe.load("mast_cpu").config
     assert to_json(config) == {
         "seed": 0,
-        "pairs": to_json(Stage(steps=700, batch=8, lr=1e-3, warmup=50, cooldown=0.5)),
+        "pairs": to_json(Stage(steps=3000, batch=8, lr=1e-3, warmup=50, cooldown=0.5)),
         "clips": to_json(ClipConfig(size=128)),
         "net": to_json(ResNetConfig(unit=True)),
-        "radius": 6,
+        "radius": 12,
         "hide": [1, 2],
         "reader": to_json(Reader(scale=14.0, feedback="hard")),
     }
