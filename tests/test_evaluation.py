@@ -258,7 +258,10 @@ def test_an_interrupt_ends_all_processes_in_silence(three, tmp_path):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     path = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with subprocess.Popen(command, start_new_session=True, env=os.environ | path, **pipes) as process:
-        assert process.stdout.readline() == "going\n"
-        os.killpg(process.pid, signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        try:
+            assert process.stdout.readline() == "going\n"
+            os.killpg(process.pid, signal.SIGINT)
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()  # one that hangs must not hang the tests
     assert (process.returncode, errors) == (130, "")

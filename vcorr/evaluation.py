@@ -159,12 +159,14 @@ def _outcomes(jobs: list[_Job], workers: int) -> Generator[SequenceScores]:
     if workers == 1:
         yield from itertools.starmap(_score_sequence, jobs)
         return
-    # Spawned and not forked: the caller may hold threads (torch), which do not survive a fork.
+    # Spawned and not forked: the caller may hold threads (torch), which do not survive a fork. Ctrl-C is the caller's
+    # to act on: the processes finish what they score, seconds at most. One that died of it instead could hold a lock
+    # of the pool, and the pool wait for it for ever.
     pool = ProcessPoolExecutor(
         workers,
         mp_context=multiprocessing.get_context("spawn"),
         initializer=signal.signal,
-        initargs=(signal.SIGINT, signal.SIG_DFL),
+        initargs=(signal.SIGINT, signal.SIG_IGN),
     )
     try:
         with _interrupts_ignored():
@@ -177,7 +179,7 @@ def _outcomes(jobs: list[_Job], workers: int) -> Generator[SequenceScores]:
 
 @contextlib.contextmanager
 def _interrupts_ignored() -> Iterator[None]:
-    """Processes that are started here ignore Ctrl-C until their initializer lets it end them, without a traceback."""
+    """Processes that are started here ignore Ctrl-C from their first moment, before their initializer says so."""
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or before is None:  # not ours to change
         yield
