@@ -40,6 +40,14 @@ def test_a_curve_is_where_its_values_say() -> None:
     assert y0 > y1 > y2 and y1 == pytest.approx((y0 + y2) / 2, abs=0.1)
 
 
+@pytest.mark.parametrize("end", [7, 700, 3_000, 5_000, 200_000])
+def test_the_step_at_the_end_is_written_whole(end) -> None:
+    drawing = chart("a", [Curve("b", Series(np.array([0.0, end]), np.array([0.0, 1])))], end=end)
+    labels = re.findall(r'<text x="([^"]*)" y="[^"]*" text-anchor="middle">([^<]*)<', drawing)
+    assert len(labels) > 1
+    assert all(float(x) + 7 * len(label) / 2 <= WIDTH + 0.1 for x, label in labels)
+
+
 def test_wide_ranges_of_positive_values_are_logarithmic() -> None:
     axis = Axis.around(np.array([0.02, 30.0]), None)
     assert axis.log and axis.ticks() == pytest.approx([0.01, 0.1, 1, 10, 100])

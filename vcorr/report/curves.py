@@ -13,6 +13,7 @@ from vcorr.report.history import Numbers, Series, smoothed, thinned
 
 WIDTH, HEIGHT = 360, 190  # of the drawing, in its own units
 LEFT, RIGHT, TOP, BOTTOM = 44, 8, 8, 22  # margins
+DIGIT = 7  # no digit of a step is wider
 
 
 @dataclass(frozen=True)
@@ -136,8 +137,9 @@ def _grid(axis: Axis, end: float, marks: Sequence[tuple[float, str]]) -> str:
         parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
         parts.append(f'<text x="{LEFT - 5}" y="{y + 3.5:.1f}" text-anchor="end">{show(value)}</text>')
     for step in _round_values(0, end, 4):
-        x = _across(np.array([step]), end)[0]
-        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 6}" text-anchor="middle">{show(step)}</text>')
+        label = show(step)
+        x = min(_across(np.array([step]), end)[0], WIDTH - DIGIT * len(label) / 2)
+        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 6}" text-anchor="middle">{label}</text>')
     for step, name in marks:
         x = _across(np.array([step]), end)[0]
         parts.append(f'<path class="mark" d="M{x:.1f} {TOP}V{HEIGHT - BOTTOM}"><title>{escape(name)}</title></path>')
