@@ -2,8 +2,8 @@
 
 Against mast.py: crops of 128 px, cut as random squares and mirrored; neighbouring frames, since clips are often thinned
 already; no logit for cells outside the frame; a cell's value is the mean of its pixels; a window of 25 x 25 cells, as
-wide as labels are read, so that there is more to tell a cell from; features of length 1, so that logits
-stay within the scale: of free length they can grow until the softmax copies one cell and nothing more is learnt.
+wide as labels are read, so that there is more to tell a cell from; features of length 1, so that logits stay within the
+scale: of free length they can grow until the softmax copies one cell and nothing more is learnt.
 
     vcorr train mast_cpu --data VIDEOS
 """
