@@ -138,6 +138,27 @@ def test_import_without_triton():
     assert done.stdout.strip() == "False"
 
 
+WITHOUT_GRADIENT = """
+import sys, torch
+from vcorr.kernels import memory_read
+frame, label = torch.randn(1, 9, 11, 8), torch.randn(1, 9, 11, 2)
+for top_k in (None, 3):
+    memory_read(frame, [frame], [label], radius=2, top_k=top_k)
+print("torch._dynamo" in sys.modules)
+"""
+
+
+def test_reading_without_gradients_leaves_the_compiler_alone():
+    done = subprocess.run([sys.executable, "-c", WITHOUT_GRADIENT], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_reading_is_the_same_with_and_without_gradients():
+    frame, label = torch.randn(1, 9, 11, 8), torch.randn(1, 9, 11, 2)
+    plain = windowed_attention(frame, frame, label, radius=2)
+    assert torch.equal(plain, windowed_attention(frame, frame, label.requires_grad_(), radius=2))
+
+
 GOOD = {"query": torch.zeros(1, 4, 6, 8), "key": torch.zeros(1, 4, 6, 8), "value": torch.zeros(1, 4, 6, 2), "radius": 1}
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Literal, get_args
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, ParamSpec, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -16,6 +16,17 @@ MOST_FEATURES = 4096
 LEAST_TRITON = (3, 6)
 MOST_PEAKS = 64  # a row's slots lie in registers
 FARTHEST = 2**15  # cells; squares of distances are int32
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _constant(function: Callable[P, R]) -> Callable[P, R]:
+    """``torch.compiler.assume_constant_result``, which would import the compiler: 80 MB that reading never needs, 150
+    with Triton."""
+    marked: Any = function
+    marked._dynamo_marked_constant = True
+    return function
 
 
 def resolve(impl: Implementation, query: Tensor, read: Sequence[Reference] = (), top_k: int = 0) -> str:
@@ -55,7 +66,7 @@ def _hindrance(query: Tensor, read: Sequence[Reference], top_k: int) -> str:
 
 
 # Neither changes while a process runs; compiled code need not ask again.
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@_constant
 def _triton_version() -> tuple[int, ...]:
     """Major and minor version, or () where Triton does not import."""
     try:
@@ -65,9 +76,20 @@ def _triton_version() -> tuple[int, ...]:
     return tuple(int(part) for part in triton.__version__.split(".")[:2])
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@_constant
 def _capability(device: int) -> tuple[int, int]:
     return torch.cuda.get_device_capability(device)
+
+
+def bare(tensors: Iterable[Tensor | None]) -> bool:
+    """Whether neither a gradient nor a tracer has to know of an operator: what is behind it may be called instead.
+
+    torch's first call of a custom operator imports its compiler: a second and a half, and the memory said above.
+    """
+    given = [t for t in tensors if t is not None]
+    if torch.compiler.is_compiling() or any(type(t) not in (Tensor, torch.nn.Parameter) for t in given):
+        return False
+    return not (torch.is_grad_enabled() and any(t.requires_grad for t in given))
 
 
 def choose(name: str, given: object, options: object) -> None:
@@ -155,7 +177,7 @@ def exactness(precision: str | None) -> str:
 
 
 # Compiled code is guarded on torch's global settings already.
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@_constant
 def _torch_precision() -> str:
     return {"highest": "ieee", "high": "tf32", "medium": "bf16"}[torch.get_float32_matmul_precision()]
 

@@ -47,12 +47,13 @@ def largest(query: Tensor, references: Sequence[Reference], top_k: int, impl: Im
             return reference.largest(query, references, top_k)
     chosen = arguments.resolve(impl, query, references, top_k)
     keys, _, *settings = unpack(references)
-    logits, indices = topk(query, keys, *settings, top_k, chosen)
+    inputs = [query, *(t for r in references for t in (r.key, r.offset, r.mask))]
+    find = topk_now if arguments.bare(inputs) else topk
+    logits, indices = find(query, keys, *settings, top_k, chosen)
     return logits, indices
 
 
-@torch.library.custom_op("vcorr::topk", mutates_args=(), device_types=None)
-def topk(
+def topk_now(
     query: Tensor,
     keys: Sequence[Tensor],
     offsets: Sequence[Tensor | None],
@@ -74,6 +75,9 @@ def topk(
 
             return triton.largest(query, references, top_k)
         return cpu.largest(query, references, top_k)
+
+
+topk = torch.library.custom_op("vcorr::topk", topk_now, mutates_args=(), device_types=None)
 
 
 @topk.register_fake

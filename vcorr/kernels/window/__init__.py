@@ -117,5 +117,7 @@ def read_jointly(query: Tensor, references: Sequence[Reference], impl: Implement
         with torch.autocast(query.device.type, enabled=False):
             return reference.read(query, references)
     chosen = arguments.resolve(impl, query, references)
-    readout, lse = op.read(query, *op.unpack(references), chosen)
+    inputs = [query, *(t for r in references for t in (r.key, r.value, r.offset, r.mask))]
+    read = op.read_now if arguments.bare(inputs) else op.read
+    readout, lse = read(query, *op.unpack(references), chosen)
     return readout, lse

@@ -46,8 +46,7 @@ def unpack(references: Sequence[Reference]) -> tuple[Any, ...]:
     )
 
 
-@torch.library.custom_op("vcorr::read", mutates_args=(), device_types=None)
-def read(
+def read_now(
     query: Tensor,
     keys: Sequence[Tensor],
     values: Sequence[Tensor],
@@ -69,6 +68,9 @@ def read(
 
             return triton.read(query, references)
         return cpu.read(query, references)
+
+
+read = torch.library.custom_op("vcorr::read", read_now, mutates_args=(), device_types=None)
 
 
 @read.register_fake
