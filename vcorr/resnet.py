@@ -118,15 +118,15 @@ def apply(
         return y
 
     position = place(cfg, params, (x.shape[2], x.shape[3])) if position is None else position
-    x = F.relu(conv_bn("stem.conv", "stem.bn", x, 2))
+    x = conv_bn("stem.conv", "stem.bn", x, 2).relu_()
     if position is not None:
         x = x + position.to(x.dtype)
     for name, _, _, stride in _blocks(cfg):
-        y = F.relu(conv_bn(f"{name}.conv1", f"{name}.bn1", x, stride))
+        y = conv_bn(f"{name}.conv1", f"{name}.bn1", x, stride).relu_()
         y = conv_bn(f"{name}.conv2", f"{name}.bn2", y)
         if f"{name}.skip.conv.weight" in params:
             x = conv_bn(f"{name}.skip.conv", f"{name}.skip.bn", x, stride)
-        x = F.relu(x + y)
+        x = y.add_(x).relu_()
     features = nn.conv(params, "head", x).permute(0, 2, 3, 1)
     if cfg.unit:  # at least in float32: a length of 64 squares loses too much in bfloat16
         features = F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)
