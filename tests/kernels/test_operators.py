@@ -20,7 +20,7 @@ from vcorr.kernels import (
     windowed_attention,
     windowed_attention_lse,
 )
-from vcorr.kernels.memory.topk import topk
+from vcorr.kernels.memory.topk import joint_topk, topk
 from vcorr.kernels.negatives.op import negative_logsumexp as negatives_op
 from vcorr.kernels.window.op import read
 
@@ -45,7 +45,8 @@ def test_opcheck_read(gradient):
 
 def test_opcheck_topk_and_negatives():
     query, keys, _, *settings, _impl = arguments(gradient=False)
-    torch.library.opcheck(topk, (query, keys, *settings, 3, "cpu"))
+    for operator in (topk, joint_topk):
+        torch.library.opcheck(operator, (query, keys, *settings, 3, "cpu"))
     query = draw(0, 6, 4).requires_grad_()
     for keep in (True, False):
         torch.library.opcheck(

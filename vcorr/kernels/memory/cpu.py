@@ -1,4 +1,4 @@
-"""The k largest logits of each reference, from the same strips, blocks and tiles that a whole reading uses."""
+"""The k largest logits, of each reference or of all, from the same strips, blocks and tiles that a reading uses."""
 
 from __future__ import annotations
 
@@ -7,54 +7,152 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vcorr.kernels.geometry import UNRESTRICTED, Reference, sub_images, working_type
+from vcorr.kernels.geometry import UNRESTRICTED, Reference, groups, sub_images, working_type
 from vcorr.kernels.window.strips import Strips
 from vcorr.kernels.window.tiles import tiles
 
-LARGEST = 2**21  # scores of a block of queries against a whole frame
+LARGEST = 2**21  # scores held at once: of a block of queries against a whole frame, of a strip against references
+GROUP = 8  # key columns of which only the largest score is sorted at first
 
 
 def largest(query: Tensor, references: Sequence[Reference], top_k: int) -> tuple[Tensor, Tensor]:
     """Logits and cells [b h w r k] of each reference's top_k largest logits."""
-    shape = (*query.shape[:3], len(references), top_k)
-    logits = torch.full(shape, -torch.inf, dtype=working_type(query), device=query.device)
-    cells = torch.full(shape, -1, dtype=torch.int64, device=query.device)
-    for image in range(query.shape[0]):
-        for position, reference in enumerate(references):
-            arguments = query[image], reference.part(image), logits[image, :, :, position], cells[image, :, :, position]
-            if reference.offset is not None:
-                _by_tiles(*arguments)
-            elif reference.window.radius == UNRESTRICTED:
-                _by_blocks(*arguments)
-            else:
-                _by_strips(*arguments)
+    logits, cells = _nothing(query, len(references), top_k)
+    for position, reference in enumerate(references):
+        _fill(query, [reference], logits[..., position, :], cells[..., position, :])
     return logits, cells
 
 
-def _by_strips(query: Tensor, reference: Reference, logits: Tensor, cells: Tensor) -> None:
+def jointly(query: Tensor, references: Sequence[Reference], top_k: int) -> tuple[Tensor, Tensor]:
+    """Logits and cells [b h w k] of the top_k largest logits of all references; cells are counted on from one to the
+    next.
+    """
+    parts = []
+    for group in groups(references):
+        together = references[group[0]].offset is None and references[group[0]].window.radius != UNRESTRICTED
+        parts += [group] if together else [[position] for position in group]
+    logits, cells = _nothing(query, len(parts), top_k)
+    frame = query.shape[1] * query.shape[2]
+    for i, part in enumerate(parts):
+        found = cells[..., i, :]
+        _fill(query, [references[position] for position in part], logits[..., i, :], found)
+        position = torch.tensor(part, device=query.device)[found.div(frame, rounding_mode="floor").clamp_(min=0)]
+        found.copy_(torch.where(found < 0, -1, position * frame + found % frame))
+    logits, place = logits.flatten(3).topk(top_k)
+    return logits, cells.flatten(3).gather(3, place)
+
+
+def _nothing(query: Tensor, sets: int, top_k: int) -> tuple[Tensor, Tensor]:
+    shape = (*query.shape[:3], sets, top_k)
+    logits = torch.full(shape, -torch.inf, dtype=working_type(query), device=query.device)
+    return logits, torch.full(shape, -1, dtype=torch.int64, device=query.device)
+
+
+def _fill(query: Tensor, references: Sequence[Reference], logits: Tensor, cells: Tensor) -> None:
+    """Fill logits and cells [b h w k] with the largest of references of one window; several only without offsets."""
+    for image in range(query.shape[0]):
+        parts = [r.part(image) for r in references]
+        if parts[0].offset is not None:
+            _by_tiles(query[image], parts[0], logits[image], cells[image])
+        elif parts[0].window.radius == UNRESTRICTED:
+            _by_blocks(query[image], parts[0], logits[image], cells[image])
+        else:
+            _by_strips(query[image], parts, logits[image], cells[image])
+
+
+def _by_strips(query: Tensor, references: Sequence[Reference], logits: Tensor, cells: Tensor) -> None:
     """Fill logits and cells [h w k] of one image."""
     height, width = query.shape[:2]
     number = torch.arange(height * width, device=query.device).reshape(height, width)
-    for cut in sub_images(height, width, reference.window.dilation):
-        image, part = query[cut], reference.part(*cut)
-        strips = Strips(image.shape[0], image.shape[1], reference.window, logits.dtype, query.device)
-        queries = strips.padded(strips.strip, query.shape[2])
-        scores = strips.padded(strips.columns, strips.rows * strips.strip, fill=-torch.inf)
+    window = references[0].window
+    for cut in sub_images(height, width, window.dilation):
+        image, parts = query[cut], [r.part(*cut) for r in references]
+        strips = Strips(image.shape[0], image.shape[1], window, logits.dtype, query.device)
+        search = _Search(strips, query.shape[2], len(parts))
         row = torch.arange(strips.height, device=query.device)[:, None, None]
         for x, count in strips.starts():
-            strips.load(queries, image, x, count, reference.window.scale)
-            keys = strips.key_columns(part.key, x)
-            strips.body(scores).copy_(strips.band(x)).baddbmm_(keys, strips.by_key(queries).transpose(1, 2))
-            strips.hide(strips.body(scores), part, x, -torch.inf)
-            seen = strips.of_query(scores)[..., :count].permute(0, 3, 1, 2).flatten(2)  # [h s n*k]
-            top, tap = seen.topk(min(logits.shape[2], seen.shape[2]))
-            y = (row - strips.up + tap // strips.columns).clamp(0, strips.height - 1)
-            column = (x - strips.side + tap % strips.columns).clamp(0, strips.width - 1)
-            cell = number[cut][y, column].masked_fill_(top == -torch.inf, -1)
+            strips.load_turned(search.queries, image, x, count)
+            found = []
+            for first in range(0, len(parts), search.at_once):
+                top, which, up, left = search.largest(parts[first : first + search.at_once], x, count, logits.shape[2])
+                y = (row - up).clamp_(0, strips.height - 1)
+                column = (x - left).clamp_(0, strips.width - 1)
+                cell = number[cut][y, column].add_(which.add_(first).mul_(height * width))
+                found.append((top, cell.masked_fill_(top == -torch.inf, -1)))
+            top, cell = (torch.cat(each, 2) for each in zip(*found, strict=True))
+            if len(found) > 1:
+                top, place = top.topk(min(logits.shape[2], top.shape[2]))
+                cell = cell.gather(2, place)
             if strips.zeros:
-                top, cell = _with_outside(top, cell, strips.outside[:, x : x + count], logits.shape[2])
+                outside = len(parts) * strips.outside[:, x : x + count]
+                top, cell = _with_outside(top, cell, outside, logits.shape[2])
             logits[cut][:, x : x + count, : top.shape[2]] = top
             cells[cut][:, x : x + count, : top.shape[2]] = cell
+
+
+class _Search:
+    """The largest scores of the queries of a strip, in several references at once.
+
+    A query's scores lie in groups of GROUP neighbouring key columns. Its k largest are in the k groups whose own
+    largest are the largest: only the groups' largest, found for all queries at once where the scores lie, and k groups
+    of each query are gathered and sorted, which takes longer a number than the products do.
+    """
+
+    def __init__(self, strips: Strips, features: int, references: int) -> None:
+        self.strips = strips
+        self.groups = -(-strips.columns // GROUP)  # in a key row
+        wide = strips.rows * strips.strip
+        buffer = (strips.height + 2 * strips.up) * self.groups * GROUP * wide
+        self.at_once = max(1, min(references, LARGEST // buffer))
+        self.queries = strips.turned(features)
+        self.scores = strips.empty(self.at_once, strips.height + 2 * strips.up, self.groups * GROUP, wide)
+        self.scores.fill_(-torch.inf)
+        self.maxima = strips.padded(self.groups, wide, fill=-torch.inf)
+        # Where the buffer has each query's scores [h s 1], and how far from there those of each group lie.
+        row = self.scores.stride(1)
+        y, own = torch.arange(strips.height)[:, None], torch.arange(strips.strip)
+        self.start = (y * row + own + 2 * strips.up * strips.strip)[..., None].to(strips.device)
+        which = torch.arange(self.at_once)[:, None, None] * buffer
+        tap = torch.arange(strips.rows)[:, None] * (row - strips.strip) + torch.arange(self.groups * GROUP) * wide
+        self.steps = (which + tap).reshape(-1, GROUP).to(strips.device)  # [r*n*groups .]
+
+    def largest(
+        self, references: Sequence[Reference], x: int, count: int, top_k: int
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The largest scores of the strip at x, in which reference, and how far up and left of the query their keys
+        lie: [h s k] each.
+        """
+        strips = self.strips
+        maxima = strips.empty(strips.height, count, len(references), strips.rows, self.groups)
+        for position, reference in enumerate(references):
+            scores = strips.body(self.scores[position])
+            self.score(scores, reference, x)
+            groups = scores.view(strips.height, self.groups, GROUP, -1)
+            torch.amax(groups, 2, out=strips.body(self.maxima))
+            maxima[:, :, position] = strips.of_query(self.maxima)[..., :count].permute(0, 3, 1, 2)
+        maxima = maxima.flatten(2)
+        _, group = maxima.topk(min(top_k, maxima.shape[2]), sorted=False)
+        places = self.steps[group].flatten(2).add_(self.start[:, :count])
+        top, place = self.scores.view(-1).take(places).topk(min(top_k, places.shape[2]))
+        group = group.gather(2, place // GROUP)
+        of_reference = strips.rows * self.groups
+        which, group = group // of_reference, group % of_reference
+        column = group % self.groups * GROUP + place % GROUP
+        return top, which, strips.up - group // self.groups, strips.side - column
+
+    def score(self, scores: Tensor, reference: Reference, x: int) -> None:
+        """Fill the scores [h . n*s] of a reference with the strip at x; -inf for what the window leaves out."""
+        strips = self.strips
+        _, inside = strips.span(x)
+        scores[:, : inside.start] = -torch.inf
+        scores[:, inside.stop :] = -torch.inf
+        seen = scores[:, inside]
+        dense = seen if seen.is_contiguous() else torch.empty_like(seen, memory_format=torch.contiguous_format)
+        queries = strips.turned_by_key(self.queries)
+        dense.copy_(strips.band(x)).baddbmm_(strips.keys(reference, x), queries, alpha=strips.window.scale)
+        strips.hide(dense, reference, x, -torch.inf)
+        if dense is not seen:  # torch multiplies into rows with gaps one by one
+            seen.copy_(dense)
 
 
 def _with_outside(logits: Tensor, cells: Tensor, outside: Tensor, top_k: int) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,10 @@
-"""Reading from the k largest logits alone: each reference's k largest by an operator, the rest in plain torch."""
+"""Reading from the k largest logits alone: the k largest, of each reference or of all, by an operator, the rest in
+plain torch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,12 +19,8 @@ from vcorr.kernels.window.op import pack, unpack
 
 def read(query: Tensor, references: Sequence[Reference], top_k: int, impl: Implementation) -> tuple[Tensor, Tensor]:
     """Readout [b h w v] and logsumexp [b h w] over the top_k largest logits of all references jointly."""
-    logits, indices = largest(query, references, top_k, impl)  # [b h w r k]
     batch, height, width = query.shape[:3]
-    cells = indices + height * width * torch.arange(len(references), device=query.device)[:, None]
-    cells = torch.where(indices < 0, -1, cells).reshape(batch, height * width, -1)
-    logits, chosen = logits.reshape(batch, height * width, -1).topk(top_k)
-    cells = cells.gather(2, chosen)
+    logits, cells = (found.flatten(1, 2) for found in _jointly(query, references, top_k, impl))  # [b h*w k]
     lse = logits.logsumexp(-1)
     weights = (logits - lse.masked_fill(lse == -torch.inf, 0.0)[..., None]).exp() * (cells >= 0)
     values = torch.cat([r.value.reshape(batch, height * width, -1) for r in references], 1)
@@ -35,6 +33,40 @@ def read(query: Tensor, references: Sequence[Reference], top_k: int, impl: Imple
 
 def largest(query: Tensor, references: Sequence[Reference], top_k: int, impl: Implementation) -> tuple[Tensor, Tensor]:
     """Logits and cells [b h w r k] of each reference's top_k largest logits."""
+    _check(query, references)
+    if impl == "reference":
+        with torch.autocast(query.device.type, enabled=False):
+            return reference.largest(query, references, top_k)
+    chosen = arguments.resolve(impl, query, references, top_k)
+    keys, _, *settings = unpack(references)
+    find: Callable[..., tuple[Tensor, Tensor]] = topk_now if _bare(query, references) else topk
+    logits, indices = find(query, keys, *settings, top_k, chosen)
+    return logits, indices
+
+
+def _jointly(query: Tensor, references: Sequence[Reference], top_k: int, impl: Implementation) -> tuple[Tensor, Tensor]:
+    """Logits and cells [b h w k] of the top_k largest logits of all references; cells are counted on from one to the
+    next, and -1 where there is none.
+    """
+    if impl == "reference":
+        return _joined(*largest(query, references, top_k, impl))
+    _check(query, references)
+    chosen = arguments.resolve(impl, query, references, top_k)
+    keys, _, *settings = unpack(references)
+    find: Callable[..., tuple[Tensor, Tensor]] = joint_topk_now if _bare(query, references) else joint_topk
+    logits, cells = find(query, keys, *settings, top_k, chosen)
+    return logits, cells
+
+
+def _joined(logits: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+    """The k largest of all references from each one's, [b h w r k] to [b h w k]."""
+    height, width, count, top_k = logits.shape[1:]
+    cells = indices + height * width * torch.arange(count, device=indices.device)[:, None]
+    logits, chosen = logits.flatten(3).topk(top_k)
+    return logits, torch.where(indices < 0, -1, cells).flatten(3).gather(3, chosen)
+
+
+def _check(query: Tensor, references: Sequence[Reference]) -> None:
     if torch.is_grad_enabled() and (query.requires_grad or any(r.key.requires_grad for r in references)):
         raise ValueError("top_k is for inference: query and keys must not require gradients, got some that do")
     for r in references:
@@ -42,15 +74,10 @@ def largest(query: Tensor, references: Sequence[Reference], top_k: int, impl: Im
             continue
         if bool((r.offset != r.offset.round()).any()):
             raise ValueError("offset must be whole cells with top_k, got fractions")
-    if impl == "reference":
-        with torch.autocast(query.device.type, enabled=False):
-            return reference.largest(query, references, top_k)
-    chosen = arguments.resolve(impl, query, references, top_k)
-    keys, _, *settings = unpack(references)
-    inputs = [query, *(t for r in references for t in (r.key, r.offset, r.mask))]
-    find = topk_now if arguments.bare(inputs) else topk
-    logits, indices = find(query, keys, *settings, top_k, chosen)
-    return logits, indices
+
+
+def _bare(query: Tensor, references: Sequence[Reference]) -> bool:
+    return arguments.bare([query, *(t for r in references for t in (r.key, r.offset, r.mask))])
 
 
 def topk_now(
@@ -83,4 +110,37 @@ topk = torch.library.custom_op("vcorr::topk", topk_now, mutates_args=(), device_
 @topk.register_fake
 def _(query: Tensor, keys: Sequence[Tensor], *rest: Any) -> tuple[Tensor, Tensor]:
     shape = (*query.shape[:3], len(keys), rest[-2])
+    return query.new_empty(shape, dtype=working_type(query)), query.new_empty(shape, dtype=torch.int64)
+
+
+def joint_topk_now(
+    query: Tensor,
+    keys: Sequence[Tensor],
+    offsets: Sequence[Tensor | None],
+    masks: Sequence[Tensor | None],
+    radii: Sequence[int],
+    dilations: Sequence[int],
+    shape: str,
+    border: str,
+    scale: float,
+    precision: str,
+    top_k: int,
+    impl: str,
+) -> tuple[Tensor, Tensor]:
+    """Logits and cells [b h w k] of the top_k largest logits of all references jointly."""
+    references = pack(keys, keys, offsets, masks, radii, dilations, shape, border, scale, precision)
+    with torch.autocast(query.device.type, enabled=False):
+        if impl == "triton":
+            from vcorr.kernels.memory import triton
+
+            return _joined(*triton.largest(query, references, top_k))
+        return cpu.jointly(query, references, top_k)
+
+
+joint_topk = torch.library.custom_op("vcorr::joint_topk", joint_topk_now, mutates_args=(), device_types=None)
+
+
+@joint_topk.register_fake
+def _(query: Tensor, keys: Sequence[Tensor], *rest: Any) -> tuple[Tensor, Tensor]:
+    shape = (*query.shape[:3], rest[-2])
     return query.new_empty(shape, dtype=working_type(query)), query.new_empty(shape, dtype=torch.int64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -118,6 +118,6 @@ def read_jointly(query: Tensor, references: Sequence[Reference], impl: Implement
             return reference.read(query, references)
     chosen = arguments.resolve(impl, query, references)
     inputs = [query, *(t for r in references for t in (r.key, r.value, r.offset, r.mask))]
-    read = op.read_now if arguments.bare(inputs) else op.read
+    read: Callable[..., tuple[Tensor, Tensor]] = op.read_now if arguments.bare(inputs) else op.read
     readout, lse = read(query, *op.unpack(references), chosen)
     return readout, lse

@@ -38,7 +38,8 @@ LN_2 = math.log(2.0)
 class Strips:
     """The strips of images of one size, and the buffers that they share.
 
-    Shapes: h w c v image; s strip; n = 2R+1 query rows that see a key row; k = s+2R key columns under a strip.
+    Shapes: h w c v image; s strip; n = 2R+1 query rows that see a key row; k key columns under a strip: s+2R, of which
+    only those in the image are ever computed.
     """
 
     def __init__(self, height: int, width: int, window: Window, work: torch.dtype, device: torch.device) -> None:
@@ -73,6 +74,19 @@ class Strips:
         shape = (self.height, self.rows * self.strip, inner)
         return buffer.as_strided(shape, (self.strip * inner, inner, 1), buffer.storage_offset())
 
+    def turned(self, features: int) -> Tensor:
+        """A padded buffer of queries with their features first: [c . s]."""
+        return self.empty(features, self.height + 2 * self.up, self.strip).zero_()
+
+    def turned_by_key(self, buffer: Tensor) -> Tensor:
+        """Of a turned buffer, the n rows of queries that see each key row: a view [h c n*s].
+
+        It is what a product with keys reads row by row: given ``by_key(...)`` transposed instead, the library turns the
+        same query again for each of the n key rows, which takes as long as the product itself where n*s is small.
+        """
+        shape = (self.height, buffer.shape[0], self.rows * self.strip)
+        return buffer.as_strided(shape, (self.strip, buffer.stride(0), 1), buffer.storage_offset())
+
     def of_query(self, buffer: Tensor) -> Tensor:
         """Of a padded buffer [. c n*s] in key rows, what belongs to each query row: a view [h n c s]."""
         row, inner = buffer.stride(0), buffer.stride(1)
@@ -92,58 +106,57 @@ class Strips:
             yield x, min(self.strip, self.width - x)
 
     def span(self, x: int) -> tuple[slice, slice]:
-        """The key columns under the strip at x: in the image, and in the strip's own count."""
+        """The key columns under the strip at x that lie in the image: there, and in the strip's own count of s+2R."""
         left = x - self.side
         low, high = max(0, left), min(self.width, left + self.columns)
         return slice(low, high), slice(low - left, high - left)
 
     def band(self, x: int) -> Tensor:
-        """0 where a key column lies in the frame and in the query's window, else -inf: [k n*s]."""
+        """0 where a key column lies in the query's window, else -inf: [k n*s]."""
         _, inside = self.span(x)
         bounds = (inside.start, inside.stop)
         if bounds not in self._bands:
-            key = torch.arange(self.columns)[:, None]
+            key = torch.arange(*bounds)[:, None]
             off = (key - self.side - torch.arange(self.strip)).abs()[:, None]  # [k 1 s]
             reach = torch.tensor([half_width(self.up - i, self.radius, self.shape) for i in range(self.rows)])
-            seen = (off <= reach[:, None]) & ((key >= inside.start) & (key < inside.stop))[:, None]
-            band = torch.where(seen, 0.0, -torch.inf).reshape(self.columns, self.rows * self.strip)
+            band = torch.where(off <= reach[:, None], 0.0, -torch.inf).reshape(len(key), self.rows * self.strip)
             self._bands[bounds] = band.to(device=self.device, dtype=self.work)
         return self._bands[bounds]
 
-    def load(self, buffer: Tensor, image: Tensor, x: int, count: int, factor: float = 1.0) -> None:
-        """Fill a padded buffer [. s c] with columns x..x+count of an image [h w c]."""
-        rows = self.body(buffer)
+    def load(self, rows: Tensor, image: Tensor, x: int, count: int) -> None:
+        """Fill rows [h s .] of a buffer with columns x..x+count of an image [h w .], and with zeros beside them."""
         rows[:, :count].copy_(image[:, x : x + count])
-        if factor != 1.0:
-            rows[:, :count].mul_(factor)
         if count < self.strip:
             rows[:, count:].zero_()
 
-    def key_columns(self, key: Tensor, x: int) -> Tensor:
-        """The keys under the strip at x, [h k c]: a view where nothing lies outside, else a copy padded by zeros."""
-        cells, inside = self.span(x)
-        if cells.stop - cells.start == self.columns and key.dtype == self.work and key.stride(2) == 1:
-            return key[:, cells]
-        padded = self.empty(self.height, self.columns, key.shape[2]).zero_()
-        padded[:, inside] = key[:, cells]
-        return padded
+    def load_turned(self, buffer: Tensor, image: Tensor, x: int, count: int) -> None:
+        """The same of a turned buffer."""
+        self.load(buffer[:, self.up : self.up + self.height].permute(1, 2, 0), image, x, count)
 
-    def value_columns(self, buffer: Tensor, reference: Reference, x: int) -> Tensor:
-        """The values under the strip at x and a channel of ones; zero outside the frame and the mask: [h v+1 k]."""
-        cells, inside = self.span(x)
-        if inside.stop - inside.start < self.columns:
-            buffer.zero_()
-        buffer[:, :-1, inside] = reference.value[:, cells].transpose(1, 2)
-        buffer[:, -1, inside] = 1.0
+    def keys(self, reference: Reference, x: int) -> Tensor:
+        """The keys under the strip at x, where they lie if their type allows: [h k c]."""
+        return reference.key[:, self.span(x)[0]].to(self.work)
+
+    def values(self, buffer: Tensor, reference: Reference, x: int) -> Tensor:
+        """The values under the strip at x and a channel of ones, zero where the mask leaves a key out: [h v+1 k]."""
+        cells, _ = self.span(x)
+        part = reference.value[:, cells].transpose(1, 2)
+        values = front(buffer, self.height, part.shape[1] + 1, part.shape[2])
+        values[:, :-1] = part
+        values[:, -1] = 1.0
         if reference.mask is not None:
-            buffer[..., inside].masked_fill_(~reference.mask[:, None, cells], 0.0)
-        return buffer
+            values.masked_fill_(~reference.mask[:, None, cells], 0.0)
+        return values
 
     def hide(self, scores: Tensor, reference: Reference, x: int, fill: float) -> None:
         """Overwrite the scores [h k n*s] of keys that the reference's mask leaves out."""
         if reference.mask is not None:
-            cells, inside = self.span(x)
-            scores[:, inside].masked_fill_(~reference.mask[:, cells, None], fill)
+            scores.masked_fill_(~reference.mask[:, self.span(x)[0], None], fill)
+
+
+def front(buffer: Tensor, *shape: int) -> Tensor:
+    """The first numbers of a flat buffer in a shape."""
+    return buffer[: math.prod(shape)].view(shape)
 
 
 class Reader:
@@ -152,11 +165,15 @@ class Reader:
     def __init__(self, strips: Strips, features: int, channels: int) -> None:
         self.strips = strips
         wide = strips.rows * strips.strip
-        self.queries = strips.padded(strips.strip, features)
-        self.levels = strips.padded(strips.strip, 1)
-        self.scores = strips.empty(strips.height, strips.columns, wide)
-        self.products = strips.padded(channels + 1, wide)
-        self.values = strips.empty(strips.height, channels + 1, strips.columns)
+        self.factor = strips.window.scale * LOG2_E
+        self.queries = strips.turned(features)
+        self.queries_by_key = strips.turned_by_key(self.queries)
+        levels = strips.padded(strips.strip, 1)
+        self.levels, self.levels_by_key = strips.body(levels)[..., 0], strips.by_key(levels).transpose(1, 2)
+        self.scores = strips.empty(strips.height * strips.columns * wide)
+        products = strips.padded(channels + 1, wide)
+        self.products, self.products_of_query = strips.body(products), strips.of_query(products)
+        self.values = strips.empty(strips.height * (channels + 1) * strips.columns)
 
     def read(self, query: Tensor, references: Sequence[Reference], readout: Tensor, lse: Tensor) -> None:
         """Read one image [h w c] into readout [h w v] and lse [h w]."""
@@ -164,39 +181,41 @@ class Reader:
         mass = torch.empty_like(lse)
         longest = max(float(torch.linalg.vector_norm(r.key, dim=-1, dtype=strips.work).amax()) for r in references)
         bounded = math.isfinite(longest)
+        if bounded:  # levels at a fixed distance below the bound of the scores
+            longest *= abs(self.factor)
+            torch.linalg.vector_norm(query, dim=-1, dtype=strips.work, out=lse).mul_(longest).sub_(HEADROOM)
         for x, count in strips.starts():
-            strips.load(self.queries, query, x, count, strips.window.scale * LOG2_E)
+            strips.load_turned(self.queries, query, x, count)
             if bounded:
-                level, sums = self.sum_below(longest, references, x, count)
+                sums = self.sum_below(lse, references, x, count)
                 bounded = float(sums[:, -1].amin()) >= FAINTEST
             if not bounded:
                 level, sums = self.sum_online(references, x, count)
-            lse[:, x : x + count] = level[:, :count]
+                lse[:, x : x + count] = level[:, :count]
             mass[:, x : x + count] = sums[:, -1, :count]
             readout[:, x : x + count] = sums[:, :-1, :count].transpose(1, 2)
         readout.div_(mass.masked_fill(mass == 0, 1.0)[..., None])  # a row with nothing valid reads 0
         lse.add_(mass.log2_()).mul_(LN_2)
 
-    def sum_below(self, longest: float, references: Sequence[Reference], x: int, count: int) -> tuple[Tensor, Tensor]:
-        """Levels [h s] at a fixed distance below the bound of the scores, and sums [h v+1 s] of 2**(S - level)."""
-        strips = self.strips
-        level = torch.linalg.vector_norm(strips.body(self.queries), dim=-1).mul_(longest).sub_(HEADROOM)
-        torch.neg(level, out=strips.body(self.levels)[..., 0])
-        band, lift = strips.band(x), strips.by_key(self.levels).transpose(1, 2)
-        queries, products = strips.by_key(self.queries).transpose(1, 2), strips.body(self.products)
+    def sum_below(self, levels: Tensor, references: Sequence[Reference], x: int, count: int) -> Tensor:
+        """Sums [h v+1 s] of 2**(S - level) under the levels [h w]."""
+        strips, band = self.strips, self.strips.band(x)
+        strips.load(self.levels, levels, x, count)
+        lift = -self.levels_by_key
+        scores = front(self.scores, strips.height, *band.shape)
         for position, reference in enumerate(references):
-            torch.add(band, lift, out=self.scores)
-            self.scores.baddbmm_(strips.key_columns(reference.key, x), queries).exp2_()
-            values = strips.value_columns(self.values, reference, x)
+            torch.add(band, lift, out=scores)
+            scores.baddbmm_(strips.keys(reference, x), self.queries_by_key, alpha=self.factor).exp2_()
+            values = strips.values(self.values, reference, x)
             if position == 0:
-                torch.bmm(values, self.scores, out=products)
+                torch.bmm(values, scores, out=self.products)
             else:
-                products.baddbmm_(values, self.scores)
-        sums = strips.of_query(self.products).sum(1)
+                self.products.baddbmm_(values, scores)
+        sums = self.products_of_query.sum(1)
         if strips.zeros:
             outside = len(references) * strips.outside[:, x : x + count]
-            sums[:, -1, :count].add_(outside * (-level[:, :count]).exp2_())
-        return level, sums
+            sums[:, -1, :count].add_(outside * (-levels[:, x : x + count]).exp2_())
+        return sums
 
     def sum_online(self, references: Sequence[Reference], x: int, count: int) -> tuple[Tensor, Tensor]:
         """Levels [h s], the largest scores, and sums [h v+1 s] of 2**(S - level), one reference after another."""
@@ -208,18 +227,19 @@ class Reader:
             sums[:, -1, :count] = outside
             largest[:, :count].masked_fill_(outside > 0, 0.0)
         maxima = strips.padded(1, strips.rows * strips.strip, fill=-torch.inf)
-        band, queries = strips.band(x), strips.by_key(self.queries).transpose(1, 2)
+        band = strips.band(x)
+        scores = front(self.scores, strips.height, *band.shape)
         level = largest
         for reference in references:
-            self.scores.copy_(band).baddbmm_(strips.key_columns(reference.key, x), queries)
-            strips.hide(self.scores, reference, x, -torch.inf)
-            strips.body(maxima)[:, 0] = self.scores.amax(1)
+            scores.copy_(band).baddbmm_(strips.keys(reference, x), self.queries_by_key, alpha=self.factor)
+            strips.hide(scores, reference, x, -torch.inf)
+            strips.body(maxima)[:, 0] = scores.amax(1)
             larger = torch.maximum(largest, strips.of_query(maxima).amax(1)[:, 0])
             level = larger.masked_fill(larger == -torch.inf, 0.0)  # nothing valid so far
-            strips.body(self.levels)[..., 0] = level
-            self.scores.sub_(strips.by_key(self.levels).transpose(1, 2)).exp2_()
-            torch.bmm(strips.value_columns(self.values, reference, x), self.scores, out=strips.body(self.products))
-            sums.mul_((largest - level).exp2_()[:, None]).add_(strips.of_query(self.products).sum(1))
+            self.levels.copy_(level)
+            scores.sub_(self.levels_by_key).exp2_()
+            torch.bmm(strips.values(self.values, reference, x), scores, out=self.products)
+            sums.mul_((largest - level).exp2_()[:, None]).add_(self.products_of_query.sum(1))
             largest = larger
         return level, sums
 
@@ -235,22 +255,39 @@ class Differentiator:
         self.strips = strips
         height, wide = strips.height, strips.rows * strips.strip
         self.queries = strips.padded(strips.strip, features)
-        self.keys = strips.padded(strips.columns, features)
+        self.turned = strips.turned(features)
         self.levels = strips.padded(strips.strip, 1, fill=-torch.inf)
         self.grads = strips.padded(strips.strip, channels + 1)
-        self.values = strips.empty(height, channels + 1, strips.columns)
-        self.scores = strips.empty(height, strips.columns, wide)
-        self.products = torch.empty_like(self.scores)
+        self.values = strips.empty(height * (channels + 1) * strips.columns)
+        self.all_scores = strips.empty(height * strips.columns * wide)
+        self.all_products = torch.empty_like(self.all_scores)
+        self.all_slopes = strips.empty((height + 2 * strips.up + 1) * (strips.columns * wide + strips.strip))
+        self.all_keys = strips.empty((height + 2 * strips.up) * strips.columns * features)
+        self.of_query = strips.empty(height, strips.strip, features)
+        self.of_key = strips.empty(height * strips.columns * features)
+        self.columns = 0
+
+    def lay_out(self, columns: int) -> None:
+        """Shape the buffers for so many key columns; what lies above and below the image is zero."""
+        if columns == self.columns:  # as it was left
+            return
+        strips, features = self.strips, self.queries.shape[2]
+        height, rows, wide = strips.height, strips.rows, strips.rows * strips.strip
+        self.columns = columns
+        self.scores = front(self.all_scores, height, columns, wide)
+        self.products = front(self.all_products, height, columns, wide)
         # With a row longer by s, the dS of a query, spread over n key rows, is a matrix of one stride: [n*k s].
-        pitch = strips.columns * wide + strips.strip
-        flat = strips.empty((height + 2 * strips.up + 1) * pitch).zero_()
+        pitch = columns * wide + strips.strip
+        flat = self.all_slopes.zero_()
         self.slopes = flat.as_strided(self.scores.shape, (pitch, wide, 1), strips.up * pitch)
         self.slopes_of_query = flat.as_strided(
-            (height, strips.strip, strips.rows * strips.columns), (pitch, 1, wide), 2 * strips.up * strips.strip
+            (height, strips.strip, rows * columns), (pitch, 1, wide), 2 * strips.up * strips.strip
         )
-        self.keys_of_query = self.keys.as_strided(
-            (height, strips.rows * strips.columns, features), (strips.columns * features, features, 1)
-        )
+        keys = front(self.all_keys, height + 2 * strips.up, columns, features)
+        keys[: strips.up] = 0.0
+        keys[strips.up + height :] = 0.0
+        self.keys = strips.body(keys)
+        self.keys_of_query = keys.as_strided((height, rows * columns, features), (columns * features, features, 1))
 
     def add(
         self,
@@ -264,34 +301,35 @@ class Differentiator:
         grad_values: Sequence[Tensor] | None,
     ) -> None:
         """Add one image's gradients; grad [h w v], delta [h w] and level = -lse / ln 2 [h w]."""
-        strips = self.strips
+        strips, scale = self.strips, self.strips.window.scale
+        lift = strips.by_key(self.levels).transpose(1, 2)
+        queries, turned = strips.by_key(self.queries), strips.turned_by_key(self.turned)
+        grads = strips.by_key(self.grads)
         for x, count in strips.starts():
-            strips.load(self.queries, query, x, count, strips.window.scale * LOG2_E)
-            strips.load(self.levels, level[..., None], x, count)
+            strips.load(strips.body(self.queries), query, x, count)
+            strips.load_turned(self.turned, query, x, count)
+            strips.load(strips.body(self.levels), level[..., None], x, count)
             strips.body(self.levels)[:, count:] = -torch.inf
-            strips.load(self.grads[..., :-1], grad, x, count)
-            strips.load(self.grads[..., -1:], delta[..., None], x, count, -1.0)
-            band, (cells, inside) = strips.band(x), strips.span(x)
-            lift, keys = strips.by_key(self.levels).transpose(1, 2), strips.body(self.keys)
-            queries, grads = strips.by_key(self.queries), strips.by_key(self.grads)
+            strips.load(strips.body(self.grads)[..., :-1], grad, x, count)
+            strips.load(strips.body(self.grads)[..., -1:], -delta[..., None], x, count)
+            band, (cells, _) = strips.band(x), strips.span(x)
+            self.lay_out(band.shape[0])
             for position, reference in enumerate(references):
-                if inside.stop - inside.start < strips.columns:
-                    keys.zero_()
-                keys[:, inside] = reference.key[:, cells]
+                self.keys.copy_(reference.key[:, cells])
                 torch.add(band, lift, out=self.scores)
-                self.scores.baddbmm_(keys, queries.transpose(1, 2)).exp2_()
+                self.scores.baddbmm_(self.keys, turned, alpha=scale * LOG2_E).exp2_()
                 strips.hide(self.scores, reference, x, 0.0)
                 if grad_values is not None:
-                    part = torch.bmm(self.scores, grads)
-                    grad_values[position][:, cells].add_(part[:, inside, :-1])
+                    grad_values[position][:, cells].add_(torch.bmm(self.scores, grads)[..., :-1])
                 if grad_query is None and grad_keys is None:
                     continue
-                values = strips.value_columns(self.values, reference, x)
+                values = strips.values(self.values, reference, x)
                 torch.bmm(values.transpose(1, 2), grads.transpose(1, 2), out=self.products)
                 torch.mul(self.scores, self.products, out=self.slopes)
                 if grad_query is not None:
-                    part = torch.bmm(self.slopes_of_query, self.keys_of_query)
-                    grad_query[:, x : x + count].add_(part[:, :count], alpha=strips.window.scale)
+                    torch.bmm(self.slopes_of_query, self.keys_of_query, out=self.of_query)
+                    grad_query[:, x : x + count].add_(self.of_query[:, :count], alpha=scale)
                 if grad_keys is not None:
-                    part = torch.bmm(self.slopes, queries)
-                    grad_keys[position][:, cells].add_(part[:, inside], alpha=LN_2)
+                    part = front(self.of_key, *self.keys.shape)
+                    torch.bmm(self.slopes, queries, out=part)
+                    grad_keys[position][:, cells].add_(part, alpha=scale)
