@@ -101,6 +101,10 @@ class State:
     slow_stats: Tensors = field(default_factory=dict)
     extra: Tensors = field(default_factory=dict)
 
+    def with_slow(self) -> State:
+        """The state with a slow encoder that begins as the fast one is now."""
+        return dataclasses.replace(self, slow=self.params, slow_stats=self.stats)
+
 
 @dataclass(frozen=True)
 class Batch:
