@@ -3,19 +3,22 @@
     python benchmarks/recipes.py VIDEOS [--steps 200] [--rows corrflow corrflow-gray] [--out DIR]
 
 Two tables. *Learning*: each row of docs/recipes.md and each shipped recipe is trained at a small size (``SMALL``, more
-by --set) for --steps steps a stage; the mean loss of the first tenth against that of the last. *Shares*: each shipped
-recipe as it is, network and clips of full size, for --share-steps steps of --share-batch clips. Rows that only read
-labels otherwise train alike; they are named together and trained once. --out keeps run folders (each with report.html)
-and recipes.json, which has every loss. Exit code 1 if a loss did not fall.
+by --set) for --steps steps a stage; the mean loss of the first tenth of the steps and of the last; and, since clips
+differ more than a second stage improves, the mean loss of as many batches that were not trained on, with the weights
+that the stage began with and with those that it ended with, and in how many of them it is lower. *Shares*: each
+shipped recipe as it is, network, clips and bank of full size, for --share-steps steps of --share-batch clips. Rows that
+only read labels otherwise train alike; they are named together and trained once. --out, a new folder, keeps run folders
+(each with report.html) and recipes.json, which has every loss. Exit code 1 if a loss did not fall, either way.
 
 Shares are of a step's seconds. Encoder: its forward calls, and backward from the first gradient that reaches it;
-operators: those of vcorr.kernels, forward and backward, on a CPU; data: waiting for clips; rest: losses, colours,
-optimiser.
+operators: those of vcorr.kernels, forward and backward, on a CPU, and LIIR's prior, which works out every tap's weight;
+data: waiting for clips; rest: losses, colours, optimiser.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import json
 import re
@@ -32,8 +35,11 @@ from typing import Any
 
 import torch
 
-from vcorr import checkpoint, learner, recipe, resnet
+from vcorr import checkpoint, color, compactness, learner, recipe, resnet
+from vcorr import rng as random
 from vcorr.config import flatten
+from vcorr.data.clips import Clips
+from vcorr.data.footage import scan
 from vcorr.kernels.negatives import cpu as negatives
 from vcorr.kernels.window import cpu as window
 from vcorr.machine import versions
@@ -42,11 +48,14 @@ from vcorr.training import Options, train
 PAGE = Path(__file__).parent.parent / "docs" / "recipes.md"
 SMALL = {
     **{"net.widths": "16,32,64,64", "net.features": "32", "jitter.share": "0.1"},
-    **{"batch": "4", "lr": "1e-3", "warmup": "10", "cooldown": "0.3", "size": "64", "smallest": "64", "read": "96"},
-}
+    **{"batch": "4", "warmup": "10", "cooldown": "0.3", "size": "64", "smallest": "64", "read": "96"},
+}  # not the rates: at ten times its own, a second stage undoes what the first has learned
 LONGEST = 15  # frames that a memory clip is taken from, at the small size: most training clips are short
 READING = ("radius", "long", "short", "feedback", "top_k", "compactness", "slow", "search")  # of the reader
-OPERATORS: tuple[tuple[Any, str], ...] = ((window, "read"), (window, "read_backward"), (negatives, "logsumexp"))
+OPERATORS: tuple[tuple[Any, str], ...] = (
+    (window, "read"), (window, "read_backward"), (negatives, "logsumexp"),
+    (compactness, "loss"),  # its forward pass works out its gradient too
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,22 +115,60 @@ def small(row: Row, steps: int, more: list[str]) -> recipe.Experiment:
 
 
 def learn(row: Row, data: Path, out: Path, steps: int, more: list[str]) -> list[dict[str, Any]]:
-    """Train a row; for each stage the mean loss of its first and of its last tenth."""
+    """Train a row; for each stage the mean loss of its first and last tenth, and of new clips before and after it."""
     began = time.monotonic()
-    experiment = small(row, steps, more)
+    experiment, kept = small(row, steps, more), {}
+    phases = experiment.recipe.phases
+    watched = tuple(keeping(phase, kept) for phase in phases)
+    experiment = dataclasses.replace(experiment, recipe=dataclasses.replace(experiment.recipe, phases=watched))
     train(experiment, data, out, options=Options(log_every=1, save_every=1e9))
     seconds = time.monotonic() - began
-    losses: dict[str, list[float]] = {phase.name: [] for phase in experiment.recipe.phases if phase.stage.steps}
+    losses: dict[str, list[float]] = {phase.name: [] for phase in phases if phase.stage.steps}
     for line in map(json.loads, (out / "metrics.jsonl").read_text().splitlines()):
         if line["loss"] is not None:
             losses[line["phase"]].append(line["loss"])
-    result = []
-    for phase, values in losses.items():
+    result, footage = [], scan(data)
+    for phase in phases:
+        if not (values := losses.get(phase.name)):
+            continue
         tenth = max(1, len(values) // 10)
-        first, last = statistics.fmean(values[:tenth]), statistics.fmean(values[-tenth:])
-        about = {"row": ", ".join(row.names), "recipe": row.recipe, "overrides": row.overrides, "stage": phase}
-        result.append(about | {"first": first, "last": last, "falls": last < first, "losses": values})
-    return [line | {"run_seconds": seconds} for line in result]
+        before, after = on_new_clips(
+            phase, kept[phase.name], Clips(footage, phase.clips, experiment.config.seed), tenth
+        )
+        line = {"row": ", ".join(row.names), "recipe": row.recipe, "overrides": row.overrides, "stage": phase.name}
+        line |= {"first": statistics.fmean(values[:tenth]), "last": statistics.fmean(values[-tenth:])}
+        line |= {"before": statistics.fmean(before), "after": statistics.fmean(after), "batches": tenth}
+        line |= {"lower": sum(b < a for a, b in zip(before, after, strict=True))}
+        line |= {"falls": line["last"] < line["first"] and line["after"] < line["before"]}
+        result.append(line | {"losses": values, "run_seconds": seconds})
+    return result
+
+
+def keeping(phase: recipe.Phase, kept: dict[str, list[recipe.State]]) -> recipe.Phase:
+    """The phase, which leaves behind the state that it began with and, as the last step made it, its own."""
+
+    def loss(state: recipe.State, *rest: Any) -> recipe.Out:
+        first = kept[phase.name][0] if phase.name in kept else copy.deepcopy(state)
+        kept[phase.name] = [first, state]  # whose weights the optimiser and the slow encoder's average write to
+        return phase.loss(state, *rest)
+
+    return dataclasses.replace(phase, loss=loss)
+
+
+@torch.no_grad()
+def on_new_clips(
+    phase: recipe.Phase, states: list[recipe.State], clips: Clips, batches: int
+) -> tuple[list[float], list[float]]:
+    """The losses of the batches that would come next, in each of two states, beside the same bank and draws."""
+    size, losses = phase.stage.batch, ([], [])
+    for step in range(phase.stage.steps, phase.stage.steps + batches):
+        samples = range(step * size, (step + 1) * size)
+        pictures, videos = clips.batch(samples)
+        batch = recipe.Batch(color.from_uint8(pictures), tuple(samples), videos)
+        for state, found in zip(states, losses, strict=True):
+            alike = dataclasses.replace(state, extra=states[-1].extra)
+            found.append(float(phase.loss(alike, batch, random.generator(0, "new clips", step), 1.0).loss))
+    return losses
 
 
 # --- shares ---------------------------------------------------------------------------------------------------------
@@ -177,9 +224,9 @@ class Watch:
     def operator(self, plain: Callable[..., Any]) -> Callable[..., Any]:
         """An operator, one direction of it, that is watched."""
 
-        def operator(*args: Any) -> Any:
+        def operator(*args: Any, **options: Any) -> Any:
             began = time.perf_counter()
-            result = plain(*args)
+            result = plain(*args, **options)
             self.operators += time.perf_counter() - began
             return result
 
@@ -225,6 +272,19 @@ def watching(watch: Watch) -> Iterator[None]:
             setattr(owner, name, function)
 
 
+def with_full_bank(phase: recipe.Phase) -> recipe.Phase:
+    """The phase from where its bank of negatives, if it has one, is full, as it is for most of a training."""
+
+    def enter(state: recipe.State) -> recipe.State:
+        extra = phase.enter(state).extra
+        if "bank.pushed" in extra:
+            features = torch.randn(extra["bank.features"].shape, generator=random.generator(0, "bank"))
+            extra = extra | {"bank.features": features, "bank.pushed": torch.tensor(len(features))}
+        return dataclasses.replace(phase.enter(state), extra=extra)
+
+    return dataclasses.replace(phase, enter=enter)
+
+
 def share(name: str, data: Path, out: Path, steps: int, batch: int, more: list[str]) -> list[dict[str, Any]]:
     """Where a step's time goes in each stage of a shipped recipe, at its own sizes."""
     keys = flatten(recipe.load(name).config)
@@ -235,6 +295,8 @@ def share(name: str, data: Path, out: Path, steps: int, batch: int, more: list[s
     watch = Watch()
     with watching(watch):
         experiment = recipe.load(name, [f"{key}={value}" for key, value in pairs.items()])
+        phases = tuple(map(with_full_bank, experiment.recipe.phases))
+        experiment = dataclasses.replace(experiment, recipe=dataclasses.replace(experiment.recipe, phases=phases))
         train(experiment, data, out, options=Options(save_every=1e9))
     return [{"recipe": name} | line for line in watch.shares()]
 
@@ -247,7 +309,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, metavar="VIDEOS")
     parser.add_argument("--rows", nargs="+", metavar="ROW", help="only these; default: all")
     parser.add_argument("--steps", type=int, default=200, help="of a stage, at the small size; 0: no learning")
-    parser.add_argument("--share-steps", type=int, default=4, help="of a stage, at full size; 1 or less: no shares")
+    parser.add_argument("--share-steps", type=int, default=10, help="of a stage, at full size; 1 or less: no shares")
     parser.add_argument("--share-batch", type=int, default=4)
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="for every recipe that has the key")
     parser.add_argument("--out", type=Path, help="keep the runs and recipes.json here")
@@ -255,6 +317,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.threads:
         torch.set_num_threads(given.threads)
+    if given.out and given.out.exists() and any(given.out.iterdir()):
+        parser.error(f"{given.out} is not empty: a stage is compared with its beginning, so runs are not gone on with")
     listed = every_row()
     names = [name for row in listed for name in row.names]
     if unknown := set(given.rows or names) - set(names):
@@ -266,13 +330,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="vcorr-") as scratch:
         out = given.out or Path(scratch)
         if given.steps > 0:
-            print(f"{'stage':14} {'first':>9} {'last':>9} {'change':>7}  row", flush=True)
+            print(f"{'stage':9} {'first':>7} {'last':>7} {'before':>7} {'after':>7} {'lower':>7}  row", flush=True)
             for row in chosen:
                 for line in learn(row, given.data, out / row.names[0], given.steps, given.set):
                     learned.append(line)
-                    change = line["last"] / line["first"] - 1
-                    numbers = f"{line['first']:9.4f} {line['last']:9.4f} {change:7.1%}"
-                    print(f"{line['stage']:14} {numbers}  {line['row']}", flush=True)
+                    numbers = " ".join(f"{line[name]:7.4f}" for name in ("first", "last", "before", "after"))
+                    lower = f"{line['lower']}/{line['batches']}"
+                    print(f"{line['stage']:9} {numbers} {lower:>7}  {line['row']}", flush=True)
         if given.share_steps > 1:
             print(f"\n{'s/step':>8} {'encoder':>8} {'operators':>9} {'data':>6} {'rest':>6}  recipe stage", flush=True)
             for name in dict.fromkeys(row.recipe for row in chosen):

@@ -17,10 +17,8 @@ from itertools import pairwise
 from vcorr import color, correspondence, losses, resnet
 from vcorr import rng as random
 from vcorr.affinity import Views
-from vcorr.color import JitterConfig
 from vcorr.data.clips import ClipConfig
 from vcorr.recipe import Out, Phase, Reader, Recipe, Stage, State
-from vcorr.resnet import ResNetConfig
 
 
 @dataclass(frozen=True)
@@ -33,10 +31,10 @@ class Config:
     clips: ClipConfig = ClipConfig(
         size=256, frames=3, gaps=(4,), sampling="intervals", crop="frame", flip=False, reverse=False
     )
-    net: ResNetConfig = ResNetConfig()
+    net: resnet.ResNetConfig = resnet.ResNetConfig()
     radius: int | None = 6
     keep: float = 0.3  # chance that no channel is dropped
-    jitter: JitterConfig = JitterConfig()
+    jitter: color.JitterConfig = color.JitterConfig()
     epsilon: tuple[float, float] = (0.9, 0.6)  # chance of the truth, at the start and at the end
     cycle: float = 0.1
     reader: Reader = Reader(space="rgb", radius=6, alignment="bilinear", long=(), short=(1,), feedback="hard")

@@ -1,16 +1,12 @@
 """LIIR (Li et al. 2022, "Locality-Aware Inter- and Intra-Video Reconstruction for Self-Supervised Correspondence").
 
-MAST's pairs (see mast.py), with three additions:
+The warm-up is MAST's pairs (see mast.py) with a *position encoding* (eq. 6), a learned map on the stem's output. The
+full stage adds *inter-video reconstruction* (eq. 4, 5), a softmax over the window r and over points n of other videos,
 
-- *inter-video reconstruction* (eq. 4, 5): the softmax runs over the window r and over points n of other videos,
+    A(i, j) = exp(s <q_i, r_j>) / (sum_j' exp(s <q_i, r_j'>) + sum_v exp(s <q_i, n_v>)),  I(i) = sum_j A(i, j) I_r(j),
 
-      A(i, j) = exp(s <q_i, r_j>) / (sum_j' exp(s <q_i, r_j'>) + sum_v exp(s <q_i, n_v>)),  I(i) = sum_j A(i, j) I_r(j),
-
-  which a slow encoder gives without gradient, and a bank keeps;
-- *position encoding* (eq. 6): a learned map on the stem's output; negatives get it shifted round (section 3.2);
-- *compactness* (eq. 7, 8): the window's affinity is drawn to a mixture of its two best cells, and read as one.
-
-The pairs, with the position encoding alone, are the warm-up; bank and compactness join in the full stage.
+which a slow encoder gives, without gradient and with positions shifted round (section 3.2), and a bank keeps; and
+*compactness* (eq. 7, 8): the window's affinity is drawn to a mixture of its two best cells, and read as one.
 
     vcorr train liir --data VIDEOS      # paper: J&F 72.1 on DAVIS-2017 val (YouTube-VOS)
 """
@@ -25,7 +21,6 @@ from vcorr.recipes import mast
 from vcorr import bank, color, compactness, correspondence, losses, resnet
 from vcorr.affinity import Views
 from vcorr.bank import BankConfig
-from vcorr.compactness import Form
 from vcorr.kernels import windowed_attention_lse
 from vcorr.position import PositionConfig
 from vcorr.recipe import Out, Phase, Reader, Recipe, Stage
@@ -45,13 +40,14 @@ class Config(mast.Config):
     bank: BankConfig = BankConfig(frames=1_440, points=4, modulation="shifting")
     decay: float = 0.999
     peaks: Literal[0, 1, 2, 3] = 2
-    mixture: Form = "gated"
+    mixture: compactness.Form = "gated"
     reader: Reader = replace(mast.Config.reader, compactness=2)
 
 
 def build(cfg: Config) -> Recipe:
     window = dict(radius=cfg.radius, scale=cfg.reader.scale, border=cfg.reader.border)
     grid = dict(stride=resnet.STRIDE, alignment=cfg.reader.alignment)
+    prior = dict(peaks=cfg.peaks, form=cfg.mixture)
 
     def loss(state, batch, rng, progress):
         seen, hidden = color.hide_channel(batch.lab, rng, channels=cfg.hide)
@@ -60,7 +56,6 @@ def build(cfg: Config) -> Recipe:
         share = bank.share(state.extra, query, batch.videos, intra, scale=cfg.reader.scale)  # eq. 4
         copied = correspondence.enlarge(share[..., None] * readout, size=batch.rgb.shape[-2:], **grid)  # eq. 5
         rebuilt = losses.huber(copied, hidden[:, 1])
-        prior = dict(peaks=cfg.peaks, form=cfg.mixture)
         compact = compactness.loss(query, key, **prior, **window) if cfg.peaks else 0.0  # eq. 7, 8
         points = bank.encode(cfg.bank, cfg.net, state.slow, state.slow_stats, seen[:, 0], cfg.seed, batch.samples)
         extra = bank.push(state.extra, points, batch.videos, batch.samples)
@@ -68,8 +63,7 @@ def build(cfg: Config) -> Recipe:
         return Out(rebuilt + compact, stats, metrics, extra, Views(query, [key], alignment=grid["alignment"], **window))
 
     def enter(state):
-        empty = bank.init(cfg.bank, cfg.net.features, state.params["head.bias"].device)
-        return replace(state, slow=state.params, slow_stats=state.stats, extra=empty)
+        return replace(state.with_slow(), extra=bank.init(cfg.bank, cfg.net.features))
 
     base = mast.build(cfg)
     full = Phase("full", cfg.full, cfg.clips, loss, enter, decay=lambda name: cfg.decay)

@@ -23,16 +23,14 @@ from vcorr.affinity import Views
 from vcorr.data.clips import ClipConfig
 from vcorr.recipe import Out, Phase, Reader, Recipe, Stage, State
 
-CLIPS = replace(mast.Config.clips, size=384, read=480, crop="square", smallest=384)
-
 
 @dataclass(frozen=True)
 class Config(mast.Config):
     pairs: Stage = Stage(steps=120_000, batch=48, lr=1e-3, warmup=500, cooldown=0)
     memory: Stage = Stage(steps=10_000, batch=12, lr=1e-4, cooldown=0)
-    clips: ClipConfig = CLIPS
+    clips: ClipConfig = replace(mast.Config.clips, size=384, read=480, crop="square", smallest=384)
     memory_clips: ClipConfig = replace(
-        CLIPS, frames=25, long=(0, 5), short=(5, 3, 1), gaps=(1,), weights=(), sampling="starts"
+        clips, frames=25, long=(0, 5), short=(5, 3, 1), gaps=(1,), weights=(), sampling="starts"
     )
     radius: int | None = 12
     jitter: color.JitterConfig = color.JitterConfig(share=0.3, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1)
@@ -66,9 +64,6 @@ def build(cfg: Config) -> Recipe:
             keys, _ = resnet.apply_each(cfg.net, state.slow, state.slow_stats, seen[:-1], train=True)
         return rebuild(query, keys, hidden, stats)
 
-    def enter(state):
-        return replace(state, slow=state.params, slow_stats=state.stats)
-
     first = Phase("pairs", cfg.pairs, cfg.clips, pairs)
-    second = Phase("memory", cfg.memory, cfg.memory_clips, memory, enter, decay=lambda name: cfg.decay)
+    second = Phase("memory", cfg.memory, cfg.memory_clips, memory, State.with_slow, decay=lambda name: cfg.decay)
     return Recipe(cfg.net, lambda rng: State(*resnet.init(cfg.net, rng)), (first, second), cfg.reader)

@@ -28,15 +28,6 @@ from vcorr.resnet import ResNetConfig
 
 
 @dataclass(frozen=True)
-class Balance:
-    """What each loss counts."""
-
-    reconstruct: float = 20.0
-    contrast: float = 1.0
-    cycle: float = 0.5
-
-
-@dataclass(frozen=True)
 class Config:
     seed: int = 0
     pairs: Stage = Stage(steps=2_500, batch=6, lr=1e-3, warmup=50, cooldown=0.42)
@@ -44,7 +35,7 @@ class Config:
     net: ResNetConfig = ResNetConfig(unit=True)
     radius: int = 6
     scale: float = 1 / 0.07
-    balance: Balance = Balance()
+    balance: twins.Balance = twins.Balance()
     twin: twins.TwinConfig = twins.TwinConfig()
     jitter: color.JitterConfig = color.JitterConfig(share=1, brightness=0.2, contrast=0.3, saturation=0.3, hue=0.03)
     hide: tuple[Literal[0, 1, 2], ...] = (color.A, color.B)

@@ -369,8 +369,11 @@ def test_a_shipped_recipe_takes_two_steps(name):
 
 @pytest.mark.parametrize("name", sorted(recipe.shipped()))
 def test_a_shipped_recipe_says_what_it_is(name):
-    line = recipe.summary(recipe.shipped()[name])
+    """In a line; and in no more lines than a method section has."""
+    path = recipe.shipped()[name]
+    line = recipe.summary(path)
     assert len(line) > 20 and "\n" not in line
+    assert len(path.read_text().splitlines()) <= 70
 
 
 def test_the_configuration_of_the_shipped_weights_stays():

@@ -33,7 +33,7 @@ from vcorr.config import override as override
 from vcorr.config import to_json as to_json
 from vcorr.correspondence import Alignment
 from vcorr.data.clips import ClipConfig
-from vcorr.errors import InputError, OutputError, UsageError
+from vcorr.errors import InputError, OutputError, UsageError, VcorrError
 from vcorr.nn import Tensors
 from vcorr.resnet import ResNetConfig
 from vcorr.stage import Stage as Stage
@@ -100,6 +100,10 @@ class State:
     slow: Tensors = field(default_factory=dict)
     slow_stats: Tensors = field(default_factory=dict)
     extra: Tensors = field(default_factory=dict)
+
+    def with_slow(self) -> State:
+        """The state with a slow encoder that begins as the fast one is now."""
+        return dataclasses.replace(self, slow=self.params, slow_stats=self.stats)
 
 
 @dataclass(frozen=True)
@@ -283,7 +287,7 @@ def load(name: str, overrides: list[str] | None = None) -> Experiment:
         raise InputError(path, f"has phases {names}", "give at least one phase, each a name of its own")
     if not any(phase.stage.steps for phase in recipe.phases):
         raise UsageError(f"{names[0]}.steps", "no stage has any steps", "give one of them more than 0")
-    return Experiment(path.stem, config, recipe, source)
+    return Experiment(path.stem, config, recipe if name in shipped() else _blaming(path, recipe), source)
 
 
 def _execute(path: Path, source: str) -> types.ModuleType:
@@ -322,6 +326,28 @@ def _blamed_on(path: Path, advice: str) -> Iterator[None]:
         what = error.msg if isinstance(error, SyntaxError) else str(error)
         reason = " ".join(f"{type(error).__name__}: {what}".split())
         raise InputError(_line(path, error), reason, advice) from error
+
+
+def _blaming(path: Path, recipe: Recipe) -> Recipe:
+    """The recipe, whose functions blame the file's own line for an error that comes through it while they train."""
+
+    def blaming(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def call(*args: Any, **options: Any) -> Any:
+            try:
+                return function(*args, **options)
+            except VcorrError:
+                raise
+            except Exception as error:
+                if _line(path, error) == str(path):
+                    raise
+                with _blamed_on(path, "mend the recipe"):
+                    raise
+
+        return call
+
+    phases = (dataclasses.replace(p, loss=blaming(p.loss), enter=blaming(p.enter)) for p in recipe.phases)
+    return dataclasses.replace(recipe, init=blaming(recipe.init), phases=tuple(phases))
 
 
 def _line(path: Path, error: BaseException) -> str:

@@ -43,6 +43,15 @@ class TwinConfig:
             raise ValueError(f"every strength must be in [0, 2], got {self}")
 
 
+@dataclass(frozen=True)
+class Balance:
+    """What each loss counts beside the others: reconstruction, contrast of the two views, cycle through a frame."""
+
+    reconstruct: float = 20.0
+    contrast: float = 1.0
+    cycle: float = 0.5
+
+
 def draw(cfg: TwinConfig, samples: Sequence[int], seed: int) -> Tensor:
     """The map of each sample, which follows the sample wherever in a batch or on which rank it is.
 

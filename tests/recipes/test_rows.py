@@ -6,10 +6,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from benchmarks import recipes
-from vcorr import recipe
+from vcorr import bank, color, learner, recipe, rng
+from vcorr.data.clips import Clips
+from vcorr.data.footage import scan
 
 ROWS = recipes.rows(recipes.PAGE.read_text())
 TINY = ["net.widths=8,8,8,8", "net.features=8", *(f"{clips}.size=24" for clips in ("clips", "memory_clips"))]
@@ -74,13 +77,48 @@ def test_learning_and_shares_of_a_recipe_of_two_stages(films, tmp_path, monkeypa
     assert [(line["stage"], len(line["losses"])) for line in learned] == [("pairs", 3), ("memory", 3)]
     for line in learned:
         assert (line["first"], line["last"]) == (line["losses"][0], line["losses"][-1])
-        assert line["falls"] == (line["last"] < line["first"])
+        assert line["falls"] == (line["last"] < line["first"] and line["after"] < line["before"])
+        assert line["lower"] == (line["after"] < line["before"]) and line["batches"] == 1
     assert ended.value.code == (not all(line["falls"] for line in learned))
     assert [line["stage"] for line in shares] == ["pairs", "memory"]
     for line in shares:
         parts = [line[part] for part in ("encoder", "operators", "data", "rest")]
         assert sum(parts) == pytest.approx(1) and all(0 < part < 1 for part in parts)
     assert "mast, mast-oxuva" in capsys.readouterr().out
+
+    with pytest.raises(SystemExit) as refused:
+        recipes.main()
+    assert refused.value.code == 2 and "is not empty" in capsys.readouterr().err
+
+
+def test_new_clips_are_tried_with_the_weights_of_both_ends_of_a_stage(films):
+    """The same clips, that come after those of the training; the same bank; other weights."""
+    experiment = recipes.small(recipes.Row(("x",), "liir", ()), 4, [*TINY, "bank.frames=9"])
+    phase, kept = experiment.recipe.phases[1], {}
+    state = phase.enter(experiment.recipe.init(rng.generator(0, "init")))
+    clips = Clips(scan(films), phase.clips, 0)
+    learn = learner.Learner(recipes.keeping(phase, kept), state, {}, seed=0)
+    for step in range(2):
+        pictures, videos = clips.batch(range(4 * step, 4 * step + 4))
+        learn.step(step, [recipe.Batch(color.from_uint8(pictures), tuple(range(4 * step, 4 * step + 4)), videos)])
+    first, last = kept["full"]
+    assert all(torch.equal(v, state.params[k]) for k, v in first.params.items())
+    assert all(v is learn.state.params[k] for k, v in last.params.items())
+    asked = []
+    clips.batch = lambda samples: (asked.append(samples), Clips.batch(clips, samples))[1]
+    before, after = recipes.on_new_clips(phase, [first, last], clips, 2)
+    assert asked == [range(16, 20), range(20, 24)] and not set(before) & set(after)
+    same, again = recipes.on_new_clips(phase, [last, last], clips, 2)
+    assert same == again == after
+
+
+def test_a_bank_is_full_where_shares_are_taken():
+    built = recipe.load("liir", ["net.widths=8,8,8,8", "net.features=8", "bank.frames=9"]).recipe
+    state = built.init(rng.generator(0, "init"))
+    for phase, filled in zip(built.phases, map(recipes.with_full_bank, built.phases), strict=True):
+        plain, full = phase.enter(state).extra, filled.enter(state).extra
+        assert {k: (v.shape, v.dtype) for k, v in full.items()} == {k: (v.shape, v.dtype) for k, v in plain.items()}
+        assert not full or len(bank.read(full)[0]) == 9 * 4
 
 
 def test_a_row_that_is_not_there_is_refused(monkeypatch, capsys, tmp_path):

@@ -1,10 +1,17 @@
 """A training in a process of its own: python -m tests.training.command RECIPE DATA OUT [KEY=VALUE ...]
 
-It logs and saves every step, and prints what it says.
+It logs and saves every step, and prints what it says. The environment may ask for more:
+
+TEST_OPTIONS    other options, as JSON
+TEST_KILL       "ATTEMPT:PHASE:STEP": in this attempt of torchrun (0 without it) the first process is killed when it has
+                taken this step, before it saves it
 """
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -12,10 +19,18 @@ from pathlib import Path
 import torch
 
 from vcorr import recipe
-from vcorr.training import Options, train
+from vcorr.training import Options, Progress, train
+
+
+def report(progress: Progress) -> None:
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if os.environ.get("TEST_KILL") == f"{attempt}:{progress.phase}:{progress.step}":
+        os.kill(os.getpid(), signal.SIGKILL)
+
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     name, data, out, *overrides = sys.argv[1:]
-    options = Options(log_every=1, save_every=0)
-    train(recipe.load(name, overrides), Path(data), Path(out), options=options, say=partial(print, flush=True))
+    options = Options(**{"log_every": 1, "save_every": 0} | json.loads(os.environ.get("TEST_OPTIONS", "{}")))
+    say = partial(print, flush=True)
+    train(recipe.load(name, overrides), Path(data), Path(out), options=options, say=say, report=report)

@@ -1,17 +1,21 @@
-"""Every shipped recipe, stopped within each of its stages, ends as if it had not been."""
+"""Every shipped recipe, stopped within each of its stages or killed, ends as if it had not been."""
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
-from tests.training.runs import EVERY_STEP, assert_same_run
+from tests.training.runs import EVERY_STEP, assert_same_run, newest
+from tests.training.together import LIMIT, environment, side_by_side, torchrun
 from vcorr import recipe
-from vcorr.training import Stopped, train
+from vcorr.training import Options, Stopped, train
 
 STEPS = 3
+LAST_STEP = Options(log_every=1, save_every=1e9)  # the only one that is saved
 TINY = {
     **{"net.widths": "8,8,8,8", "net.features": "8", "radius": "2", "jitter.share": "0.5"},
     **{"batch": "2", "steps": str(STEPS), "warmup": "0", "size": "24", "smallest": "20", "read": "48"},
@@ -40,4 +44,45 @@ def test_stopped_within_each_stage_it_ends_as_if_it_had_not_been(films, tmp_path
         with pytest.raises(Stopped):
             train(experiment, films, parts, options=EVERY_STEP, report=stop)
     train(experiment, films, parts, options=EVERY_STEP)
+    assert_same_run(parts, whole)
+
+
+def forty(name):
+    """Overrides for forty steps in all, ten of them before the last stage; and the step of that one after twenty."""
+    *early, last = [phase.name for phase in recipe.load(name).recipe.phases]
+    steps = {phase: 10 // len(early) for phase in early}
+    before = sum(steps.values())
+    steps[last] = 40 - before
+    return [*tiny(name), *(f"{phase}.steps={n}" for phase, n in steps.items())], f"0:{last}:{21 - before}"
+
+
+@pytest.mark.parametrize("name", sorted(recipe.shipped()))
+def test_forty_steps_are_twenty_a_kill_and_twenty(films, tmp_path, name):
+    overrides, kill = forty(name)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(recipe.load(name, overrides), films, whole, options=LAST_STEP)
+    command = [sys.executable, "-m", "tests.training.command", name, str(films), str(parts), *overrides]
+    killed = subprocess.run(command, stdout=subprocess.DEVNULL, env=environment(TEST_KILL=kill), timeout=LIMIT)
+    assert killed.returncode == -signal.SIGKILL
+    assert newest(parts).name == "00000020.safetensors"
+    train(recipe.load(name, overrides), films, parts, options=LAST_STEP)
+    assert newest(parts).name == "00000040.safetensors"
+    assert_same_run(parts, whole)
+
+
+@pytest.mark.parametrize("name", ["mast_momentum", "liir"])
+def test_so_they_are_on_two_processes_with_two_workers_each(films, tmp_path, name):
+    """With a slow encoder, and with a bank that both write: killed in their stage, restarted by torchrun."""
+    overrides, kill = forty(name)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    module, common = "tests.training.command", [name, str(films)]
+    ended = side_by_side(module, *common, str(whole), *overrides, TEST_OPTIONS='{"workers": 2, "save_every": 1e9}')
+    assert [code for code, _, _ in ended] == [0, 0], ended
+    again = torchrun(
+        "-m", module, *common, str(parts), *overrides, restarts=1, TEST_OPTIONS='{"workers": 2}', TEST_KILL=kill
+    )
+    assert again.returncode == 0, again.stderr
+    assert [line for line in again.stdout.splitlines() if line.startswith("going on")] == [
+        "going on from step 20 of 40"
+    ]
     assert_same_run(parts, whole)

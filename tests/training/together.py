@@ -23,7 +23,7 @@ def torchrun(*arguments: str, processes: int = 2, restarts: int = 0, **more: str
     return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, env=environment(**more))
 
 
-def side_by_side(module: str, *arguments: str, processes: int = 2) -> list[tuple[int, str, str]]:
+def side_by_side(module: str, *arguments: str, processes: int = 2, **more: str) -> list[tuple[int, str, str]]:
     """(exit code, stdout, stderr) of each rank of a module, without a launcher that ends the others when one ends."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -38,7 +38,7 @@ def side_by_side(module: str, *arguments: str, processes: int = 2) -> list[tuple
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
-                env=environment(**common, **own),
+                env=environment(**common, **own, **more),
             )
             started.append(stack.enter_context(process))
             stack.callback(process.kill)
