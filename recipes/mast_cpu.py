@@ -3,22 +3,21 @@
 Against mast.py: crops of 128 px, cut as random squares and mirrored; neighbouring frames, since clips are often thinned
 already; no logit for cells outside the frame; a cell's value is the mean of its pixels; a window of 25 x 25 cells, as
 wide as labels are read, so that there is more to tell a cell from; features of length 1, so that logits stay within the
-scale: of free length they can grow until the softmax copies one cell and nothing more is learnt.
+scale: of free length they can grow until the softmax copies one cell and nothing more is learnt. Labels are read twice
+as sharply as the training compares.
 
     vcorr train mast_cpu --data VIDEOS
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vcorr.recipes import mast
 
 from vcorr.data.clips import ClipConfig
-from vcorr.recipe import Reader, Stage
+from vcorr.recipe import Reader, Recipe, Stage
 from vcorr.resnet import ResNetConfig
-
-build = mast.build
 
 
 @dataclass(frozen=True)
@@ -28,3 +27,9 @@ class Config(mast.Config):
     radius: int | None = 12
     net: ResNetConfig = ResNetConfig(unit=True)
     reader: Reader = Reader(scale=14.0, border="mask", alignment="cell", feedback="hard")
+    sharper: float = 2.0  # the scale when labels are read over that in training
+
+
+def build(cfg: Config) -> Recipe:
+    scale = cfg.reader.scale and cfg.sharper * cfg.reader.scale
+    return replace(mast.build(cfg), reader=replace(cfg.reader, scale=scale))

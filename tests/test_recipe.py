@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vcorr import recipe
+from vcorr import checkpoint, recipe
 from vcorr.config import flatten, from_json, override, to_json
 from vcorr.data.clips import ClipConfig
 from vcorr.errors import InputError, UsageError
@@ -387,7 +387,9 @@ def test_the_configuration_of_the_shipped_weights_stays():
         "radius": 12,
         "hide": [1, 2],
         "reader": to_json(Reader(scale=14.0, feedback="hard")),
+        "sharper": 2.0,
     }
+    assert recipe.load("mast_cpu").recipe.reader == checkpoint.load_weights().reader
 
 
 def test_a_stage_of_no_steps_is_left_out_but_not_every_one():
