@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, ParamSpec, TypeVar, get_args
 
 import torch
@@ -22,8 +22,8 @@ R = TypeVar("R")
 
 
 def _constant(function: Callable[P, R]) -> Callable[P, R]:
-    """``torch.compiler.assume_constant_result``, which would import the compiler: 80 MB that reading never needs, 150
-    with Triton."""
+    """``torch.compiler.assume_constant_result``, which would import the compiler: memory and time that reading need not
+    pay for."""
     marked: Any = function
     marked._dynamo_marked_constant = True
     return function
@@ -81,12 +81,13 @@ def _capability(device: int) -> tuple[int, int]:
     return torch.cuda.get_device_capability(device)
 
 
-def bare(tensors: Iterable[Tensor | None]) -> bool:
+def bare(query: Tensor, references: Sequence[Reference]) -> bool:
     """Whether neither a gradient nor a tracer has to know of an operator: what is behind it may be called instead.
 
-    torch's first call of a custom operator imports its compiler: a second and a half, and the memory said above.
+    torch's first call of a custom operator imports its compiler, as ``_constant`` says.
     """
-    given = [t for t in tensors if t is not None]
+    inputs = (t for r in references for t in (r.key, r.value, r.offset, r.mask) if t is not None)
+    given = [query, *inputs]
     if torch.compiler.is_compiling() or any(type(t) not in (Tensor, torch.nn.Parameter) for t in given):
         return False
     return not (torch.is_grad_enabled() and any(t.requires_grad for t in given))

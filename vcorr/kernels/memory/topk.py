@@ -39,7 +39,7 @@ def largest(query: Tensor, references: Sequence[Reference], top_k: int, impl: Im
             return reference.largest(query, references, top_k)
     chosen = arguments.resolve(impl, query, references, top_k)
     keys, _, *settings = unpack(references)
-    find: Callable[..., tuple[Tensor, Tensor]] = topk_now if _bare(query, references) else topk
+    find: Callable[..., tuple[Tensor, Tensor]] = topk_now if arguments.bare(query, references) else topk
     logits, indices = find(query, keys, *settings, top_k, chosen)
     return logits, indices
 
@@ -53,7 +53,7 @@ def _jointly(query: Tensor, references: Sequence[Reference], top_k: int, impl: I
     _check(query, references)
     chosen = arguments.resolve(impl, query, references, top_k)
     keys, _, *settings = unpack(references)
-    find: Callable[..., tuple[Tensor, Tensor]] = joint_topk_now if _bare(query, references) else joint_topk
+    find: Callable[..., tuple[Tensor, Tensor]] = joint_topk_now if arguments.bare(query, references) else joint_topk
     logits, cells = find(query, keys, *settings, top_k, chosen)
     return logits, cells
 
@@ -74,10 +74,6 @@ def _check(query: Tensor, references: Sequence[Reference]) -> None:
             continue
         if bool((r.offset != r.offset.round()).any()):
             raise ValueError("offset must be whole cells with top_k, got fractions")
-
-
-def _bare(query: Tensor, references: Sequence[Reference]) -> bool:
-    return arguments.bare([query, *(t for r in references for t in (r.key, r.offset, r.mask))])
 
 
 def topk_now(

@@ -117,7 +117,6 @@ def read_jointly(query: Tensor, references: Sequence[Reference], impl: Implement
         with torch.autocast(query.device.type, enabled=False):
             return reference.read(query, references)
     chosen = arguments.resolve(impl, query, references)
-    inputs = [query, *(t for r in references for t in (r.key, r.value, r.offset, r.mask))]
-    read: Callable[..., tuple[Tensor, Tensor]] = op.read_now if arguments.bare(inputs) else op.read
+    read: Callable[..., tuple[Tensor, Tensor]] = op.read_now if arguments.bare(query, references) else op.read
     readout, lse = read(query, *op.unpack(references), chosen)
     return readout, lse
