@@ -121,3 +121,15 @@ def test_errors():
         memory_read(query.clone().requires_grad_(), keys, keys, top_k=3, radius=1)
     with pytest.raises(ValueError, match="offset must be whole cells with top_k, got fractions"):
         memory_read(query, keys, keys, top_k=3, radius=1, offset=torch.full((1, 2, 4, 5, 2), 0.5))
+
+
+def test_compiled_code_refuses_fractions_when_it_runs():
+    query, offset = draw(0, 1, 4, 5, 4), torch.full((1, 4, 5, 2), 0.5)
+    compiled = torch.compile(
+        lambda o: memory_read(query, [query], [query], top_k=3, radius=1, offset=[o]),
+        fullgraph=True,
+        backend="aot_eager",
+    )
+    with pytest.raises(ValueError, match="offset must be whole cells with top_k, got fractions"):
+        compiled(offset)
+    assert compiled(offset.round()).shape == query.shape

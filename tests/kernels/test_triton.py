@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -42,8 +43,9 @@ def on_gpu(monkeypatch):
 
 
 def test_auto_is_triton_on_a_gpu_that_can(on_gpu):
-    frame, references = on_gpu(version=(3, 6), capability=(8, 0), offset=True)
-    assert arguments.resolve("auto", frame, references, top_k=10) == "triton"
+    for capability in ((8, 0), (10, 0)):
+        frame, references = on_gpu(version=(3, 6), capability=capability, offset=True)
+        assert arguments.resolve("auto", frame, references, top_k=10) == "triton"
     assert arguments.resolve("triton", frame, references) == "triton"
     assert arguments.resolve("cpu", frame, references) == "cpu"
     assert arguments.resolve("auto", torch.zeros(1, 4, 6, 8)) == "cpu"
@@ -57,7 +59,6 @@ def test_auto_is_triton_on_a_gpu_that_can(on_gpu):
     ({"shape": (1, 2**12, 2**12, 2**7)}, 0, r"takes frames of less than 2\^31 numbers, got 2147483648"),
     ({"offset": True, "radius": 2**15}, 0, "takes windows of less than 32768 cells at an offset, got 32768"),
     ({}, 65, "takes top_k up to 64, got 65; 'cpu' takes more"),
-    ({"version": (3, 6), "capability": (10, 0)}, 3, "needs triton 3.7 or later for top_k on a GPU of compute"),
 ])  # fmt: skip
 def test_what_triton_cannot_read(on_gpu, given, top_k, rule):
     frame, references = on_gpu(**given)
@@ -86,7 +87,10 @@ assert all(name == "vcorr" or name.startswith("vcorr.kernels") for name in own),
 
 
 def test_interpreted():
-    pytest.importorskip("triton")
+    triton = pytest.importorskip("triton")
+    triton_version, numpy_version = (tuple(map(int, m.__version__.split(".")[:2])) for m in (triton, numpy))
+    if triton_version == (3, 6) and numpy_version >= (2, 4):
+        pytest.skip("the interpreter of triton 3.6 needs numpy below 2.4")
     script = Path(__file__).with_name("interpreted.py")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(script)]
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}

@@ -60,8 +60,6 @@ def _hindrance(query: Tensor, read: Sequence[Reference], top_k: int) -> str:
             return f"impl 'triton' takes windows of less than {FARTHEST} cells at an offset, got {r.window.radius}"
     if top_k > MOST_PEAKS:
         return f"impl 'triton' takes top_k up to {MOST_PEAKS}, got {top_k}; 'cpu' takes more"
-    if top_k and capability >= (10, 0) and version < (3, 7):  # 3.6 cannot compile the kernel for these
-        return "impl 'triton' needs triton 3.7 or later for top_k on a GPU of compute capability 10.0 or later, got 3.6"
     return ""
 
 

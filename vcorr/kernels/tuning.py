@@ -1,8 +1,9 @@
 """Tile sizes of the Triton kernels: one table, by kernel, GPU and features.
 
-No row has been timed on a GPU yet. They were chosen for being compiled without spilled registers and within the GPU's
-shared memory (``make check-kernels`` tells, for every row, GPU and version), 8 x 16 queries where that fits: a tile of
-M cells does M products for each key it reads, and at 256 channels the traffic from the second-level cache is the limit.
+No row has been timed on a GPU yet. Each is the largest of a few that compiles without spilled registers and within the
+shared memory of every GPU it is for, by Triton 3.6 and 3.9, with and without masks, borders and many values (``make
+check-kernels`` tells); 8 x 16 queries where that fits: a tile of M cells does M products for each key it reads, and at
+256 channels the traffic from the second-level cache is the limit.
 
 ``VCORR_AUTOTUNE=1`` times neighbouring sizes at each first call and keeps the fastest for the process. Another run may
 choose otherwise, and its sums differ in their last bits; without it they do not.
@@ -29,7 +30,8 @@ log = logging.getLogger("vcorr.kernels")
 
 class Tiling(NamedTuple):
     """Cells of a tile and cells that pass at a time; most channels of one product, and of a sum that a program holds;
-    warps and stages of its pipeline."""
+    warps and stages of its pipeline; registers a thread may have, None for what the assembler thinks best: it spills a
+    few where one more program then fits."""
 
     rows: int
     columns: int
@@ -38,72 +40,108 @@ class Tiling(NamedTuple):
     held: int
     warps: int
     stages: int = 2
+    registers: int | None = None
 
 
+ALL = 255  # the registers of a thread
 SCARCE = {(8, 6), (8, 9), (12, 0), (12, 1)}  # 99 KB of shared memory a program; other GPUs have 163 KB or more
-SMALL_IEEE = Tiling(8, 8, 32, 32, 32, 8)
-SMALL_TF32 = Tiling(8, 8, 32, 32, 64, 8)
 # By kernel and product, the tile where shared memory is ample and where it is scarce.
 TABLE: dict[tuple[Kernel, Product], tuple[Tiling, Tiling]] = {
-    ("forward", "half"): (Tiling(8, 16, 64, 256, 256, 8), Tiling(8, 8, 64, 256, 256, 4)),
-    ("query_gradient", "half"): (Tiling(8, 8, 64, 256, 256, 8), Tiling(8, 8, 32, 256, 256, 8)),
-    ("key_gradient", "half"): (Tiling(8, 8, 32, 256, 256, 8), Tiling(8, 8, 32, 256, 256, 8)),
-    ("peaks", "half"): (Tiling(8, 8, 64, 256, 256, 4), Tiling(8, 8, 64, 256, 256, 4)),
-    ("negatives", "half"): (Tiling(8, 16, 64, 256, 256, 8), Tiling(8, 8, 64, 256, 256, 8)),
+    ("forward", "half"): (Tiling(8, 16, 32, 256, 256, 8), Tiling(8, 8, 32, 256, 256, 4)),
+    ("query_gradient", "half"): (Tiling(8, 8, 32, 256, 256, 8, 2, ALL), Tiling(8, 8, 32, 256, 256, 8)),
+    ("key_gradient", "half"): (Tiling(8, 8, 32, 256, 128, 8, 1), Tiling(8, 8, 32, 256, 128, 8, 1)),
+    ("peaks", "half"): (Tiling(8, 8, 64, 256, 256, 8, 2, ALL), Tiling(8, 8, 64, 256, 256, 8, 2, ALL)),
+    ("negatives", "half"): (Tiling(8, 16, 64, 256, 256, 8), Tiling(8, 16, 64, 256, 256, 8)),
     ("mean_negatives", "half"): (Tiling(8, 8, 64, 256, 256, 8), Tiling(8, 8, 32, 256, 256, 8)),
-    ("forward", "tf32"): (Tiling(8, 8, 32, 32, 32, 8), Tiling(8, 8, 32, 32, 32, 8)),
-    ("query_gradient", "tf32"): (SMALL_TF32, SMALL_TF32),
-    ("key_gradient", "tf32"): (Tiling(8, 8, 16, 32, 64, 8), Tiling(8, 8, 16, 32, 64, 8)),
-    ("peaks", "tf32"): (Tiling(8, 8, 32, 32, 32, 8), Tiling(8, 8, 32, 32, 32, 8)),
+    ("forward", "tf32"): (Tiling(8, 8, 32, 32, 32, 8, 2, ALL), Tiling(8, 8, 32, 32, 32, 8)),
+    ("query_gradient", "tf32"): (Tiling(8, 8, 32, 32, 64, 8), Tiling(8, 8, 32, 32, 32, 8)),
+    ("key_gradient", "tf32"): (Tiling(8, 8, 16, 32, 64, 8), Tiling(8, 8, 16, 32, 32, 8)),
+    ("peaks", "tf32"): (Tiling(8, 8, 32, 32, 32, 8), Tiling(8, 8, 32, 32, 32, 8, 2, ALL)),
     ("negatives", "tf32"): (Tiling(8, 8, 64, 32, 32, 8), Tiling(8, 8, 64, 32, 32, 8)),
-    ("mean_negatives", "tf32"): (SMALL_TF32, SMALL_TF32),
-    ("forward", "ieee"): (SMALL_IEEE, SMALL_IEEE),
-    ("query_gradient", "ieee"): (SMALL_IEEE, SMALL_IEEE),
+    ("mean_negatives", "tf32"): (Tiling(8, 8, 32, 32, 64, 8), Tiling(8, 8, 32, 32, 64, 8)),
+    ("forward", "ieee"): (Tiling(8, 8, 32, 16, 32, 8, 2, ALL), Tiling(8, 8, 32, 16, 32, 8, 2, ALL)),
+    ("query_gradient", "ieee"): (Tiling(8, 8, 16, 32, 32, 8, 2, ALL), Tiling(8, 8, 16, 32, 32, 8, 2, ALL)),
     ("key_gradient", "ieee"): (Tiling(8, 8, 16, 32, 32, 8), Tiling(8, 8, 16, 32, 32, 8)),
-    ("peaks", "ieee"): (Tiling(8, 8, 64, 32, 32, 8), Tiling(8, 8, 64, 32, 32, 8)),
-    ("negatives", "ieee"): (SMALL_IEEE, SMALL_IEEE),
-    ("mean_negatives", "ieee"): (SMALL_IEEE, SMALL_IEEE),
+    ("peaks", "ieee"): (Tiling(8, 8, 32, 16, 32, 8, 2, ALL), Tiling(8, 8, 32, 16, 32, 8, 2, ALL)),
+    ("negatives", "ieee"): (Tiling(8, 8, 32, 32, 32, 8), Tiling(8, 8, 32, 32, 32, 8)),
+    ("mean_negatives", "ieee"): (Tiling(8, 8, 32, 32, 32, 8, 2, ALL), Tiling(8, 8, 32, 32, 32, 8)),
 }
-# Windows at an offset need more registers: whole offsets for where each window lies, fractional ones for four products.
-AT_OFFSETS: dict[Product, Tiling] = {
-    "half": Tiling(8, 8, 32, 256, 256, 8),
-    "tf32": Tiling(8, 8, 32, 32, 32, 8),
-    "ieee": Tiling(8, 8, 32, 32, 32, 8),
+# Up to so many channels masks and exponentials weigh more than the traffic of keys: 8 x 8 queries.
+NARROW, NARROW_FORWARD = 128, Tiling(8, 8, 32, 256, 256, 4, 2, ALL)
+# Features of half types that are no longer held whole.
+WIDE = 256
+WIDE_HALF: dict[Kernel, Tiling] = {
+    "forward": Tiling(8, 8, 64, 128, 256, 8, 2, ALL),
+    "query_gradient": Tiling(8, 8, 32, 64, 128, 8),
+    "key_gradient": Tiling(8, 8, 32, 32, 64, 8),
+    "peaks": Tiling(8, 8, 32, 64, 128, 8, 2, ALL),
+    "negatives": Tiling(8, 16, 64, 64, 256, 8),
+    "mean_negatives": Tiling(8, 8, 64, 64, 256, 8),
 }
-BLENDED: dict[Product, Tiling] = {
-    "half": Tiling(4, 8, 16, 32, 32, 8, 1),
-    "tf32": Tiling(4, 8, 16, 32, 32, 8, 1),
-    "ieee": Tiling(4, 4, 16, 32, 32, 8, 1),
+# Whole offsets need registers for where each window lies, fractional ones for four products.
+WHOLE_OFFSETS: dict[tuple[Kernel, Product], Tiling] = {
+    ("forward", "half"): Tiling(8, 8, 32, 256, 256, 8),
+    ("query_gradient", "half"): Tiling(8, 8, 32, 256, 256, 8),
+    ("key_gradient", "half"): Tiling(8, 8, 32, 32, 64, 8),
+    ("peaks", "half"): Tiling(8, 8, 32, 256, 256, 8, 2, ALL),
+    ("forward", "tf32"): Tiling(8, 8, 32, 32, 32, 8),
+    ("query_gradient", "tf32"): Tiling(8, 8, 32, 32, 32, 8),
+    ("key_gradient", "tf32"): Tiling(8, 8, 16, 32, 32, 8, 2, ALL),
+    ("peaks", "tf32"): Tiling(8, 8, 32, 32, 32, 8),
+    ("forward", "ieee"): Tiling(8, 8, 16, 32, 32, 8, 2, ALL),
+    ("query_gradient", "ieee"): Tiling(8, 8, 16, 32, 32, 8, 2, ALL),
+    ("key_gradient", "ieee"): Tiling(8, 8, 16, 32, 32, 8),
+    ("peaks", "ieee"): Tiling(8, 8, 16, 32, 32, 8, 2, ALL),
 }
-NARROW = 128  # channels up to which masks and exponentials weigh more than the traffic of keys: 8 x 8 queries
+FRACTIONAL_OFFSETS: dict[tuple[Kernel, Product], Tiling] = {
+    ("forward", "half"): Tiling(4, 8, 16, 32, 32, 8, 1, ALL),
+    ("query_gradient", "half"): Tiling(4, 8, 16, 32, 32, 8, 1),
+    ("key_gradient", "half"): Tiling(4, 8, 16, 32, 32, 8, 1),
+    ("forward", "tf32"): Tiling(4, 8, 16, 32, 32, 8, 1),
+    ("query_gradient", "tf32"): Tiling(4, 8, 16, 32, 32, 8, 1),
+    ("key_gradient", "tf32"): Tiling(4, 4, 16, 16, 16, 4, 1, ALL),
+    ("forward", "ieee"): Tiling(4, 4, 16, 32, 32, 8, 1, ALL),
+    ("query_gradient", "ieee"): Tiling(4, 4, 16, 32, 32, 8, 1, ALL),
+    ("key_gradient", "ieee"): Tiling(4, 4, 16, 32, 32, 8, 1, ALL),
+}
 
 
 def tiling(kernel: Kernel, product: Product, features: int, offsets: Offsets, capability: tuple[int, int]) -> Tiling:
     """The table's tile for a kernel."""
     if offsets == "fractional":
-        return BLENDED[product]
+        return FRACTIONAL_OFFSETS[kernel, product]
+    if product == "half" and features > WIDE:
+        return WIDE_HALF[kernel]
     if offsets == "whole":
-        return AT_OFFSETS[product]
+        return WHOLE_OFFSETS[kernel, product]
+    if (kernel, product) == ("forward", "half") and features <= NARROW:
+        return NARROW_FORWARD
     ample, scarce = TABLE[kernel, product]
-    return scarce if capability in SCARCE or (kernel == "forward" and features <= NARROW) else ample
+    return scarce if capability in SCARCE else ample
 
 
 def product_of(dtype: torch.dtype, precision: str) -> Product:
     """What kind of matrix product features of a type go through."""
-    if dtype != torch.float32 or precision == "bf16":
+    if multiplied_type(dtype, precision) != torch.float32:
         return "half"
     return "ieee" if precision == "ieee" else "tf32"
 
 
-def product_constants(dtype: torch.dtype, precision: str) -> dict[str, Any]:
-    """How a kernel multiplies: tl.dot's precision, and whether float32 is rounded to bfloat16 on the way."""
-    exact = dtype == torch.float32 and precision != "bf16"
-    return {"PRECISION": precision if exact else "ieee", "CAST": dtype == torch.float32 and precision == "bf16"}
+def multiplied_type(dtype: torch.dtype, precision: str) -> torch.dtype:
+    """What features of a type are multiplied in. float32 is rounded before the launch where it is to go as bfloat16: a
+    kernel that rounds what it loads moves twice the bytes for every tile, and holds them."""
+    return torch.bfloat16 if dtype == torch.float32 and precision == "bf16" else dtype
+
+
+def product_precision(dtype: torch.dtype, precision: str) -> str:
+    """tl.dot's own name for it, which means nothing for half types."""
+    return precision if dtype == torch.float32 else "ieee"
 
 
 def options(chosen: Tiling) -> dict[str, Any]:
     """Launch options; fusion of products and sums is stated because its default differs between versions of Triton."""
-    return {"num_warps": chosen.warps, "num_stages": chosen.stages, "enable_fp_fusion": True}
+    given = {"num_warps": chosen.warps, "num_stages": chosen.stages, "enable_fp_fusion": True}
+    return given if chosen.registers is None else {**given, "maxnreg": chosen.registers}
 
 
 @cache
@@ -163,7 +201,7 @@ def _neighbours(first: Tiling) -> Iterator[Tiling]:
     yield first
     sizes = [(8, 8), (8, 16), (16, 16)]
     for (rows, columns), passing, warps, stages in itertools.product(sizes, (32, 64, 128), (4, 8), (2, 3)):
-        other = Tiling(rows, columns, passing, first.channels, first.held, warps, stages)
+        other = first._replace(rows=rows, columns=columns, passing=passing, warps=warps, stages=stages)
         if other != first:
             yield other
 

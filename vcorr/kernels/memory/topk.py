@@ -35,6 +35,8 @@ def largest(query: Tensor, references: Sequence[Reference], top_k: int, impl: Im
     """Logits and cells [b h w r k] of each reference's top_k largest logits."""
     _check(query, references)
     if impl == "reference":
+        if not torch.compiler.is_compiling():
+            _check_offsets(references)
         with torch.autocast(query.device.type, enabled=False):
             return reference.largest(query, references, top_k)
     chosen = arguments.resolve(impl, query, references, top_k)
@@ -69,11 +71,12 @@ def _joined(logits: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
 def _check(query: Tensor, references: Sequence[Reference]) -> None:
     if torch.is_grad_enabled() and (query.requires_grad or any(r.key.requires_grad for r in references)):
         raise ValueError("top_k is for inference: query and keys must not require gradients, got some that do")
-    for r in references:
-        if torch.compiler.is_compiling() or r.offset is None:
-            continue
-        if bool((r.offset != r.offset.round()).any()):
-            raise ValueError("offset must be whole cells with top_k, got fractions")
+
+
+def _check_offsets(references: Sequence[Reference]) -> None:
+    """Wherever the numbers are there to be looked at; compiled code has none until the operator runs."""
+    if any(r.offset is not None and bool((r.offset != r.offset.round()).any()) for r in references):
+        raise ValueError("offset must be whole cells with top_k, got fractions")
 
 
 def topk_now(
@@ -92,6 +95,7 @@ def topk_now(
 ) -> tuple[Tensor, Tensor]:
     """Logits and cells [b h w r k] of each reference's top_k largest logits."""
     references = pack(keys, keys, offsets, masks, radii, dilations, shape, border, scale, precision)
+    _check_offsets(references)
     with torch.autocast(query.device.type, enabled=False):
         if impl == "triton":
             from vcorr.kernels.memory import triton
@@ -125,6 +129,7 @@ def joint_topk_now(
 ) -> tuple[Tensor, Tensor]:
     """Logits and cells [b h w k] of the top_k largest logits of all references jointly."""
     references = pack(keys, keys, offsets, masks, radii, dilations, shape, border, scale, precision)
+    _check_offsets(references)
     with torch.autocast(query.device.type, enabled=False):
         if impl == "triton":
             from vcorr.kernels.memory import triton

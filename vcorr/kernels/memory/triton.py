@@ -31,7 +31,7 @@ def peaks_kernel(
     STEP: tl.constexpr, TAP: tl.constexpr, CORNERS: tl.constexpr, HAS_OFFSET: tl.constexpr,
     TH: tl.constexpr, TW: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr, CHUNKS: tl.constexpr,
     TOP_K: tl.constexpr, SLOTS: tl.constexpr, DISK: tl.constexpr, ZEROS: tl.constexpr, HAS_MASK: tl.constexpr,
-    PRECISION: tl.constexpr, CAST: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     BM: tl.constexpr = TH * TW
     y, x, top, left, height, width, b = cells_of_program(H, W, STEP, TH, TW, 0)
@@ -44,7 +44,7 @@ def peaks_kernel(
     Q += b * q_b
     K += r * k_r + b * k_b
     q_at = (top + STEP * y) * q_y + (left + STEP * x) * q_x
-    own = load_rows(Q, q_at, inside, 0, C, BC, CAST) if CHUNKS == 1 else 0
+    own = load_rows(Q, q_at, inside, 0, C, BC) if CHUNKS == 1 else 0
     slot, place = tl.arange(0, SLOTS), tl.arange(0, BN)
     # Slots past k are never the least.
     best = tl.where(slot < TOP_K, float("-inf"), float("inf"))[None, :] + tl.zeros((BM, SLOTS), dtype=tl.float32)
@@ -61,7 +61,7 @@ def peaks_kernel(
             kept = tl.load(MASK + r * m_r + (b * H + row) * W + column, mask=valid, other=0) != 0
             seen = seen & kept[None, :]
         k_at = row * k_y + column * k_x
-        scores = products(own, Q, q_at, inside, K, k_at, valid, C, BM, BN, BC, CHUNKS, PRECISION, CAST) * scale
+        scores = products(own, Q, q_at, inside, K, k_at, valid, C, BM, BN, BC, CHUNKS, PRECISION) * scale
         scores = tl.where(scores == scores, scores, float("inf"))  # NaN counts as the largest, as in torch.topk
         scores = tl.where(seen & inside[:, None], scores, float("-inf"))
         while tl.max((tl.max(scores, 1) > tl.min(best, 1)).to(tl.int32), 0) > 0:

@@ -26,12 +26,11 @@ PROGRAMS = 264  # two for each of 132 multiprocessors
 
 
 @triton.jit
-def load_rows(base, rows, inside, step, first, C, BC: tl.constexpr, CAST: tl.constexpr):
+def load_rows(base, rows, inside, step, first, C, BC: tl.constexpr):
     """Channels first..first+BC of some rows, zero where not inside."""
     c = first + tl.arange(0, BC)
     at = rows.to(tl.int64)[:, None] * step + c[None, :]
-    block = tl.load(base + at, mask=inside[:, None] & (c < C)[None, :], other=0.0)
-    return block.to(tl.bfloat16) if CAST else block
+    return tl.load(base + at, mask=inside[:, None] & (c < C)[None, :], other=0.0)
 
 
 @triton.jit
@@ -39,7 +38,7 @@ def forward_kernel(
     Q, BANK, Q_GROUP, BANK_GROUP, LSE, MEAN,
     q_step, bank_step, N, M, C, scale, share,
     BM: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr, CHUNKS: tl.constexpr, BO: tl.constexpr,
-    HAS_GROUPS: tl.constexpr, KEEP_MEAN: tl.constexpr, PRECISION: tl.constexpr, CAST: tl.constexpr,
+    HAS_GROUPS: tl.constexpr, KEEP_MEAN: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     split, first = tl.program_id(1), tl.program_id(2) * BO
     n = tl.program_id(0) * BM + tl.arange(0, BM)
@@ -49,18 +48,18 @@ def forward_kernel(
     mass = tl.zeros((BM,), dtype=tl.float32)
     total = tl.zeros((BM, BO), dtype=tl.float32)
     if CHUNKS == 1:
-        own_features = load_rows(Q, n, inside, q_step, 0, C, BC, CAST)
+        own_features = load_rows(Q, n, inside, q_step, 0, C, BC)
     for start in range(split * share, tl.minimum((split + 1) * share, M), BN):
         m = start + tl.arange(0, BN)
         valid = (m < M) & (m < (split + 1) * share)
         scores = tl.zeros((BM, BN), dtype=tl.float32)
         if CHUNKS == 1:
-            negatives = load_rows(BANK, m, valid, bank_step, 0, C, BC, CAST)
+            negatives = load_rows(BANK, m, valid, bank_step, 0, C, BC)
             scores = tl.dot(own_features, tl.trans(negatives), scores, input_precision=PRECISION)
         else:
             for chunk in tl.range(0, tl.cdiv(C, BC)):  # a count the compiler knows would be unrolled
-                queries = load_rows(Q, n, inside, q_step, chunk * BC, C, BC, CAST)
-                negatives = load_rows(BANK, m, valid, bank_step, chunk * BC, C, BC, CAST)
+                queries = load_rows(Q, n, inside, q_step, chunk * BC, C, BC)
+                negatives = load_rows(BANK, m, valid, bank_step, chunk * BC, C, BC)
                 scores = tl.dot(queries, tl.trans(negatives), scores, input_precision=PRECISION)
         counted = inside[:, None] & valid[None, :]
         if HAS_GROUPS:
@@ -72,7 +71,7 @@ def forward_kernel(
         shrink = tl.exp2(largest - level)
         mass = mass * shrink + tl.sum(weights, 1)
         if KEEP_MEAN:
-            part = load_rows(BANK, m, valid, bank_step, first, C, BO, CAST)
+            part = load_rows(BANK, m, valid, bank_step, first, C, BO)
             total = tl.dot(weights.to(part.dtype), part, total * shrink[:, None], input_precision=PRECISION)
         largest = larger
     row = split.to(tl.int64) * N + n
@@ -94,7 +93,8 @@ def logsumexp(
 ) -> tuple[Tensor, Tensor]:
     """Logsumexp [n], and each query's mean negative [n c] under its softmax, or [0 c] where it is not kept."""
     count, features = query.shape
-    q, bank = (x if x.stride(1) == 1 else x.contiguous() for x in (query, negatives))
+    work = tuning.multiplied_type(query.dtype, precision)
+    q, bank = (x.to(work) if x.stride(1) == 1 else x.to(work).contiguous() for x in (query, negatives))
     found: list[tuple[Tensor, Tensor]] = []
 
     def launch(tiling: Tiling) -> None:
@@ -103,7 +103,7 @@ def logsumexp(
         splits = max(1, min(blocks, PROGRAMS // max(1, tiles)))
         lse = torch.empty(splits, count, dtype=torch.float32, device=query.device)
         mean = torch.empty(splits if keep_mean else 0, count, features, dtype=torch.float32, device=query.device)
-        fixed = constants(query, precision, tiling)
+        fixed = constants(q, precision, tiling)
         groups = (query_group, negative_group) if query_group is not None else (lse, lse)
         found[:] = [(lse, mean)]
         if count:
@@ -114,7 +114,7 @@ def logsumexp(
             )  # fmt: skip
 
     kernel: tuning.Kernel = "mean_negatives" if keep_mean else "negatives"
-    tuning.run(kernel, query, precision, launch, key=(len(bank), query_group is not None))
+    tuning.run(kernel, q, precision, launch, key=(len(bank), query_group is not None))
     ((lse, mean),) = found
     joint = lse.logsumexp(0)
     if not keep_mean:
@@ -133,5 +133,5 @@ def constants(query: Tensor, precision: str, tiling: Tiling) -> dict[str, Any]:
         "BC": block,
         "CHUNKS": triton.cdiv(query.shape[1], block),
         "BO": max(16, min(tiling.held, wide)),
-        **tuning.product_constants(query.dtype, precision),
+        "PRECISION": tuning.product_precision(query.dtype, precision),
     }

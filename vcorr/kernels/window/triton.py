@@ -2,7 +2,7 @@
 
 References of equal windows that lie at even steps in memory (slices of [b r h w c], any two frames) are one launch; the
 next launch goes on from its readout and logsumexp, so that nothing has to be merged. A dilation is a grid axis over
-interleaved sub-images; windows at offsets are a launch for each reference. Values go 64 channels at a time.
+interleaved sub-images; windows at offsets are a launch for each reference. Values go 32 or 64 channels at a time.
 
 Bytes: each tile reads its halo once, (8+2R) (16+2R) keys for 128 queries; saved for the backward pass: readout and
 logsumexp. Tile sizes are those of ``vcorr/kernels/tuning.py``.
@@ -11,7 +11,7 @@ logsumexp. Tile sizes are those of ``vcorr/kernels/tuning.py``.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ from vcorr.kernels.tuning import Tiling
 from vcorr.kernels.window.triton_kernels import forward_kernel, key_gradient_kernel, query_gradient_kernel
 
 LOG2_E = math.log2(math.e)
-CHANNELS = 64  # values of one launch
+CHANNELS = {torch.float16: 64, torch.bfloat16: 64, torch.float32: 32}  # values of one launch
 
 
 def read(query: Tensor, references: Sequence[Reference]) -> tuple[Tensor, Tensor]:
@@ -34,8 +34,7 @@ def read(query: Tensor, references: Sequence[Reference]) -> tuple[Tensor, Tensor
     channels = references[0].value.shape[3]
     readout = torch.empty(*query.shape[:3], channels, dtype=torch.float32, device=query.device)
     lse = torch.empty(query.shape[:3], dtype=torch.float32, device=query.device)
-    for first in range(0, channels, CHANNELS):
-        some = slice(first, first + CHANNELS)
+    for some in _channels(channels, query.dtype):
         for position, run in enumerate(runs([r._replace(value=r.value[..., some]) for r in references])):
             _read_run(query, run, readout[..., some], lse, goes_on=position > 0)
     return readout.to(carried), lse
@@ -51,45 +50,54 @@ def read_backward(
     needs: tuple[bool, bool, bool],
 ) -> list[Tensor]:
     """Gradients to the query, then every key, then every value, each where ``needs`` (query, keys, values) asks."""
-    carried = references[0].value.dtype
+    features, carried = query.dtype, references[0].value.dtype
     query, references = prepared(query, references)
     size, channels = query.shape[:3], grad.shape[3]
     of_query = torch.empty(query.shape, dtype=torch.float32, device=query.device)
     of_keys: list[Tensor] = []
     of_values = [torch.empty(*size, channels, dtype=torch.float32, device=query.device) for _ in references if needs[2]]
     level = torch.where(lse == -torch.inf, torch.inf, LOG2_E * lse).float().contiguous()
-    for first in range(0, channels, CHANNELS):
-        some = slice(first, first + CHANNELS)
+    for some in _channels(channels, query.dtype):
         delta = (grad[..., some].float() * readout[..., some].float()).sum(-1)
-        if first == 0:  # dS is linear in (v, delta): the first channels carry the gradient of the logsumexp
+        if some.start == 0:  # dS is linear in (v, delta): the first channels carry the gradient of the logsumexp
             delta -= grad_lse
         slopes = (grad[..., some].to(query.dtype).contiguous(), delta.contiguous(), level)
         keys, values = [], []
         for position, run in enumerate(runs([r._replace(value=r.value[..., some]) for r in references])):
             if needs[0]:
-                _query_gradient(query, run, slopes, of_query, goes_on=first > 0 or position > 0)
+                _query_gradient(query, run, slopes, of_query, goes_on=some.start > 0 or position > 0)
             if needs[1] or needs[2]:
                 of_run = _key_gradients(query, run, slopes)
                 keys.extend(of_run[0])
                 values.extend(of_run[1])
         if needs[1]:
-            of_keys = keys if first == 0 else [total + part for total, part in zip(of_keys, keys, strict=True)]
+            of_keys = keys if some.start == 0 else [total + part for total, part in zip(of_keys, keys, strict=True)]
         for total, part in zip(of_values, values, strict=False):
             total[..., some] = part
     of_features = [*([of_query] if needs[0] else []), *of_keys]
-    return [*(g.to(query.dtype) for g in of_features), *(g.to(carried) for g in of_values)]
+    return [*(g.to(features) for g in of_features), *(g.to(carried) for g in of_values)]
 
 
 def prepared(query: Tensor, references: Sequence[Reference]) -> tuple[Tensor, list[Reference]]:
-    """Channels without gaps, values in the features' type (both go into one kind of product), windows within reach."""
-    values = [r.value for r in references]
-    if any(v.dtype != query.dtype or v.stride(3) != 1 for v in values):
-        values = list(torch.stack([v.to(query.dtype) for v in values]).unbind(0))
-    ready = []
-    for reference, value in zip(references, values, strict=True):
-        key = reference.key if reference.key.stride(3) == 1 else reference.key.contiguous()
-        ready.append(reference._replace(key=key, value=value, offset=_offset(reference)))
-    return query if query.stride(3) == 1 else query.contiguous(), ready
+    """Features and values in the type that is multiplied, channels without gaps, windows within reach."""
+    work = tuning.multiplied_type(query.dtype, references[0].window.precision)
+    keys, values = ([*_dense([getattr(r, name) for r in references], work)] for name in ("key", "value"))
+    ready = [
+        reference._replace(key=key, value=value, offset=_offset(reference))
+        for reference, key, value in zip(references, keys, values, strict=True)
+    ]
+    return next(_dense([query], work)), ready
+
+
+def _dense(frames: Sequence[Tensor], dtype: torch.dtype) -> Iterator[Tensor]:
+    """Frames of a type whose channels are dense: as they are where they are, else in a copy, at even steps in it."""
+    if all(frame.dtype == dtype and frame.stride(3) == 1 for frame in frames):
+        return iter(frames)
+    return iter(torch.stack([frame.to(dtype) for frame in frames]).unbind(0))
+
+
+def _channels(count: int, dtype: torch.dtype) -> list[slice]:
+    return [slice(first, first + CHANNELS[dtype]) for first in range(0, count, CHANNELS[dtype])]
 
 
 def _offset(reference: Reference) -> Tensor | None:
@@ -185,7 +193,7 @@ def constants(query: Tensor, reference: Reference, tiling: Tiling) -> dict[str, 
         "DISK": window.shape == "disk" and reach_of(query, reference) == window.radius,
         "ZEROS": window.border == "zeros" and window.radius != UNRESTRICTED,
         "HAS_MASK": reference.mask is not None,
-        **tuning.product_constants(query.dtype, window.precision),
+        "PRECISION": tuning.product_precision(query.dtype, window.precision),
     }
 
 

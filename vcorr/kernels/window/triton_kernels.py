@@ -72,25 +72,24 @@ def box_around(y, x, inside, up, down, left, right, height, width, EDGE: tl.cons
 
 
 @triton.jit
-def load_rows(base, offset, inside, first, C, BC: tl.constexpr, CAST: tl.constexpr):
+def load_rows(base, offset, inside, first, C, BC: tl.constexpr):
     """Channels first..first+BC of the cells at ``offset``: [cells BC], zero where not inside."""
     c = first + tl.arange(0, BC)
-    rows = tl.load(base + offset[:, None] + c[None, :], mask=inside[:, None] & (c < C)[None, :], other=0.0)
-    return rows.to(tl.bfloat16) if CAST else rows
+    return tl.load(base + offset[:, None] + c[None, :], mask=inside[:, None] & (c < C)[None, :], other=0.0)
 
 
 @triton.jit
 def products(own, A, a_offset, a_inside, B, b_offset, b_inside, C, BM: tl.constexpr, BN: tl.constexpr,
-             BC: tl.constexpr, CHUNKS: tl.constexpr, PRECISION: tl.constexpr, CAST: tl.constexpr):  # fmt: skip
+             BC: tl.constexpr, CHUNKS: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
     """Dot products of the tile's cells, held in ``own`` where one chunk is all, and those that pass: [M N] float32."""
     scores = tl.zeros((BM, BN), dtype=tl.float32)
     if CHUNKS == 1:
-        b = load_rows(B, b_offset, b_inside, 0, C, BC, CAST)
+        b = load_rows(B, b_offset, b_inside, 0, C, BC)
         scores = tl.dot(own, tl.trans(b), scores, input_precision=PRECISION)
     else:
         for chunk in tl.range(0, tl.cdiv(C, BC)):  # a count the compiler knows would be unrolled
-            a = load_rows(A, a_offset, a_inside, chunk * BC, C, BC, CAST)
-            b = load_rows(B, b_offset, b_inside, chunk * BC, C, BC, CAST)
+            a = load_rows(A, a_offset, a_inside, chunk * BC, C, BC)
+            b = load_rows(B, b_offset, b_inside, chunk * BC, C, BC)
             scores = tl.dot(a, tl.trans(b), scores, input_precision=PRECISION)
     return scores
 
@@ -126,7 +125,7 @@ def forward_kernel(
     STEP: tl.constexpr, TAP: tl.constexpr, CORNERS: tl.constexpr, HAS_OFFSET: tl.constexpr,
     TH: tl.constexpr, TW: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr, CHUNKS: tl.constexpr, BV: tl.constexpr,
     DISK: tl.constexpr, ZEROS: tl.constexpr, HAS_MASK: tl.constexpr, GOES_ON: tl.constexpr,
-    PRECISION: tl.constexpr, CAST: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     BM: tl.constexpr = TH * TW
     EDGE: tl.constexpr = 1 if CORNERS == 4 else 0
@@ -141,7 +140,7 @@ def forward_kernel(
     blocks = tl.cdiv(count, BN)
     Q += b * q_b
     q_at = (top + STEP * y) * q_y + (left + STEP * x) * q_x
-    own = load_rows(Q, q_at, inside, 0, C, BC, CAST) if CHUNKS == 1 else 0
+    own = load_rows(Q, q_at, inside, 0, C, BC) if CHUNKS == 1 else 0
     v = tl.arange(0, BV)
     stored = inside[:, None] & (v < CV)[None, :]
     if GOES_ON:
@@ -173,7 +172,7 @@ def forward_kernel(
                 else:
                     seen = seen & kept[None, :]
             part = products(own, Q, q_at, inside, keys, row * k_y + column * k_x, there, C, BM, BN, BC, CHUNKS,
-                            PRECISION, CAST)  # fmt: skip
+                            PRECISION)  # fmt: skip
             scores = part if CORNERS == 1 else scores + part * corner_weight(low, right, corner)[:, None]
         scores = tl.where(seen, scores * scale, float("-inf"))
         larger = tl.maximum(largest, tl.max(scores, 1))
@@ -184,7 +183,7 @@ def forward_kernel(
         for corner in tl.static_range(CORNERS):
             row, column = top + STEP * (ky + corner // 2), left + STEP * (kx + corner % 2)
             there = valid & (row >= 0) & (row < H) & (column >= 0) & (column < W) if CORNERS == 4 else valid
-            carried = load_rows(values, row * v_y + column * v_x, there, 0, CV, BV, CAST)  # [N V]
+            carried = load_rows(values, row * v_y + column * v_x, there, 0, CV, BV)  # [N V]
             if CORNERS == 1:
                 rounded = weights.to(carried.dtype)
                 weights = rounded.to(tl.float32)
@@ -214,7 +213,7 @@ def query_gradient_kernel(
     STEP: tl.constexpr, TAP: tl.constexpr, CORNERS: tl.constexpr, HAS_OFFSET: tl.constexpr,
     TH: tl.constexpr, TW: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr, CHUNKS: tl.constexpr, BO: tl.constexpr,
     BV: tl.constexpr, DISK: tl.constexpr, ZEROS: tl.constexpr, HAS_MASK: tl.constexpr, GOES_ON: tl.constexpr,
-    PRECISION: tl.constexpr, CAST: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     BM: tl.constexpr = TH * TW
     EDGE: tl.constexpr = 1 if CORNERS == 4 else 0
@@ -229,11 +228,11 @@ def query_gradient_kernel(
     blocks = tl.cdiv(count, BN)
     Q += b * q_b
     q_at = (top + STEP * y) * q_y + (left + STEP * x) * q_x
-    own = load_rows(Q, q_at, inside, 0, C, BC, CAST) if CHUNKS == 1 else 0
+    own = load_rows(Q, q_at, inside, 0, C, BC) if CHUNKS == 1 else 0
     first = tl.program_id(1) * BO
     level = tl.load(LEVEL + own_cell, mask=inside, other=float("inf"))  # lse in base 2; +inf makes P = 0
     delta = tl.load(DELTA + own_cell, mask=inside, other=0.0)
-    grads = load_rows(G, own_cell * g_x, inside, 0, CV, BV, CAST)  # [M V]
+    grads = load_rows(G, own_cell * g_x, inside, 0, CV, BV)  # [M V]
     total = tl.zeros((BM, BO), dtype=tl.float32)
     for block in range(0, COUNT * blocks):
         r, n = (block // blocks).to(tl.int64), block % blocks * BN + tl.arange(0, BN)
@@ -253,8 +252,8 @@ def query_gradient_kernel(
                 else:
                     seen = seen & kept[None, :]
             part = products(own, Q, q_at, inside, keys, row * k_y + column * k_x, there, C, BM, BN, BC, CHUNKS,
-                            PRECISION, CAST)  # fmt: skip
-            carried = load_rows(values, row * v_y + column * v_x, there, 0, CV, BV, CAST)
+                            PRECISION)  # fmt: skip
+            carried = load_rows(values, row * v_y + column * v_x, there, 0, CV, BV)
             slope = tl.dot(grads, tl.trans(carried), input_precision=PRECISION)
             scores = part if CORNERS == 1 else scores + part * corner_weight(low, right, corner)[:, None]
             slopes = slope if CORNERS == 1 else slopes + slope * corner_weight(low, right, corner)[:, None]
@@ -264,7 +263,7 @@ def query_gradient_kernel(
             row, column = top + STEP * (ky + corner // 2), left + STEP * (kx + corner % 2)
             there = valid & (row >= 0) & (row < H) & (column >= 0) & (column < W) if CORNERS == 4 else valid
             part = slopes if CORNERS == 1 else slopes * corner_weight(low, right, corner)[:, None]
-            some = load_rows(keys, row * k_y + column * k_x, there, first, C, BO, CAST)  # [N BO]
+            some = load_rows(keys, row * k_y + column * k_x, there, first, C, BO)  # [N BO]
             total = tl.dot(part.to(some.dtype), some, total, input_precision=PRECISION)
     c = first + tl.arange(0, BO)
     at, stored = DQ + own_cell[:, None] * C + c[None, :], inside[:, None] & (c < C)[None, :]
@@ -282,7 +281,7 @@ def key_gradient_kernel(
     STEP: tl.constexpr, TAP: tl.constexpr, CORNERS: tl.constexpr, HAS_OFFSET: tl.constexpr,
     TH: tl.constexpr, TW: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr, CHUNKS: tl.constexpr, BO: tl.constexpr,
     BV: tl.constexpr, DISK: tl.constexpr, ZEROS: tl.constexpr, HAS_MASK: tl.constexpr,
-    PRECISION: tl.constexpr, CAST: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     BM: tl.constexpr = TH * TW
     EDGE: tl.constexpr = 1 if CORNERS == 4 else 0
@@ -303,7 +302,7 @@ def key_gradient_kernel(
     own = 0
     if CHUNKS == 1 and CORNERS == 1:
         k_at = (top + STEP * y) * k_y + (left + STEP * x) * k_x
-        own = load_rows(K, k_at, in_frame, 0, C, BC, CAST)
+        own = load_rows(K, k_at, in_frame, 0, C, BC)
     total = tl.zeros((BM, BO), dtype=tl.float32)
     value_total = tl.zeros((BM, BV), dtype=tl.float32)
     for start in range(0, count, BN):
@@ -314,7 +313,7 @@ def key_gradient_kernel(
         cy, cx, low, right = centres(OFFSET, cell, valid, qy, qx, CORNERS, HAS_OFFSET)
         level = tl.load(LEVEL + cell, mask=valid, other=float("inf"))
         delta = tl.load(DELTA + cell, mask=valid, other=0.0)
-        grads = load_rows(G, cell * g_x, valid, 0, CV, BV, CAST)  # [N V]
+        grads = load_rows(G, cell * g_x, valid, 0, CV, BV)  # [N V]
         seen = in_window(y[:, None] - cy[None, :], x[:, None] - cx[None, :], R, TAP, DISK)
         seen = seen & valid[None, :] & in_frame[:, None]
         if CORNERS == 4 and not ZEROS:
@@ -332,9 +331,9 @@ def key_gradient_kernel(
             k_at = key_row * k_y + key_column * k_x
             mine = own
             if CHUNKS == 1 and CORNERS == 4:
-                mine = load_rows(K, k_at, there, 0, C, BC, CAST)
-            part = products(mine, K, k_at, there, Q, q_at, valid, C, BM, BN, BC, CHUNKS, PRECISION, CAST)
-            carried = load_rows(V, key_row * v_y + key_column * v_x, there, 0, CV, BV, CAST)  # [M V]
+                mine = load_rows(K, k_at, there, 0, C, BC)
+            part = products(mine, K, k_at, there, Q, q_at, valid, C, BM, BN, BC, CHUNKS, PRECISION)
+            carried = load_rows(V, key_row * v_y + key_column * v_x, there, 0, CV, BV)  # [M V]
             slope = tl.dot(carried, tl.trans(grads), input_precision=PRECISION)
             scores = part if CORNERS == 1 else scores + part * corner_weight(low, right, corner)[None, :]
             slopes = slope if CORNERS == 1 else slopes + slope * corner_weight(low, right, corner)[None, :]
@@ -344,7 +343,7 @@ def key_gradient_kernel(
             share = tl.where(own_corner // 2 == 1, low, 1.0 - low) * tl.where(own_corner % 2 == 1, right, 1.0 - right)
             weights, slopes = weights * share[None, :], slopes * share[None, :]
         value_total = tl.dot(weights.to(grads.dtype), grads, value_total, input_precision=PRECISION)
-        queries = load_rows(Q, q_at, valid, first, C, BO, CAST)  # [N BO]
+        queries = load_rows(Q, q_at, valid, first, C, BO)  # [N BO]
         total = tl.dot(slopes.to(queries.dtype), queries, total, input_precision=PRECISION)
     c, v = first + tl.arange(0, BO), tl.arange(0, BV)
     image = (r * CORNERS + own_corner) * B + b  # gradients are [r corner b h w .], without gaps
