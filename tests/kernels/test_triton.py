@@ -100,11 +100,12 @@ def test_interpreted():
 
 @pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
 @pytest.mark.parametrize("capability", [80, 90])
-def test_compiles_within_registers_and_shared_memory(capability):
+@pytest.mark.parametrize("features", [64, 256])
+def test_compiles_within_registers_and_shared_memory(features, capability):
     pytest.importorskip("triton")
     from tests.kernels import ahead
 
-    for launch in ahead.launches_of(ahead.Case(torch.bfloat16, 256), capability):
+    for launch in ahead.launches_of(ahead.Case(torch.bfloat16, features), capability):
         wrong = ahead.problem(launch, ahead.compiled(launch, capability), capability)
         assert not wrong, f"{launch.kernel.fn.__name__} {wrong}"
 

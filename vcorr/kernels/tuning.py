@@ -71,7 +71,7 @@ NARROW, NARROW_FORWARD = 128, Tiling(8, 8, 32, 256, 256, 4, 2, ALL)
 # Features of half types that are no longer held whole.
 WIDE = 256
 WIDE_HALF: dict[Kernel, Tiling] = {
-    "forward": Tiling(8, 8, 64, 128, 256, 8, 2, ALL),
+    "forward": Tiling(8, 8, 32, 128, 256, 8, 2, ALL),
     "query_gradient": Tiling(8, 8, 32, 64, 128, 8),
     "key_gradient": Tiling(8, 8, 32, 32, 64, 8),
     "peaks": Tiling(8, 8, 32, 64, 128, 8, 2, ALL),
@@ -84,7 +84,7 @@ WHOLE_OFFSETS: dict[tuple[Kernel, Product], Tiling] = {
     ("query_gradient", "half"): Tiling(8, 8, 32, 256, 256, 8),
     ("key_gradient", "half"): Tiling(8, 8, 32, 32, 64, 8),
     ("peaks", "half"): Tiling(8, 8, 32, 256, 256, 8, 2, ALL),
-    ("forward", "tf32"): Tiling(8, 8, 32, 32, 32, 8),
+    ("forward", "tf32"): Tiling(8, 8, 32, 32, 32, 8, 2, ALL),
     ("query_gradient", "tf32"): Tiling(8, 8, 32, 32, 32, 8),
     ("key_gradient", "tf32"): Tiling(8, 8, 16, 32, 32, 8, 2, ALL),
     ("peaks", "tf32"): Tiling(8, 8, 32, 32, 32, 8),

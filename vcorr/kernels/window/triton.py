@@ -2,7 +2,7 @@
 
 References of equal windows that lie at even steps in memory (slices of [b r h w c], any two frames) are one launch; the
 next launch goes on from its readout and logsumexp, so that nothing has to be merged. A dilation is a grid axis over
-interleaved sub-images; windows at offsets are a launch for each reference. Values go 32 or 64 channels at a time.
+interleaved sub-images; windows at offsets are a launch for each reference. Values go 31 or 63 channels at a time.
 
 Bytes: each tile reads its halo once, (8+2R) (16+2R) keys for 128 queries; saved for the backward pass: readout and
 logsumexp. Tile sizes are those of ``vcorr/kernels/tuning.py``.
@@ -24,7 +24,7 @@ from vcorr.kernels.tuning import Tiling
 from vcorr.kernels.window.triton_kernels import forward_kernel, key_gradient_kernel, query_gradient_kernel
 
 LOG2_E = math.log2(math.e)
-CHANNELS = {torch.float16: 64, torch.bfloat16: 64, torch.float32: 32}  # values of one launch
+CHANNELS = {torch.float16: 63, torch.bfloat16: 63, torch.float32: 31}  # values of one launch, beside a channel of ones
 
 
 def read(query: Tensor, references: Sequence[Reference]) -> tuple[Tensor, Tensor]:
@@ -234,7 +234,7 @@ def _read_run(query: Tensor, run: Sequence[Reference], readout: Tensor, lse: Ten
             *tensors, readout, lse, *steps, readout.stride(2),
             len(run), height, width, features, readout.shape[3], reach_of(query, first), float(taps),
             first.window.scale * LOG2_E,
-            **fixed, BV=block_of(readout.shape[3]), GOES_ON=goes_on, **tuning.options(tiling),
+            **fixed, BV=block_of(readout.shape[3] + 1), GOES_ON=goes_on, **tuning.options(tiling),
         )  # fmt: skip
 
     run_tuned("forward", query, run, launch, repeatable=not goes_on)

@@ -1,7 +1,7 @@
 """The kernels of a windowed reading: one program a tile of cells, the keys of its halo streamed past, no atomics.
 
-    forward   a tile of queries stays, keys and values pass; online softmax in base 2; P . V with the rounded P also
-              summed, so that one-hot labels stay a distribution
+    forward   a tile of queries stays, keys and values pass; online softmax in base 2; P . V with a channel of ones, so
+              that the readout is divided by the sum of P as the product rounded it: one-hot labels stay a distribution
     dq        a tile of queries stays, keys and values pass; S again from the saved logsumexp
     dk, dv    a tile of keys stays, queries and gradients pass
 
@@ -142,11 +142,13 @@ def forward_kernel(
     q_at = (top + STEP * y) * q_y + (left + STEP * x) * q_x
     own = load_rows(Q, q_at, inside, 0, C, BC) if CHUNKS == 1 else 0
     v = tl.arange(0, BV)
+    ones = v == CV
     stored = inside[:, None] & (v < CV)[None, :]
     if GOES_ON:
         largest = tl.load(LSE + own_cell, mask=inside, other=float("-inf")) * LOG2_E
         mass = tl.where(largest == float("-inf"), 0.0, 1.0)
         total = tl.load(OUT + own_cell[:, None] * o_x + v[None, :], mask=stored, other=0.0)
+        total = tl.where(ones[None, :], mass[:, None], total)
     else:
         largest = tl.full((BM,), float("-inf"), dtype=tl.float32)
         mass = tl.zeros((BM,), dtype=tl.float32)
@@ -184,12 +186,9 @@ def forward_kernel(
             row, column = top + STEP * (ky + corner // 2), left + STEP * (kx + corner % 2)
             there = valid & (row >= 0) & (row < H) & (column >= 0) & (column < W) if CORNERS == 4 else valid
             carried = load_rows(values, row * v_y + column * v_x, there, 0, CV, BV)  # [N V]
-            if CORNERS == 1:
-                rounded = weights.to(carried.dtype)
-                weights = rounded.to(tl.float32)
-            else:
-                rounded = (weights * corner_weight(low, right, corner)[:, None]).to(carried.dtype)
-            total = tl.dot(rounded, carried, total, input_precision=PRECISION)
+            carried = tl.where(ones[None, :], 1.0, carried).to(carried.dtype)
+            part = weights if CORNERS == 1 else weights * corner_weight(low, right, corner)[:, None]
+            total = tl.dot(part.to(carried.dtype), carried, total, input_precision=PRECISION)
         mass = mass * shrink + tl.sum(weights, 1)
         largest = larger
     if ZEROS:  # the taps outside the frame, of logit 0 and value 0
@@ -197,10 +196,12 @@ def forward_kernel(
         larger = tl.where(outside > 0, tl.maximum(largest, 0.0), largest)
         level = tl.where(larger == float("-inf"), 0.0, larger)
         shrink = tl.exp2(largest - level)
-        mass = mass * shrink + tl.where(outside > 0, outside * tl.exp2(-level), 0.0)
-        total = total * shrink[:, None]
+        beyond = tl.where(outside > 0, outside * tl.exp2(-level), 0.0)
+        mass = mass * shrink + beyond
+        total = total * shrink[:, None] + tl.where(ones[None, :], beyond[:, None], 0.0)
         largest = larger
-    readout = total / tl.where(mass == 0, 1.0, mass)[:, None]
+    share = tl.sum(tl.where(ones[None, :], total, 0.0), 1)
+    readout = total / tl.where(share == 0, 1.0, share)[:, None]
     tl.store(OUT + own_cell[:, None] * o_x + v[None, :], readout, mask=stored)
     tl.store(LSE + own_cell, (largest + tl.log2(mass)) * LN_2, mask=inside)
 
