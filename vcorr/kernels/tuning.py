@@ -47,7 +47,7 @@ ALL = 255  # the registers of a thread
 SCARCE = {(8, 6), (8, 9), (12, 0), (12, 1)}  # 99 KB of shared memory a program; other GPUs have 163 KB or more
 # By kernel and product, the tile where shared memory is ample and where it is scarce.
 TABLE: dict[tuple[Kernel, Product], tuple[Tiling, Tiling]] = {
-    ("forward", "half"): (Tiling(8, 16, 32, 256, 256, 8), Tiling(8, 8, 32, 256, 256, 4)),
+    ("forward", "half"): (Tiling(8, 16, 32, 256, 256, 8, 2, ALL), Tiling(8, 8, 32, 256, 256, 4)),
     ("query_gradient", "half"): (Tiling(8, 8, 32, 256, 256, 8, 2, ALL), Tiling(8, 8, 32, 256, 256, 8)),
     ("key_gradient", "half"): (Tiling(8, 8, 32, 256, 128, 8, 1), Tiling(8, 8, 32, 256, 128, 8, 1)),
     ("peaks", "half"): (Tiling(8, 8, 64, 256, 256, 8, 2, ALL), Tiling(8, 8, 64, 256, 256, 8, 2, ALL)),

@@ -2,7 +2,7 @@
 
 References of equal windows that lie at even steps in memory (slices of [b r h w c], any two frames) are one launch; the
 next launch goes on from its readout and logsumexp, so that nothing has to be merged. A dilation is a grid axis over
-interleaved sub-images; windows at offsets are a launch for each reference. Values go 31 or 63 channels at a time.
+interleaved sub-images; windows at offsets are a launch for each reference. Values go some channels at a time.
 
 Bytes: each tile reads its halo once, (8+2R) (16+2R) keys for 128 queries; saved for the backward pass: readout and
 logsumexp. Tile sizes are those of ``vcorr/kernels/tuning.py``.
@@ -24,7 +24,9 @@ from vcorr.kernels.tuning import Tiling
 from vcorr.kernels.window.triton_kernels import forward_kernel, key_gradient_kernel, query_gradient_kernel
 
 LOG2_E = math.log2(math.e)
-CHANNELS = {torch.float16: 63, torch.bfloat16: 63, torch.float32: 31}  # values of one launch, beside a channel of ones
+# Values of one launch. Forward they leave room for a channel of ones, and start at multiples of 16 bytes.
+CHANNELS = {torch.float16: 64, torch.bfloat16: 64, torch.float32: 32}
+CHANNELS_READ = {torch.float16: 56, torch.bfloat16: 56, torch.float32: 28}
 
 
 def read(query: Tensor, references: Sequence[Reference]) -> tuple[Tensor, Tensor]:
@@ -34,7 +36,7 @@ def read(query: Tensor, references: Sequence[Reference]) -> tuple[Tensor, Tensor
     channels = references[0].value.shape[3]
     readout = torch.empty(*query.shape[:3], channels, dtype=torch.float32, device=query.device)
     lse = torch.empty(query.shape[:3], dtype=torch.float32, device=query.device)
-    for some in _channels(channels, query.dtype):
+    for some in _slices(channels, CHANNELS_READ[query.dtype]):
         for position, run in enumerate(runs([r._replace(value=r.value[..., some]) for r in references])):
             _read_run(query, run, readout[..., some], lse, goes_on=position > 0)
     return readout.to(carried), lse
@@ -57,7 +59,7 @@ def read_backward(
     of_keys: list[Tensor] = []
     of_values = [torch.empty(*size, channels, dtype=torch.float32, device=query.device) for _ in references if needs[2]]
     level = torch.where(lse == -torch.inf, torch.inf, LOG2_E * lse).float().contiguous()
-    for some in _channels(channels, query.dtype):
+    for some in _slices(channels, CHANNELS[query.dtype]):
         delta = (grad[..., some].float() * readout[..., some].float()).sum(-1)
         if some.start == 0:  # dS is linear in (v, delta): the first channels carry the gradient of the logsumexp
             delta -= grad_lse
@@ -96,8 +98,8 @@ def _dense(frames: Sequence[Tensor], dtype: torch.dtype) -> Iterator[Tensor]:
     return iter(torch.stack([frame.to(dtype) for frame in frames]).unbind(0))
 
 
-def _channels(count: int, dtype: torch.dtype) -> list[slice]:
-    return [slice(first, first + CHANNELS[dtype]) for first in range(0, count, CHANNELS[dtype])]
+def _slices(count: int, size: int) -> list[slice]:
+    return [slice(first, first + size) for first in range(0, count, size)]
 
 
 def _offset(reference: Reference) -> Tensor | None:
