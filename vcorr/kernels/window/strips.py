@@ -320,7 +320,8 @@ class Differentiator:
                 self.scores.baddbmm_(self.keys, turned, alpha=scale * LOG2_E).exp2_()
                 strips.hide(self.scores, reference, x, 0.0)
                 if grad_values is not None:
-                    grad_values[position][:, cells].add_(torch.bmm(self.scores, grads)[..., :-1])
+                    part = torch.bmm(grads.transpose(1, 2), self.scores.transpose(1, 2))  # few rows, not few columns
+                    grad_values[position][:, cells].add_(part[:, :-1].transpose(1, 2))
                 if grad_query is None and grad_keys is None:
                     continue
                 values = strips.values(self.values, reference, x)
