@@ -110,6 +110,22 @@ def test_compiles_within_registers_and_shared_memory(features, capability):
         assert not wrong, f"{launch.kernel.fn.__name__} {wrong}"
 
 
+def test_float32_as_bfloat16_is_rounded_before_the_launch():
+    pytest.importorskip("triton")
+    from tests.kernels import ahead
+
+    frame = torch.zeros(1, 4, 5, 16)
+    references = [Reference(frame, frame, None, None, Window(1, 1, "square", "mask", 1.0, "bf16"))] * 2
+    with ahead.recorded(90) as launches:
+        readout, lse = ahead.window.read(frame, references)
+        gradients = ahead.window.read_backward(frame, lse, frame, references, readout, lse, (True, True, True))
+        mean = ahead.negatives.logsumexp(frame[0, 0], frame[0, 1], None, None, 1.0, "bf16", True)[1]
+    assert len(launches) == 4
+    assert all(given.dtype == torch.bfloat16 for launch in launches for given in launch.arguments[:2])
+    assert len(gradients) == 5
+    assert all(result.dtype == torch.float32 for result in (readout, lse, mean, *gradients))
+
+
 def test_the_report_tells_spills_and_too_much_memory():
     pytest.importorskip("triton")
     from tests.kernels import ahead

@@ -11,7 +11,7 @@ logsumexp. Tile sizes are those of ``vcorr/kernels/tuning.py``.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -83,19 +83,22 @@ def read_backward(
 def prepared(query: Tensor, references: Sequence[Reference]) -> tuple[Tensor, list[Reference]]:
     """Features and values in the type that is multiplied, channels without gaps, windows within reach."""
     work = tuning.multiplied_type(query.dtype, references[0].window.precision)
-    keys, values = ([*_dense([getattr(r, name) for r in references], work)] for name in ("key", "value"))
+    keys, values = (_dense([getattr(r, name) for r in references], work) for name in ("key", "value"))
     ready = [
         reference._replace(key=key, value=value, offset=_offset(reference))
         for reference, key, value in zip(references, keys, values, strict=True)
     ]
-    return next(_dense([query], work)), ready
+    return _dense([query], work)[0], ready
 
 
-def _dense(frames: Sequence[Tensor], dtype: torch.dtype) -> Iterator[Tensor]:
-    """Frames of a type whose channels are dense: as they are where they are, else in a copy, at even steps in it."""
+def _dense(frames: Sequence[Tensor], dtype: torch.dtype) -> Sequence[Tensor]:
+    """Frames of a type whose channels are dense: as they are where they are, else in one copy, at even steps in it."""
     if all(frame.dtype == dtype and frame.stride(3) == 1 for frame in frames):
-        return iter(frames)
-    return iter(torch.stack([frame.to(dtype) for frame in frames]).unbind(0))
+        return frames
+    copies = frames[0].new_empty((len(frames), *frames[0].shape), dtype=dtype).unbind(0)
+    for copy, frame in zip(copies, frames, strict=True):
+        copy.copy_(frame)
+    return copies
 
 
 def _slices(count: int, size: int) -> list[slice]:
