@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
@@ -205,6 +207,30 @@ def test_internal_errors_show_no_traceback(vcorr, monkeypatch: pytest.MonkeyPatc
     assert code == 1
     assert "internal error: RuntimeError: the moon" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize(("place", "call"), [("PIL.ImageFile.ImageFile.load", 9), ("vcorr.results.write_mask", 5)])
+def test_a_signal_is_no_damage_and_loses_no_frame(vcorr, frames, mask, weights, monkeypatch, place, call) -> None:
+    """Where it hits a decoder, whose errors of any kind are told as a damaged file; where a mask is being written."""
+    work, calls = pkgutil.resolve_name(place), itertools.count()
+
+    def interrupted(*args: object) -> object:
+        if next(calls) == call:
+            os.kill(os.getpid(), signal.SIGINT)
+        return work(*args)
+
+    command = ("propagate", frames, mask, "--out", "o", "--weights", weights, "--device", "cpu")
+    with monkeypatch.context() as patch:
+        patch.setattr(place, interrupted)
+        code, _, err = vcorr(*command)
+    assert code == 130, err
+    assert "run the same command to go on" in err
+    written = len(list(Path("o/masks").glob("*.png")))
+    assert 0 < written < 8
+    code, _, err = vcorr(*command)
+    assert code == 0, err
+    assert f"going on after {written}" in err
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")

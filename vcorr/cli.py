@@ -352,16 +352,22 @@ def _tell(progress: TrainProgress) -> None:
     )
 
 
+class _Signalled(BaseException):
+    """Stopped, before it reaches the commands: whoever mends what a hostile file raises lets this one through."""
+
+
 @contextmanager
 def _stoppable(out: Path) -> Iterator[None]:
     """SIGTERM and Ctrl-C become errors of one line; the work done was saved on the way out."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise Stopped(out, number)
+        raise _Signalled(number)
 
     old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
+    except _Signalled as signalled:
+        raise Stopped(out, *signalled.args) from None
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
