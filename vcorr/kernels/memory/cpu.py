@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vcorr.kernels.geometry import UNRESTRICTED, Reference, groups, sub_images, working_type
+from vcorr.kernels.products import times
 from vcorr.kernels.window.strips import Strips
 from vcorr.kernels.window.tiles import tiles
 
@@ -171,7 +172,7 @@ def _by_blocks(query: Tensor, reference: Reference, logits: Tensor, cells: Tenso
     number = torch.arange(query.shape[0] * query.shape[1], device=query.device)
     for some in torch.split(number, max(1, LARGEST // keys.shape[0])):
         y, x = some // query.shape[1], some % query.shape[1]
-        scores = (query[y, x].to(logits.dtype) * reference.window.scale) @ keys.T
+        scores = times(query[y, x].to(logits.dtype) * reference.window.scale, keys.T)
         if reference.mask is not None:
             scores.masked_fill_(~reference.mask.flatten(), -torch.inf)
         top, cell = scores.topk(count)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vcorr.kernels.geometry import working_type
+from vcorr.kernels.products import times
 
 QUERIES, NEGATIVES = 1024, 512  # one block of logits is 2 MB
 LOG2_E = math.log2(math.e)
@@ -31,12 +32,10 @@ def logsumexp(
         queries = query[some].to(work) * (scale * LOG2_E)
         largest = queries.new_full((queries.shape[0],), -torch.inf)
         mass, total = torch.zeros_like(largest), torch.zeros_like(queries)
-        buffer = queries.new_empty(queries.shape[0] * NEGATIVES)  # fresh pages cost as much as the softmax
         for start in range(0, negatives.shape[0], NEGATIVES):
             part = slice(start, start + NEGATIVES)
             block = negatives[part].to(work)
-            scores = buffer[: queries.shape[0] * block.shape[0]].view(queries.shape[0], block.shape[0])
-            torch.mm(queries, block.T, out=scores)
+            scores = times(queries, block.T)
             if query_group is not None and negative_group is not None:
                 scores.masked_fill_(query_group[some, None] == negative_group[part], -torch.inf)
             larger = torch.maximum(largest, scores.amax(1))
@@ -45,7 +44,7 @@ def logsumexp(
             shrink = (largest - level).exp2_()
             mass.mul_(shrink).add_(scores.sum(1))
             if keep_mean:
-                total.mul_(shrink[:, None]).addmm_(scores, block)
+                total.mul_(shrink[:, None]).add_(times(scores, block))
             largest = larger
         lse[some] = (largest + mass.log2()) * LN_2
         if keep_mean:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vcorr.kernels.geometry import Reference, working_type
+from vcorr.kernels.products import times
 from vcorr.kernels.window.strips import LN_2, LOG2_E
 
 QUERIES, KEYS = 1024, 512  # one block of scores is 2 MB
@@ -21,12 +22,13 @@ def read(query: Tensor, references: Sequence[Reference], readout: Tensor, lse: T
         sums = queries.new_zeros(channels + 1, queries.shape[0])
         for reference in references:
             for cells in _cells(reference.key, KEYS):
-                scores = torch.mm(_flat(reference.key, cells, work), queries.T)  # [k q]
+                scores = times(_flat(reference.key, cells, work), queries.T)  # [k q]
                 _hide(scores, reference, cells, -torch.inf)
                 larger = torch.maximum(largest, scores.amax(0))
                 level = larger.masked_fill(larger == -torch.inf, 0.0)  # nothing valid so far
                 scores.sub_(level).exp2_()
-                sums.mul_((largest - level).exp2_()).addmm_(_with_ones(reference.value, cells, work).T, scores)
+                values = _with_ones(reference.value, cells, work)
+                sums.mul_((largest - level).exp2_()).add_(times(values.T, scores))
                 largest = larger
         mass = sums[-1]
         y, x = some // width, some % width
@@ -54,15 +56,15 @@ def add_gradients(
         for position, reference in enumerate(references):
             for cells in _cells(reference.key, KEYS):
                 keys = _flat(reference.key, cells, work)
-                weights = torch.addmm(level[y, x], keys, queries.T).exp2_()  # [k q]
+                weights = times(keys, queries.T, level[y, x]).exp2_()  # [k q]
                 _hide(weights, reference, cells, 0.0)
                 rows, columns = cells // width, cells % width
                 if grad_values is not None:
-                    grad_values[position][rows, columns] += (weights @ grads)[:, :-1]
-                slopes = (_with_ones(reference.value, cells, work) @ grads.T).mul_(weights)
-                slope_sum.addmm_(slopes.T, keys)
+                    grad_values[position][rows, columns] += times(weights, grads)[:, :-1]
+                slopes = times(_with_ones(reference.value, cells, work), grads.T).mul_(weights)
+                slope_sum.add_(times(slopes.T, keys))
                 if grad_keys is not None:
-                    grad_keys[position][rows, columns] += LN_2 * (slopes @ queries)
+                    grad_keys[position][rows, columns] += LN_2 * times(slopes, queries)
         if grad_query is not None:
             grad_query[y, x] += scale * slope_sum
 

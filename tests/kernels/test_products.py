@@ -1,0 +1,130 @@
+"""Products by either library of torch, and the readings and sums that are built on large ones."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.kernels import oracle
+from tests.kernels.test_read import draw, inputs_of, oracle_options, readings
+from vcorr.kernels import memory_read_lse, negative_logsumexp, products, windowed_attention_lse
+from vcorr.kernels.window.strips import Patches
+
+HAS_ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
+LIBRARIES = [
+    pytest.param(False, id="mkl"),
+    pytest.param(True, id="onednn", marks=pytest.mark.skipif(not HAS_ONEDNN, reason="torch without oneDNN")),
+]
+
+
+@pytest.fixture(params=LIBRARIES, scope="module")
+def library(request):
+    """Products of any size by one of the libraries, whatever the processor."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(products, "ONEDNN", request.param)
+        patch.setattr(products, "LEAST", 1)
+        yield request.param
+
+
+@contextlib.contextmanager
+def patches():
+    """Every reading by patches."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Patches, "pay", staticmethod(lambda strips, features: True))
+        yield
+
+
+def matrix(seed, rows, columns, layout):
+    wide = draw(seed, 2 * rows + 3, 2 * columns + 5, dtype=torch.float32)
+    return {
+        "plain": wide[:rows, :columns].contiguous(),
+        "gaps": wide[3 : 3 + rows, 5 : 5 + columns],
+        "every second": wide[: 2 * rows : 2, : 2 * columns : 2],
+        "turned": draw(seed, columns, rows, dtype=torch.float32).T,
+        "expanded": wide[:1, :columns].expand(rows, columns),
+    }[layout]
+
+
+LAYOUTS = st.sampled_from(["plain", "gaps", "every second", "turned", "expanded"])
+SIZES = st.integers(1, 40)
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes=st.tuples(SIZES, SIZES, SIZES), layouts=st.tuples(LAYOUTS, LAYOUTS), row=st.booleans(), plus=st.booleans())
+def test_products_of_any_layout(library, sizes, layouts, row, plus):
+    m, k, n = sizes
+    left, right = matrix(0, m, k, layouts[0]), matrix(1, k, n, layouts[1])
+    added = [draw(2, n, dtype=torch.float32) if row else None, draw(3, m, n, dtype=torch.float32) if plus else None]
+    wanted = left.double() @ right.double()
+    for term in added:
+        wanted = wanted if term is None else wanted + term
+    got = products.times(left, right, *added)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got.double(), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_products_keep_all_digits(library):
+    """1 + 2**-20 is 1 in bfloat16 and in tf32."""
+    left = torch.full((64, 8), 1 + 2.0**-20)
+    assert (products.times(left, torch.ones(8, 64)) == 8 + 2.0**-17).all()
+
+
+def test_double_products_are_double(library):
+    left, right = draw(0, 30, 40), draw(1, 40, 20)
+    torch.testing.assert_close(products.times(left, right), left @ right, rtol=1e-14, atol=1e-14)
+
+
+@settings(max_examples=40, deadline=None)
+@given(case=readings(), dtype=st.sampled_from([torch.float64, torch.float32]))
+def test_patches_read_what_the_oracle_reads(library, case, dtype):
+    case = {**case, "offset_kind": "none", "radius": [2 if r is None else r for r in case["radius"]]}
+    inputs, options = inputs_of(case)
+    with patches():
+        got = memory_read_lse(*(x.to(dtype) for x in inputs), **options, impl="cpu")
+    query, keys, values = inputs
+    wanted = oracle.read(query, keys.unbind(1), values.unbind(1), **oracle_options(options))
+    slack = 1e-9 if dtype == torch.float64 else 1e-5 * max(1.0, case["scale"] or 1.0)
+    for a, b in zip(got, wanted, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=slack, atol=slack)
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
+def test_patches_lose_no_row(size):
+    """Where the bound of the logits is too far off, key rows take over in the midst of a frame."""
+    query, key, value = (draw(i, 1, 12, 40, c, dtype=torch.float32) for i, c in enumerate((4, 4, 3)))
+    query[:, :, 20:] *= size
+    with patches():
+        got = windowed_attention_lse(query, key, value, radius=3)
+    wanted = oracle.read(query.double(), [key.double()], [value.double()], radius=3)
+    torch.testing.assert_close(got[1].double(), wanted[1], rtol=3e-6, atol=1e-5 * max(1.0, size))
+    torch.testing.assert_close(got[0].double(), wanted[0], rtol=0, atol=1e-4 * max(1.0, size))
+
+
+@pytest.mark.parametrize("radius", [8, 12])
+def test_patches_where_they_pay(library, radius):
+    query, key, value = (draw(i, 1, 29, 43, c, dtype=torch.float32) for i, c in enumerate((192, 192, 3)))
+    got = windowed_attention_lse(query, key, value, radius=radius)
+    wanted = windowed_attention_lse(query.double(), key.double(), value.double(), radius=radius, impl="reference")
+    torch.testing.assert_close([x.double() for x in got], list(wanted), rtol=1e-5, atol=1e-5)
+
+
+def test_whole_frames_and_banks(library):
+    query, key, value = (draw(i, 1, 20, 30, c, dtype=torch.float32) for i, c in enumerate((16, 16, 3)))
+    leaves = [x.clone().requires_grad_() for x in (query, key, value)]
+    truth = [x.double().requires_grad_() for x in (query, key, value)]
+    outputs = windowed_attention_lse(*leaves, radius=None)
+    wanted = windowed_attention_lse(*truth, radius=None, impl="reference")
+    found = [*outputs, *torch.autograd.grad(outputs[0].sum() + outputs[1].sum(), leaves)]
+    exact = [*wanted, *torch.autograd.grad(wanted[0].sum() + wanted[1].sum(), truth)]
+    bank = key.reshape(-1, 16)
+    rows = query.reshape(-1, 16).clone().requires_grad_()
+    mass = negative_logsumexp(rows, bank)
+    logits = rows.double() @ bank.double().T * 16**-0.5
+    found += [mass, *torch.autograd.grad(mass.sum(), rows)]
+    exact += [logits.logsumexp(1), logits.softmax(1) @ bank.double() * 16**-0.5]
+    for a, b in zip(found, exact, strict=True):
+        torch.testing.assert_close(a.double(), b.double(), rtol=1e-4, atol=2e-5)
