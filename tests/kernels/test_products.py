@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.kernels import oracle
-from tests.kernels.test_read import draw, inputs_of, oracle_options, readings
-from vcorr.kernels import memory_read_lse, negative_logsumexp, products, windowed_attention_lse
+from tests.kernels.test_read import draw, gradients, inputs_of, oracle_options, readings
+from vcorr.kernels import memory_read_lse, memory_topk, negative_logsumexp, products, windowed_attention_lse
 from vcorr.kernels.window.strips import Patches
 
 HAS_ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
@@ -104,9 +104,9 @@ def test_patches_lose_no_row(size):
     torch.testing.assert_close(got[0].double(), wanted[0], rtol=0, atol=1e-4 * max(1.0, size))
 
 
-@pytest.mark.parametrize("radius", [8, 12])
-def test_patches_where_they_pay(library, radius):
-    query, key, value = (draw(i, 1, 29, 43, c, dtype=torch.float32) for i, c in enumerate((192, 192, 3)))
+@pytest.mark.parametrize(("radius", "features"), [(12, 256), (9, 400)])
+def test_patches_where_they_pay(library, radius, features):
+    query, key, value = (draw(i, 1, 29, 43, c, dtype=torch.float32) for i, c in enumerate((features, features, 3)))
     got = windowed_attention_lse(query, key, value, radius=radius)
     wanted = windowed_attention_lse(query.double(), key.double(), value.double(), radius=radius, impl="reference")
     torch.testing.assert_close([x.double() for x in got], list(wanted), rtol=1e-5, atol=1e-5)
@@ -128,3 +128,25 @@ def test_whole_frames_and_banks(library):
     exact += [logits.logsumexp(1), logits.softmax(1) @ bank.double() * 16**-0.5]
     for a, b in zip(found, exact, strict=True):
         torch.testing.assert_close(a.double(), b.double(), rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@settings(max_examples=25, deadline=None)
+@given(case=readings())
+def test_queries_may_lie_either_way(turned, case):
+    """Whatever the processor: readings, gradients and the largest logits."""
+    case = {**case, "offset_kind": "none", "radius": [2 if r is None else r for r in case["radius"]]}
+    inputs, options = inputs_of(case)
+    leaves = [x.clone().requires_grad_() for x in inputs]
+    truth = [x.clone().requires_grad_() for x in inputs]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(products, "TURNED", turned)
+        got = memory_read_lse(*leaves, **options, impl="cpu")
+        found = [*got, *gradients(got, leaves, case["seed"])]
+        found.append(memory_topk(*inputs[:2], top_k=1, **{**options, "offset": None}, impl="cpu")[0])
+    query, keys, values = truth
+    wanted = oracle.read(query, keys.unbind(1), values.unbind(1), **oracle_options(options))
+    exact = [*wanted, *gradients(wanted, truth, case["seed"])]
+    exact.append(memory_topk(*inputs[:2], top_k=1, **{**options, "offset": None}, impl="reference")[0])
+    for a, b in zip(found, exact, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-7)

@@ -14,13 +14,14 @@ from torch import Tensor
 LEAST = 2**21  # multiplications from which on a call of oneDNN is no slower
 
 
-def _onednn() -> bool:
-    """Whether oneDNN is there, on a processor of AMD's (sse4a is theirs alone) that has AVX-512."""
-    found: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-    return hasattr(torch.ops.mkldnn, "_linear_pointwise") and bool(found.get("sse4a") and found.get("avx512_f"))
+CAPABILITIES: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+AMD = bool(CAPABILITIES.get("sse4a"))  # instructions that no other maker has
+ONEDNN = AMD and bool(CAPABILITIES.get("avx512_f")) and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
-
-ONEDNN = _onednn()
+# Whether the queries of a batch of products with key rows are laid features first. They are views that overlap; laid
+# cell by cell, MKL's code for Intel turns the same query again for each key row, as long as a small product takes. Its
+# code for AMD does not, and turning them once costs more than it saves.
+TURNED = not AMD
 
 
 def times(left: Tensor, right: Tensor, row: Tensor | None = None, plus: Tensor | None = None) -> Tensor:

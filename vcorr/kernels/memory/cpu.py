@@ -72,7 +72,7 @@ def _by_strips(query: Tensor, references: Sequence[Reference], logits: Tensor, c
         search = _Search(strips, query.shape[2], len(parts))
         row = torch.arange(strips.height, device=query.device)[:, None, None]
         for x, count in strips.starts():
-            strips.load_turned(search.queries, image, x, count)
+            strips.load_queries(search.queries, image, x, count)
             found = []
             for first in range(0, len(parts), search.at_once):
                 top, which, up, left = search.largest(parts[first : first + search.at_once], x, count, logits.shape[2])
@@ -105,7 +105,7 @@ class _Search:
         wide = strips.rows * strips.strip
         buffer = (strips.height + 2 * strips.up) * self.groups * GROUP * wide
         self.at_once = max(1, min(references, LARGEST // buffer))
-        self.queries = strips.turned(features)
+        self.queries = strips.queries(features)
         self.scores = strips.empty(self.at_once, strips.height + 2 * strips.up, self.groups * GROUP, wide)
         self.scores.fill_(-torch.inf)
         self.maxima = strips.padded(self.groups, wide, fill=-torch.inf)
@@ -149,7 +149,7 @@ class _Search:
         scores[:, inside.stop :] = -torch.inf
         seen = scores[:, inside]
         dense = seen if seen.is_contiguous() else torch.empty_like(seen, memory_format=torch.contiguous_format)
-        queries = strips.turned_by_key(self.queries)
+        queries = strips.queries_by_key(self.queries)
         dense.copy_(strips.band(x)).baddbmm_(strips.keys(reference, x), queries, alpha=strips.window.scale)
         strips.hide(dense, reference, x, -torch.inf)
         if dense is not seen:  # torch multiplies into rows with gaps one by one

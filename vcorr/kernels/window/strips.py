@@ -36,6 +36,7 @@ LARGEST = 2**21  # scores in one buffer
 HEADROOM = 64.0  # log2: scores exceed the level by at most this much; sums and values of 2**50 still fit
 PATCH = 8  # rows of a patch: with strips of 8 and R=12 a product of 64 queries and 1024 keys
 PIECES = 2  # of a patch's queries
+WORTH = 2**18  # numbers in the keys of a patch from which on it is faster: 256 features and R=12
 FAINTEST = 2.0**-30  # least mass of a row that is exact: terms 2**-96 of it are still counted
 LOG2_E = math.log2(math.e)
 LN_2 = math.log(2.0)
@@ -80,16 +81,16 @@ class Strips:
         shape = (self.height, self.rows * self.strip, inner)
         return buffer.as_strided(shape, (self.strip * inner, inner, 1), buffer.storage_offset())
 
-    def turned(self, features: int) -> Tensor:
-        """A padded buffer of queries with their features first: [c . s]."""
+    def queries(self, features: int) -> Tensor:
+        """A padded buffer of queries as products with keys read it fastest: [c . s] where TURNED, else [. s c]."""
+        if not products.TURNED:
+            return self.padded(self.strip, features)
         return self.empty(features, self.height + 2 * self.up, self.strip).zero_()
 
-    def turned_by_key(self, buffer: Tensor) -> Tensor:
-        """Of a turned buffer, the n rows of queries that see each key row: a view [h c n*s].
-
-        It is what a product with keys reads row by row: given ``by_key(...)`` transposed instead, the library turns the
-        same query again for each of the n key rows, which takes as long as the product itself where n*s is small.
-        """
+    def queries_by_key(self, buffer: Tensor) -> Tensor:
+        """Of a buffer of queries, the n rows that see each key row: a view [h c n*s]."""
+        if not products.TURNED:
+            return self.by_key(buffer).transpose(1, 2)
         shape = (self.height, buffer.shape[0], self.rows * self.strip)
         return buffer.as_strided(shape, (self.strip, buffer.stride(0), 1), buffer.storage_offset())
 
@@ -135,9 +136,10 @@ class Strips:
         if count < self.strip:
             rows[:, count:].zero_()
 
-    def load_turned(self, buffer: Tensor, image: Tensor, x: int, count: int) -> None:
-        """The same of a turned buffer."""
-        self.load(buffer[:, self.up : self.up + self.height].permute(1, 2, 0), image, x, count)
+    def load_queries(self, buffer: Tensor, image: Tensor, x: int, count: int) -> None:
+        """The same of a buffer of queries."""
+        turned = buffer[:, self.up : self.up + self.height].permute(1, 2, 0) if products.TURNED else None
+        self.load(self.body(buffer) if turned is None else turned, image, x, count)
 
     def keys(self, reference: Reference, x: int) -> Tensor:
         """The keys under the strip at x, where they lie if their type allows: [h k c]."""
@@ -178,8 +180,8 @@ class Reader:
         self.strips = strips
         wide = strips.rows * strips.strip
         self.factor = strips.window.scale * LOG2_E
-        self.queries = strips.turned(features)
-        self.queries_by_key = strips.turned_by_key(self.queries)
+        self.queries = strips.queries(features)
+        self.queries_by_key = strips.queries_by_key(self.queries)
         levels = strips.padded(strips.strip, 1)
         self.levels, self.levels_by_key = strips.body(levels)[..., 0], strips.by_key(levels).transpose(1, 2)
         self.scores = strips.empty(strips.height * strips.columns * wide)
@@ -212,7 +214,7 @@ class Reader:
     def sum_below(self, query: Tensor, levels: Tensor, references: Sequence[Reference], x: int, count: int) -> Tensor:
         """Sums [h v+1 s] of 2**(S - level) under the levels [h w]."""
         strips, band = self.strips, self.strips.band(x)
-        strips.load_turned(self.queries, query, x, count)
+        strips.load_queries(self.queries, query, x, count)
         strips.load(self.levels, levels, x, count)
         lift = -self.levels_by_key
         scores = front(self.scores, strips.height, *band.shape)
@@ -231,7 +233,7 @@ class Reader:
     def sum_online(self, query: Tensor, references: Sequence[Reference], x: int, count: int) -> tuple[Tensor, Tensor]:
         """Levels [h s], the largest scores, and sums [h v+1 s] of 2**(S - level), one reference after another."""
         strips = self.strips
-        strips.load_turned(self.queries, query, x, count)
+        strips.load_queries(self.queries, query, x, count)
         largest = strips.empty(strips.height, strips.strip).fill_(-torch.inf)
         sums = strips.empty(strips.height, self.products.shape[1], strips.strip).zero_()
         if strips.zeros:
@@ -278,9 +280,9 @@ class Patches:
     def pay(strips: Strips, features: int) -> bool:
         """Whether patches are faster than key rows, as measured on two cores; many share too little in a product."""
         few = torch.get_num_threads() <= 4 and strips.device.type == "cpu"
-        small = (PATCH + 2 * strips.up) * strips.columns * PATCH * strips.strip <= LARGEST
-        wide = features >= 192 and strips.up >= 8 and strips.strip == WIDEST
-        return products.ONEDNN and strips.work == torch.float32 and few and small and wide
+        keys = (PATCH + 2 * strips.up) * strips.columns
+        fits = keys * features >= WORTH and keys * PATCH * strips.strip <= LARGEST
+        return products.ONEDNN and strips.work == torch.float32 and few and fits
 
     def sum_below(self, query: Tensor, levels: Tensor, references: Sequence[Reference], x: int, count: int) -> Tensor:
         """As ``Reader.sum_below``."""
@@ -350,7 +352,7 @@ class Differentiator:
         self.strips = strips
         height, wide = strips.height, strips.rows * strips.strip
         self.queries = strips.padded(strips.strip, features)
-        self.turned = strips.turned(features)
+        self.turned = strips.queries(features) if products.TURNED else self.queries
         self.levels = strips.padded(strips.strip, 1, fill=-torch.inf)
         self.grads = strips.padded(strips.strip, channels + 1)
         self.values = strips.empty(height * (channels + 1) * strips.columns)
@@ -398,11 +400,12 @@ class Differentiator:
         """Add one image's gradients; grad [h w v], delta [h w] and level = -lse / ln 2 [h w]."""
         strips, scale = self.strips, self.strips.window.scale
         lift = strips.by_key(self.levels).transpose(1, 2)
-        queries, turned = strips.by_key(self.queries), strips.turned_by_key(self.turned)
+        queries, turned = strips.by_key(self.queries), strips.queries_by_key(self.turned)
         grads = strips.by_key(self.grads)
         for x, count in strips.starts():
             strips.load(strips.body(self.queries), query, x, count)
-            strips.load_turned(self.turned, query, x, count)
+            if self.turned is not self.queries:
+                strips.load_queries(self.turned, query, x, count)
             strips.load(strips.body(self.levels), level[..., None], x, count)
             strips.body(self.levels)[:, count:] = -torch.inf
             strips.load(strips.body(self.grads)[..., :-1], grad, x, count)
