@@ -12,7 +12,8 @@ from vcorr.kernels.products import times
 from vcorr.kernels.window.strips import Strips
 from vcorr.kernels.window.tiles import tiles
 
-LARGEST = 2**21  # scores held at once: of a block of queries against a whole frame, of a strip against references
+LARGEST = 2**22  # scores held at once of a strip against references
+BLOCK = 2**21  # scores held at once of queries against a whole frame
 GROUP = 8  # key columns of which only the largest score is sorted at first
 
 
@@ -107,7 +108,8 @@ class _Search:
         self.at_once = max(1, min(references, LARGEST // buffer))
         self.queries = strips.queries(features)
         self.scores = strips.empty(self.at_once, strips.height + 2 * strips.up, self.groups * GROUP, wide)
-        self.scores.fill_(-torch.inf)
+        self.scores[:, : strips.up] = -torch.inf  # rows outside the frame
+        self.scores[:, strips.up + strips.height :] = -torch.inf
         self.maxima = strips.padded(self.groups, wide, fill=-torch.inf)
         # Where the buffer has each query's scores [h s 1], and how far from there those of each group lie.
         row = self.scores.stride(1)
@@ -116,6 +118,10 @@ class _Search:
         which = torch.arange(self.at_once)[:, None, None] * buffer
         tap = torch.arange(strips.rows)[:, None] * (row - strips.strip) + torch.arange(self.groups * GROUP) * wide
         self.steps = (which + tap).reshape(-1, GROUP).to(strips.device)  # [r*n*groups .]
+        # In which reference each group is, and how far up and left of a strip's query cells it begins: [r*n*groups 3].
+        up = strips.up - torch.arange(strips.rows)
+        left = strips.side - torch.arange(self.groups) * GROUP
+        self.origin = torch.cartesian_prod(torch.arange(self.at_once), up, left).to(strips.device)
 
     def largest(
         self, references: Sequence[Reference], x: int, count: int, top_k: int
@@ -135,11 +141,9 @@ class _Search:
         _, group = maxima.topk(min(top_k, maxima.shape[2]), sorted=False)
         places = self.steps[group].flatten(2).add_(self.start[:, :count])
         top, place = self.scores.view(-1).take(places).topk(min(top_k, places.shape[2]))
-        group = group.gather(2, place // GROUP)
-        of_reference = strips.rows * self.groups
-        which, group = group // of_reference, group % of_reference
-        column = group % self.groups * GROUP + place % GROUP
-        return top, which, strips.up - group // self.groups, strips.side - column
+        inner = place % GROUP
+        which, up, left = self.origin[group.gather(2, place // GROUP)].unbind(3)
+        return top, which, up, left - inner
 
     def score(self, scores: Tensor, reference: Reference, x: int) -> None:
         """Fill the scores [h . n*s] of a reference with the strip at x; -inf for what the window leaves out."""
@@ -170,7 +174,7 @@ def _by_blocks(query: Tensor, reference: Reference, logits: Tensor, cells: Tenso
     keys = reference.key.flatten(0, 1).to(logits.dtype)
     count = min(logits.shape[2], keys.shape[0])
     number = torch.arange(query.shape[0] * query.shape[1], device=query.device)
-    for some in torch.split(number, max(1, LARGEST // keys.shape[0])):
+    for some in torch.split(number, max(1, BLOCK // keys.shape[0])):
         y, x = some // query.shape[1], some % query.shape[1]
         scores = times(query[y, x].to(logits.dtype) * reference.window.scale, keys.T)
         if reference.mask is not None:

@@ -401,15 +401,15 @@ class Differentiator:
         strips, scale = self.strips, self.strips.window.scale
         lift = strips.by_key(self.levels).transpose(1, 2)
         queries, turned = strips.by_key(self.queries), strips.queries_by_key(self.turned)
-        grads = strips.by_key(self.grads)
+        grads, outer = strips.by_key(self.grads), torch.cat([grad, -delta[..., None]], 2)
         for x, count in strips.starts():
             strips.load(strips.body(self.queries), query, x, count)
             if self.turned is not self.queries:
                 strips.load_queries(self.turned, query, x, count)
             strips.load(strips.body(self.levels), level[..., None], x, count)
-            strips.body(self.levels)[:, count:] = -torch.inf
-            strips.load(strips.body(self.grads)[..., :-1], grad, x, count)
-            strips.load(strips.body(self.grads)[..., -1:], -delta[..., None], x, count)
+            if count < strips.strip:
+                strips.body(self.levels)[:, count:] = -torch.inf
+            strips.load(strips.body(self.grads), outer, x, count)
             band, (cells, _) = strips.band(x), strips.span(x)
             self.lay_out(band.shape[0])
             for position, reference in enumerate(references):
