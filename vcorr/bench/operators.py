@@ -23,7 +23,7 @@ import torch
 from vcorr.bench import cases, clock, peers, truth
 from vcorr.bench.cases import Case, Inputs, Setting
 from vcorr.bench.peers import Method, Peer
-from vcorr.kernels import memory_read, negative_logsumexp
+from vcorr.kernels import memory_read, negative_logsumexp, products
 from vcorr.kernels.arguments import Implementation
 
 OURS = "vcorr"
@@ -60,7 +60,8 @@ class Row:
         gflops: useful rate; over_floor, over_vcorr: ratios of times; extra_mb: memory beyond the inputs, None where
             it cannot be measured.
         error: relative error against float64, of output and gradients.
-        product_gflops: rate of the large matrix product in the same rounds.
+        product_gflops: rate of the large matrix product in the same rounds; onednn_gflops: of the same product by the
+            library that vcorr multiplies large matrices by on some processors, where it does.
     """
 
     case: str
@@ -77,6 +78,7 @@ class Row:
     extra_mb: float | None = None
     error: float | None = None
     product_gflops: float | None = None
+    onednn_gflops: float | None = None
 
 
 def measure(name: str, case: Case, options: Options, say: Callable[[str], None]) -> list[Row]:
@@ -101,8 +103,14 @@ def measure(name: str, case: Case, options: Options, say: Callable[[str], None])
     square = torch.randn(*(2 * [PRODUCT[setting.device.type]])).to(setting.device, setting.dtype)
     timer = clock.Clock(setting.device)
     times, product = clock.interleave(work, lambda: square @ square, timer, options.rounds, options.budget)
+    flops = 2.0 * square.shape[0] ** 3
+    rate, quick = flops / product.least, None
+    if products.ONEDNN and setting.device.type == "cpu" and setting.dtype == torch.float32:
+        again = clock.Times()
+        for _ in range(options.rounds):
+            timer.add("", lambda: products.times(square, square), again)
+        quick = flops / again.least / 1e9
     extra = _extra_bytes(setting, options, work, say, name) if options.memory else {}
-    rate = 2.0 * square.shape[0] ** 3 / product.least
     for method, taken in times.items():
         rows[method] = dataclasses.replace(
             rows[method],
@@ -114,6 +122,7 @@ def measure(name: str, case: Case, options: Options, say: Callable[[str], None])
             over_vcorr=taken.least / times[OURS].least,
             extra_mb=extra[method] / 1e6 if method in extra else None,
             product_gflops=rate / 1e9,
+            onednn_gflops=quick,
         )
     return list(rows.values())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -179,14 +179,21 @@ def offset_loop(setting: Setting) -> Method:
     def shifted(frame: Tensor, y: int, x: int) -> Tensor:
         return frame[:, y : y + case.h, x : x + case.w]
 
-    def run(query: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
-        logits = []
+    def volume(query: Tensor, keys: list[Tensor]) -> Iterator[Tensor]:
         for key in keys:
             padded = F.pad(key, pad)
             for y, x in taps:
                 logit = (query * shifted(padded, y, x)).sum(-1) * case.c**-0.5
-                logits.append(logit.masked_fill(shifted(hidden, y, x), -torch.inf))
-        weights = torch.stack(logits, -1).softmax(-1)
+                yield logit.masked_fill(shifted(hidden, y, x), -torch.inf)
+
+    def run(query: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
+        if case.training:
+            logits = torch.stack(list(volume(query, keys)), -1)
+        else:  # small tensors kept between large ones that go would tear the heap into pieces of many GB
+            logits = query.new_empty(*query.shape[:3], len(keys) * len(taps))
+            for i, logit in enumerate(volume(query, keys)):
+                logits[..., i] = logit
+        weights = logits.softmax(-1)
         padded_values = [F.pad(value, pad) for value in values]
         readout = torch.zeros_like(values[0])
         for i, (r, (y, x)) in enumerate((r, tap) for r in range(len(keys)) for tap in taps):

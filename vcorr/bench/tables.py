@@ -15,8 +15,10 @@ SCHEMA = 1  # of the JSON: raised when a key changes its meaning or goes
 
 def text(name: str, case: Case, rows: Sequence[Row]) -> Iterable[str]:
     """Lines for the eye, a method each."""
-    rates = [f"; product {row.product_gflops:.0f} GFLOP/s" for row in rows if row.product_gflops is not None]
-    yield f"{name}: {case}{rates[0] if rates else ''}"
+    product, quick = _rates(rows)
+    yield f"{name}: {case}" + (
+        f"; product {product} GFLOP/s" + (f", by oneDNN {quick}" if quick else "") if product else ""
+    )
     for row in rows:
         if row.ms is None:
             yield f"  {row.method:22} {row.note}"
@@ -31,10 +33,9 @@ def text(name: str, case: Case, rows: Sequence[Row]) -> Iterable[str]:
 
 def markdown(command: str, machine: Machine, measured: Mapping[str, tuple[Case, Sequence[Row]]]) -> Iterable[str]:
     """One table, a case a line: vcorr, and how many times as long each peer takes."""
-    rates = [row.product_gflops for _, rows in measured.values() for row in rows if row.product_gflops is not None]
-    least, most = f"{min(rates, default=0):.0f}", f"{max(rates, default=0):.0f}"
-    reached = least if least == most else f"{least} to {most}"
-    yield from preface(command, machine, f"matrix products reach {reached} GFLOP/s")
+    product, quick = _rates([row for _, rows in measured.values() for row in rows])
+    reached = f"matrix products reach {product or 0} GFLOP/s" + (f", by oneDNN {quick}" if quick else "")
+    yield from preface(command, machine, reached)
     yield "| case | size | vcorr | useful GFLOP/s | over the floor | extra memory | peers: times vcorr, extra memory |"
     yield "|---|---|---|---|---|---|---|"
     for name, (case, rows) in measured.items():
@@ -49,6 +50,15 @@ def markdown(command: str, machine: Machine, measured: Mapping[str, tuple[Case, 
             f"| {name} | {case} | {_time(ours)} | {ours.gflops:.0f} | {ours.over_floor:.1f} | {_memory(ours, '{}')} "
             f"| {others} |"
         )
+
+
+def _rates(rows: Sequence[Row]) -> tuple[str, str]:
+    """From the least to the most that matrix products reached, as torch takes them and by oneDNN; "" where unknown."""
+    found = []
+    for column in ("product_gflops", "onednn_gflops"):
+        rates = [f"{rate:.0f}" for rate in sorted(getattr(row, column) or 0.0 for row in rows) if rate]
+        found.append(" to ".join(dict.fromkeys([rates[0], rates[-1]])) if rates else "")
+    return found[0], found[1]
 
 
 def preface(command: str, machine: Machine, more: str) -> Iterable[str]:

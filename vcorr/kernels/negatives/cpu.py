@@ -46,6 +46,7 @@ def logsumexp(
             if keep_mean:
                 total.mul_(shrink[:, None]).add_(times(scores, block))
             largest = larger
+            del scores  # before the next block's
         lse[some] = (largest + mass.log2()) * LN_2
         if keep_mean:
             mean[some] = total / mass.masked_fill(mass == 0, 1.0)[:, None]
