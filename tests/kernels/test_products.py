@@ -110,6 +110,8 @@ def test_patches_where_they_pay(library, radius, features):
     got = windowed_attention_lse(query, key, value, radius=radius)
     wanted = windowed_attention_lse(query.double(), key.double(), value.double(), radius=radius, impl="reference")
     torch.testing.assert_close([x.double() for x in got], list(wanted), rtol=1e-5, atol=1e-5)
+    again = windowed_attention_lse(query, key, value, radius=radius)
+    assert all(torch.equal(a, b) for a, b in zip(got, again, strict=True))
 
 
 def test_whole_frames_and_banks(library):

@@ -1,8 +1,8 @@
 """Products of float32 matrices on a CPU, by the faster of the two libraries that torch has there.
 
 ``torch.mm`` is MKL's, which leaves AVX-512 unused on processors of other makers than Intel. oneDNN, by which torch
-convolves and multiplies half types, uses it: large products take half the time (docs/kernels.md, CPU). torch takes
-float32 there of its own accord only where the whole process allows bfloat16 inside; the operator of its compiled
+convolves and multiplies half types, uses it: large products take half the time (docs/kernels.md, Processors). torch
+takes float32 there of its own accord only where the whole process allows bfloat16 inside; the operator of its compiled
 linear layers does so at full precision.
 """
 
@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 LEAST = 2**21  # multiplications from which on a call of oneDNN is no slower
-
 
 CAPABILITIES: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
 AMD = bool(CAPABILITIES.get("sse4a"))  # instructions that no other maker has

@@ -326,9 +326,8 @@ class Patches:
         _, inside = strips.span(x)
         bounds = (inside.start, inside.stop)
         if bounds not in self._windows:
-            apart = (
-                torch.arange(PATCH + 2 * strips.up)[:, None] - strips.up - torch.arange(PATCH)
-            ).abs()  # [rows PATCH]
+            rows = torch.arange(PATCH + 2 * strips.up) - strips.up
+            apart = (rows[:, None] - torch.arange(PATCH)).abs()  # [rows PATCH]
             off = (torch.arange(*bounds)[:, None] - strips.side - torch.arange(strips.strip)).abs()  # [k s]
             reach = torch.tensor([half_width(dy, strips.radius, strips.shape) for dy in range(PATCH + strips.up)])
             window = torch.where(off[:, None] <= reach[apart][:, None, :, None], 0.0, -torch.inf).flatten(2)
