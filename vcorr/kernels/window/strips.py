@@ -278,8 +278,8 @@ class Patches:
 
     @staticmethod
     def pay(strips: Strips, features: int) -> bool:
-        """Whether patches are faster than key rows, as measured on two cores; many share too little in a product."""
-        few = torch.get_num_threads() <= 4 and strips.device.type == "cpu"
+        """Whether patches are faster than key rows; more than two threads wait for one another too often."""
+        few = torch.get_num_threads() <= 2 and strips.device.type == "cpu"
         keys = (PATCH + 2 * strips.up) * strips.columns
         fits = keys * features >= WORTH and keys * PATCH * strips.strip <= LARGEST
         return products.ONEDNN and strips.work == torch.float32 and few and fits
