@@ -104,12 +104,18 @@ def test_patches_lose_no_row(size):
     torch.testing.assert_close(got[0].double(), wanted[0], rtol=0, atol=1e-4 * max(1.0, size))
 
 
-@pytest.mark.parametrize(("radius", "features"), [(12, 256), (9, 400)])
-def test_patches_where_they_pay(library, radius, features):
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize(("radius", "features"), [(12, 256), (9, 400), (12, 128)])
+def test_patches_where_they_pay(library, monkeypatch, radius, features, threads):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    read, used = Patches.sum_below, []
+    monkeypatch.setattr(Patches, "sum_below", lambda *args: (used.append(1), read(*args))[1])
     query, key, value = (draw(i, 1, 29, 43, c, dtype=torch.float32) for i, c in enumerate((features, features, 3)))
     got = windowed_attention_lse(query, key, value, radius=radius)
-    wanted = windowed_attention_lse(query.double(), key.double(), value.double(), radius=radius, impl="reference")
-    torch.testing.assert_close([x.double() for x in got], list(wanted), rtol=1e-5, atol=1e-5)
+    assert bool(used) == (library and features > 128 and threads <= 2)
+    if threads == 1:
+        wanted = windowed_attention_lse(query.double(), key.double(), value.double(), radius=radius, impl="reference")
+        torch.testing.assert_close([x.double() for x in got], list(wanted), rtol=1e-5, atol=1e-5)
     again = windowed_attention_lse(query, key, value, radius=radius)
     assert all(torch.equal(a, b) for a, b in zip(got, again, strict=True))
 

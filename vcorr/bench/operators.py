@@ -60,8 +60,8 @@ class Row:
         gflops: useful rate; over_floor, over_vcorr: ratios of times; extra_mb: memory beyond the inputs, None where
             it cannot be measured.
         error: relative error against float64, of output and gradients.
-        product_gflops: rate of the large matrix product in the same rounds; onednn_gflops: of the same product by the
-            library that vcorr multiplies large matrices by on some processors, where it does.
+        product_gflops: rate of the large matrix product in the same rounds; onednn_gflops: of the same product by
+            oneDNN, after them, where vcorr multiplies large matrices by it.
     """
 
     case: str

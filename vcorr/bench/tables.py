@@ -15,10 +15,8 @@ SCHEMA = 1  # of the JSON: raised when a key changes its meaning or goes
 
 def text(name: str, case: Case, rows: Sequence[Row]) -> Iterable[str]:
     """Lines for the eye, a method each."""
-    product, quick = _rates(rows)
-    yield f"{name}: {case}" + (
-        f"; product {product} GFLOP/s" + (f", by oneDNN {quick}" if quick else "") if product else ""
-    )
+    rates = _rates(rows)
+    yield f"{name}: {case}{f'; product {rates}' if rates else ''}"
     for row in rows:
         if row.ms is None:
             yield f"  {row.method:22} {row.note}"
@@ -33,9 +31,8 @@ def text(name: str, case: Case, rows: Sequence[Row]) -> Iterable[str]:
 
 def markdown(command: str, machine: Machine, measured: Mapping[str, tuple[Case, Sequence[Row]]]) -> Iterable[str]:
     """One table, a case a line: vcorr, and how many times as long each peer takes."""
-    product, quick = _rates([row for _, rows in measured.values() for row in rows])
-    reached = f"matrix products reach {product or 0} GFLOP/s" + (f", by oneDNN {quick}" if quick else "")
-    yield from preface(command, machine, reached)
+    reached = _rates([row for _, rows in measured.values() for row in rows])
+    yield from preface(command, machine, f"matrix products reach {reached or '0 GFLOP/s'}")
     yield "| case | size | vcorr | useful GFLOP/s | over the floor | extra memory | peers: times vcorr, extra memory |"
     yield "|---|---|---|---|---|---|---|"
     for name, (case, rows) in measured.items():
@@ -52,13 +49,15 @@ def markdown(command: str, machine: Machine, measured: Mapping[str, tuple[Case, 
         )
 
 
-def _rates(rows: Sequence[Row]) -> tuple[str, str]:
+def _rates(rows: Sequence[Row]) -> str:
     """From the least to the most that matrix products reached, as torch takes them and by oneDNN; "" where unknown."""
     found = []
-    for column in ("product_gflops", "onednn_gflops"):
-        rates = [f"{rate:.0f}" for rate in sorted(getattr(row, column) or 0.0 for row in rows) if rate]
-        found.append(" to ".join(dict.fromkeys([rates[0], rates[-1]])) if rates else "")
-    return found[0], found[1]
+    for column, more in (("product_gflops", ""), ("onednn_gflops", "by oneDNN ")):
+        rates = sorted(getattr(row, column) for row in rows if getattr(row, column) is not None)
+        if rates:
+            ends = dict.fromkeys([f"{rates[0]:.0f}", f"{rates[-1]:.0f}"])
+            found.append(f"{more}{' to '.join(ends)} GFLOP/s")
+    return ", ".join(found)
 
 
 def preface(command: str, machine: Machine, more: str) -> Iterable[str]:

@@ -138,8 +138,10 @@ class Strips:
 
     def load_queries(self, buffer: Tensor, image: Tensor, x: int, count: int) -> None:
         """The same of a buffer of queries."""
-        turned = buffer[:, self.up : self.up + self.height].permute(1, 2, 0) if products.TURNED else None
-        self.load(self.body(buffer) if turned is None else turned, image, x, count)
+        if products.TURNED:
+            self.load(buffer[:, self.up : self.up + self.height].permute(1, 2, 0), image, x, count)
+        else:
+            self.load(self.body(buffer), image, x, count)
 
     def keys(self, reference: Reference, x: int) -> Tensor:
         """The keys under the strip at x, where they lie if their type allows: [h k c]."""
@@ -351,7 +353,7 @@ class Differentiator:
         self.strips = strips
         height, wide = strips.height, strips.rows * strips.strip
         self.queries = strips.padded(strips.strip, features)
-        self.turned = strips.queries(features) if products.TURNED else self.queries
+        self.right = strips.queries(features) if products.TURNED else self.queries  # operand of the scores
         self.levels = strips.padded(strips.strip, 1, fill=-torch.inf)
         self.grads = strips.padded(strips.strip, channels + 1)
         self.values = strips.empty(height * (channels + 1) * strips.columns)
@@ -399,12 +401,12 @@ class Differentiator:
         """Add one image's gradients; grad [h w v], delta [h w] and level = -lse / ln 2 [h w]."""
         strips, scale = self.strips, self.strips.window.scale
         lift = strips.by_key(self.levels).transpose(1, 2)
-        queries, turned = strips.by_key(self.queries), strips.queries_by_key(self.turned)
+        queries, right = strips.by_key(self.queries), strips.queries_by_key(self.right)
         grads, outer = strips.by_key(self.grads), torch.cat([grad, -delta[..., None]], 2)
         for x, count in strips.starts():
             strips.load(strips.body(self.queries), query, x, count)
-            if self.turned is not self.queries:
-                strips.load_queries(self.turned, query, x, count)
+            if self.right is not self.queries:
+                strips.load_queries(self.right, query, x, count)
             strips.load(strips.body(self.levels), level[..., None], x, count)
             if count < strips.strip:
                 strips.body(self.levels)[:, count:] = -torch.inf
@@ -414,7 +416,7 @@ class Differentiator:
             for position, reference in enumerate(references):
                 self.keys.copy_(reference.key[:, cells])
                 torch.add(band, lift, out=self.scores)
-                self.scores.baddbmm_(self.keys, turned, alpha=scale * LOG2_E).exp2_()
+                self.scores.baddbmm_(self.keys, right, alpha=scale * LOG2_E).exp2_()
                 strips.hide(self.scores, reference, x, 0.0)
                 if grad_values is not None:
                     part = torch.bmm(grads.transpose(1, 2), self.scores.transpose(1, 2))  # few rows, not few columns
