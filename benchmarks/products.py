@@ -1,5 +1,5 @@
 """What ``vcorr.kernels`` chooses by the processor, each way in turn in one process: the library of large products, how
-a strip's queries lie, strips or patches. Medians, and how many times as long the first way takes.
+a strip's queries lie, strips or panels. Medians, and how many times as long the first way takes.
 
     python benchmarks/products.py [--threads 1 2] [--rounds 9]
 
@@ -20,10 +20,10 @@ import torch
 from vcorr.bench import cases, clock, operators
 from vcorr.bench.cases import Case, Setting
 from vcorr.kernels import products, windowed_attention
-from vcorr.kernels.window.strips import Patches
 
-LIBRARY, QUERIES, WINDOWS = ("MKL", "oneDNN"), ("turned", "as they lie"), ("strips", "patches")
-WIDE = {f"120x216, {c} features, R {r}": Case(120, 216, c, r, v=11) for c, r in ((128, 12), (256, 12), (128, 20))}
+LIBRARY, QUERIES, WINDOWS = ("MKL", "oneDNN"), ("turned", "as they lie"), ("strips", "panels")
+WIDE = {f"120x216, {c} features, R {r}": Case(120, 216, c, r, v=11) for c, r in ((128, 12), (128, 20), (256, 6))}
+TRAINED = {f"{n}x{n}, 256 features, R 12, with gradients": Case(n, n, 256, 12, training=True) for n in (48, 96)}
 
 
 @contextlib.contextmanager
@@ -34,10 +34,9 @@ def taking(way: str) -> Iterator[None]:
             stack.enter_context(mock.patch.object(products, "ONEDNN", way == "oneDNN"))
         elif way in QUERIES:
             stack.enter_context(mock.patch.object(products, "TURNED", way == "turned"))
+            stack.enter_context(mock.patch.object(products, "GROUPED", False))
         else:
-            by_patches = way == "patches"
-            stack.enter_context(mock.patch.object(Patches, "pay", staticmethod(lambda strips, features: by_patches)))
-            stack.enter_context(mock.patch.object(products, "ONEDNN", by_patches))
+            stack.enter_context(mock.patch.object(products, "GROUPED", way == "panels"))
         yield
 
 
@@ -80,7 +79,8 @@ def main() -> None:
         (LIBRARY, "whole frame 64x64, 256 features", whole_frame(training=False)),
         (LIBRARY, "whole frame 64x64, 256 features, with gradients", whole_frame(training=True)),
         *((QUERIES, name, of_case(cases.CASES[name])) for name in ("read-480p-1", "window-64", "window-64-training")),
-        *((WINDOWS, name, of_case(case)) for name, case in WIDE.items()),
+        *((WINDOWS, name, of_case(cases.CASES[name])) for name in ("read-480p-1", "window-480p-1", "window-64")),
+        *((WINDOWS, name, of_case(case)) for name, case in {**WIDE, **TRAINED}.items()),
     ]
     machine = clock.machine_facts("cpu")
     print(f"{machine['date']}: {machine['device']}; torch {machine['torch']}\n")

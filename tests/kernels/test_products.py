@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tests.kernels import oracle
 from tests.kernels.test_read import draw, gradients, inputs_of, oracle_options, readings
 from vcorr.kernels import memory_read_lse, memory_topk, negative_logsumexp, products, windowed_attention_lse
-from vcorr.kernels.window.strips import Patches
+from vcorr.kernels.window import panels
+from vcorr.kernels.window.panels import Panels, PanelSlopes, PanelSums
 
 HAS_ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 LIBRARIES = [
@@ -26,15 +27,20 @@ def library(request):
     """Products of any size by one of the libraries, whatever the processor."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(products, "ONEDNN", request.param)
+        patch.setattr(products, "GROUPED", request.param)
         patch.setattr(products, "LEAST", 1)
         yield request.param
 
 
 @contextlib.contextmanager
-def patches():
-    """Every reading by patches."""
+def by_panels(strips=None):
+    """Every reading, and its gradients, by panels; of so many strips at most."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Patches, "pay", staticmethod(lambda strips, features: True))
+        for form in (Panels, PanelSlopes):
+            patch.setattr(form, "pay", staticmethod(lambda strips, features: True))
+        if strips is not None:
+            of = panels.Size.of
+            patch.setattr(panels.Size, "of", lambda *image: of(*image)._replace(strips=strips))
         yield
 
 
@@ -78,46 +84,105 @@ def test_double_products_are_double(library):
     torch.testing.assert_close(products.times(left, right), left @ right, rtol=1e-14, atol=1e-14)
 
 
-@settings(max_examples=40, deadline=None)
-@given(case=readings(), dtype=st.sampled_from([torch.float64, torch.float32]))
-def test_patches_read_what_the_oracle_reads(library, case, dtype):
+GROUPS = st.tuples(st.integers(1, 20), st.integers(1, 5), st.integers(1, 20), st.integers(1, 20))
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes=GROUPS, row=st.booleans(), permuted=st.booleans(), dtype=st.sampled_from([torch.float32, torch.float64]))
+def test_products_by_groups(library, sizes, row, permuted, dtype):
+    n, g, c, k = sizes
+    left, right = draw(0, n, g, c, dtype=dtype), draw(1, g, k, c, dtype=dtype)
+    if permuted:
+        left, right = (x.permute(2, 1, 0).contiguous().permute(2, 1, 0) for x in (left, right))
+    added = draw(2, g, k, dtype=dtype) if row else None
+    wanted = torch.einsum("ngc,gkc->ngk", left.double(), right.double())
+    wanted = wanted if added is None else wanted + added.double()
+    slack = 1e-5 if dtype == torch.float32 else 1e-12
+    torch.testing.assert_close(products.dotted(left, right, added).double(), wanted, rtol=slack, atol=slack)
+    mixed = products.mixed(left, right.transpose(1, 2)).double()
+    wanted = torch.einsum("ngc,gkc->ngk", left.double(), right.double())
+    torch.testing.assert_close(mixed, wanted, rtol=slack, atol=slack)
+
+
+def test_products_by_groups_keep_all_digits(library):
+    left, right = torch.full((9, 3, 8), 1 + 2.0**-20), torch.ones(3, 16, 8)
+    assert (products.dotted(left, right) == 8 + 2.0**-17).all()
+    assert (products.mixed(left, right.transpose(1, 2)) == 8 + 2.0**-17).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(case=readings(), dtype=st.sampled_from([torch.float64, torch.float32]), strips=st.sampled_from([None, 1, 2]))
+def test_panels_read_what_the_oracle_reads(library, case, dtype, strips):
     case = {**case, "offset_kind": "none", "radius": [2 if r is None else r for r in case["radius"]]}
     inputs, options = inputs_of(case)
-    with patches():
-        got = memory_read_lse(*(x.to(dtype) for x in inputs), **options, impl="cpu")
-    query, keys, values = inputs
+    leaves = [x.to(dtype).requires_grad_() for x in inputs]
+    truth = [x.clone().requires_grad_() for x in inputs]
+    with by_panels(strips):
+        got = memory_read_lse(*leaves, **options, impl="cpu")
+        found = [*got, *gradients(got, leaves, case["seed"])]
+    query, keys, values = truth
     wanted = oracle.read(query, keys.unbind(1), values.unbind(1), **oracle_options(options))
-    slack = 1e-9 if dtype == torch.float64 else 1e-5 * max(1.0, case["scale"] or 1.0)
-    for a, b in zip(got, wanted, strict=True):
+    exact = [*wanted, *gradients(wanted, truth, case["seed"])]
+    slack = 1e-9 if dtype == torch.float64 else 2e-5 * max(1.0, case["scale"] or 1.0)
+    for a, b in zip(found, exact, strict=True):
         torch.testing.assert_close(a.double(), b, rtol=slack, atol=slack)
 
 
 @pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
-def test_patches_lose_no_row(size):
-    """Where the bound of the logits is too far off, key rows take over in the midst of a frame."""
+@pytest.mark.parametrize("strips", [None, 2])
+def test_panels_lose_no_row(size, strips):
+    """Where the bound of the logits is too far off, strips take over in the midst of a frame."""
     query, key, value = (draw(i, 1, 12, 40, c, dtype=torch.float32) for i, c in enumerate((4, 4, 3)))
     query[:, :, 20:] *= size
-    with patches():
+    with by_panels(strips):
         got = windowed_attention_lse(query, key, value, radius=3)
     wanted = oracle.read(query.double(), [key.double()], [value.double()], radius=3)
     torch.testing.assert_close(got[1].double(), wanted[1], rtol=3e-6, atol=1e-5 * max(1.0, size))
     torch.testing.assert_close(got[0].double(), wanted[0], rtol=0, atol=1e-4 * max(1.0, size))
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-@pytest.mark.parametrize(("radius", "features"), [(12, 256), (9, 400), (12, 128)])
-def test_patches_where_they_pay(library, monkeypatch, radius, features, threads):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    read, used = Patches.sum_below, []
-    monkeypatch.setattr(Patches, "sum_below", lambda *args: (used.append(1), read(*args))[1])
-    query, key, value = (draw(i, 1, 29, 43, c, dtype=torch.float32) for i, c in enumerate((features, features, 3)))
-    got = windowed_attention_lse(query, key, value, radius=radius)
-    assert bool(used) == (library and features > 128 and threads <= 2)
-    if threads == 1:
-        wanted = windowed_attention_lse(query.double(), key.double(), value.double(), radius=radius, impl="reference")
-        torch.testing.assert_close([x.double() for x in got], list(wanted), rtol=1e-5, atol=1e-5)
-    again = windowed_attention_lse(query, key, value, radius=radius)
+@pytest.mark.parametrize("common", [-250.0, 250.0])
+def test_gradients_by_panels_of_extreme_logits(library, common):
+    """Logits all far below or above 0: what is exp2'd outside the frame and the window must not reach a gradient."""
+    query, key = (draw(i, 1, 11, 13, 8, dtype=torch.float32) * 0.1 for i in range(2))
+    query[..., 0], key[..., 0] = 1.0, common
+    value, mask = draw(2, 1, 11, 13, 2, dtype=torch.float32), draw(3, 1, 11, 13) > -1.0
+    key[:, 5, 5] *= -1.0
+    mask[:, 4:7, 5] = False
+    options = {"radius": 2, "scale": 1.0, "key_mask": mask}
+    with by_panels():
+        leaves = [x.clone().requires_grad_() for x in (query, key, value)]
+        got = windowed_attention_lse(*leaves, **options)
+        found = [*got, *gradients(got, leaves, 0)]
+    truth = [x.double().requires_grad_() for x in (query, key, value)]
+    wanted = windowed_attention_lse(*truth, **options, impl="reference")
+    exact = [*wanted, *gradients(wanted, truth, 0)]
+    for a, b in zip(found, exact, strict=True):
+        assert ((a.double() - b).norm() / b.norm()) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("radius", "features", "used"), [(12, 256, "both"), (6, 256, "read"), (12, 16, ""), (2, 32, "")]
+)
+def test_panels_where_they_pay(library, monkeypatch, radius, features, used):
+    calls = []
+    for form, name in ((PanelSums, "sum_below"), (PanelSlopes, "add")):
+        plain = getattr(form, name)
+        spy = lambda *args, plain=plain, name=name: (calls.append(name), plain(*args))[1]  # noqa: E731
+        monkeypatch.setattr(form, name, spy)
+    query, key, value = (draw(i, 1, 37, 43, c, dtype=torch.float32) for i, c in enumerate((features, features, 3)))
+
+    def run(dtype, impl):
+        leaves = [x.to(dtype).requires_grad_() for x in (query, key, value)]
+        got = windowed_attention_lse(*leaves, radius=radius, impl=impl)
+        return [*got, *gradients(got, leaves, 0)]
+
+    got = run(torch.float32, "cpu")
+    assert set(calls) == ({"both": {"sum_below", "add"}, "read": {"sum_below"}, "": set()}[used] if library else set())
+    again = run(torch.float32, "cpu")
     assert all(torch.equal(a, b) for a, b in zip(got, again, strict=True))
+    for a, b in zip(got, run(torch.float64, "cpu"), strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=2e-5)
 
 
 def test_whole_frames_and_banks(library):

@@ -9,14 +9,6 @@ batched over the rows. Both operands are views (those of Q overlap), and the sco
 rows, are an affine view of S (``Strips.of_query``): maxima and sums over them run without a copy. ``band`` is 0 where a
 key column lies in the query's window and -inf elsewhere. Scores are in base 2: exp2 is several times faster than exp,
 above all where it underflows.
-
-The softmax needs a level to subtract, near the largest score. |q| max|k| bounds the scores, and float32 has exponents
-to spare: a level a fixed distance below the bound gives the same digits as the maximum, in one pass over S less, and is
-common to all references. Where a row's mass then shows that the bound was too far off, the strip is read again with
-true maxima, one reference after another (online softmax).
-
-Where large products run at more than twice the rate of these small ones (``products.py``), ``Patches`` of a strip's
-queries are read against all of their keys at once.
 """
 
 from __future__ import annotations
@@ -33,11 +25,6 @@ from vcorr.kernels.geometry import UNRESTRICTED, Reference, Window, half_width, 
 
 WIDEST = 8  # columns of a strip: with R=12 a key row of 32, and products at the rate of large ones (Zen 4)
 LARGEST = 2**21  # scores in one buffer
-HEADROOM = 64.0  # log2: scores exceed the level by at most this much; sums and values of 2**50 still fit
-PATCH = 8  # rows of a patch: with strips of 8 and R=12 a product of 64 queries and 1024 keys
-PIECES = 2  # of a patch's queries
-WORTH = 2**18  # numbers in the keys of a patch from which on it is faster: 256 features and R=12
-FAINTEST = 2.0**-30  # least mass of a row that is exact: terms 2**-96 of it are still counted
 LOG2_E = math.log2(math.e)
 LN_2 = math.log(2.0)
 
@@ -163,20 +150,14 @@ class Strips:
         if reference.mask is not None:
             scores.masked_fill_(~reference.mask[:, self.span(x)[0], None], fill)
 
-    def add_outside(self, sums: Tensor, levels: Tensor, references: int, x: int, count: int) -> None:
-        """Add to the sums [h v+1 s] of a strip what taps outside the frame weigh under the levels [h w]."""
-        if self.zeros:
-            outside = references * self.outside[:, x : x + count]
-            sums[:, -1, :count].add_(outside * (-levels[:, x : x + count]).exp2_())
-
 
 def front(buffer: Tensor, *shape: int) -> Tensor:
     """The first numbers of a flat buffer in a shape."""
     return buffer[: math.prod(shape)].view(shape)
 
 
-class Reader:
-    """The forward pass over images of one size."""
+class Sums:
+    """What the forward pass over images of one size sums, strip by strip."""
 
     def __init__(self, strips: Strips, features: int, channels: int) -> None:
         self.strips = strips
@@ -190,34 +171,21 @@ class Reader:
         sums = strips.padded(channels + 1, wide)
         self.products, self.products_of_query = strips.body(sums), strips.of_query(sums)
         self.values = strips.empty(strips.height * (channels + 1) * strips.columns)
-        self.patches = Patches(strips, features, channels) if Patches.pay(strips, features) else None
 
-    def read(self, query: Tensor, references: Sequence[Reference], readout: Tensor, lse: Tensor) -> None:
-        """Read one image [h w c] into readout [h w v] and lse [h w]."""
-        strips = self.strips
-        mass = torch.empty_like(lse)
-        longest = max(float(torch.linalg.vector_norm(r.key, dim=-1, dtype=strips.work).amax()) for r in references)
-        bounded = math.isfinite(longest)
-        if bounded:  # levels at a fixed distance below the bound of the scores
-            longest *= abs(self.factor)
-            torch.linalg.vector_norm(query, dim=-1, dtype=strips.work, out=lse).mul_(longest).sub_(HEADROOM)
-        for x, count in strips.starts():
-            if bounded:
-                sums = (self.patches or self).sum_below(query, lse, references, x, count)
-                bounded = float(sums[:, -1].amin()) >= FAINTEST
-            if not bounded:
-                level, sums = self.sum_online(query, references, x, count)
-                lse[:, x : x + count] = level[:, :count]
-            mass[:, x : x + count] = sums[:, -1, :count]
-            readout[:, x : x + count] = sums[:, :-1, :count].transpose(1, 2)
-        readout.div_(mass.masked_fill(mass == 0, 1.0)[..., None])  # a row with nothing valid reads 0
-        lse.add_(mass.log2_()).mul_(LN_2)
+    def starts(self) -> Iterator[tuple[int, int]]:
+        """First column of each strip, and how many of its columns lie in the image."""
+        return self.strips.starts()
 
-    def sum_below(self, query: Tensor, levels: Tensor, references: Sequence[Reference], x: int, count: int) -> Tensor:
-        """Sums [h v+1 s] of 2**(S - level) under the levels [h w]."""
+    def sum_below(
+        self, query: Tensor, levels: Tensor | None, references: Sequence[Reference], x: int, count: int
+    ) -> Tensor:
+        """Sums [v+1 h count] of 2**(S - level) under the levels [h w], or under 0."""
         strips, band = self.strips, self.strips.band(x)
         strips.load_queries(self.queries, query, x, count)
-        strips.load(self.levels, levels, x, count)
+        if levels is None:
+            self.levels.zero_()
+        else:
+            strips.load(self.levels, levels, x, count)
         lift = -self.levels_by_key
         scores = front(self.scores, strips.height, *band.shape)
         for position, reference in enumerate(references):
@@ -228,11 +196,21 @@ class Reader:
                 torch.bmm(values, scores, out=self.products)
             else:
                 self.products.baddbmm_(values, scores)
-        sums = self.products_of_query.sum(1)
-        strips.add_outside(sums, levels, len(references), x, count)
-        return sums
+        return self.products_of_query.sum(1).transpose(0, 1)[..., :count]
 
-    def sum_online(self, query: Tensor, references: Sequence[Reference], x: int, count: int) -> tuple[Tensor, Tensor]:
+    def sum_online(self, query: Tensor, levels: Tensor, references: Sequence[Reference], x: int, count: int) -> Tensor:
+        """Fill the levels [h w] with the largest scores, one reference after another, and sum as ``sum_below``."""
+        sums = []
+        for left in range(x, x + count, self.strips.strip):
+            part = min(self.strips.strip, x + count - left)
+            level, some = self.sum_strip_online(query, references, left, part)
+            levels[:, left : left + part] = level[:, :part]
+            sums.append(some[..., :part])
+        return torch.cat(sums, 2).transpose(0, 1)
+
+    def sum_strip_online(
+        self, query: Tensor, references: Sequence[Reference], x: int, count: int
+    ) -> tuple[Tensor, Tensor]:
         """Levels [h s], the largest scores, and sums [h v+1 s] of 2**(S - level), one reference after another."""
         strips = self.strips
         strips.load_queries(self.queries, query, x, count)
@@ -258,88 +236,6 @@ class Reader:
             sums.mul_((largest - level).exp2_()[:, None]).add_(self.products_of_query.sum(1))
             largest = larger
         return level, sums
-
-
-class Patches:
-    """Sums under a level by patches of a strip: PATCH rows of its queries and all keys that they see, in one product.
-
-    A patch multiplies more in vain than key rows do (with R=12, 1.5 against 1.34 times what the window asks for).
-    """
-
-    def __init__(self, strips: Strips, features: int, channels: int) -> None:
-        self.strips, self.factor = strips, strips.window.scale * LOG2_E
-        self.starts = range(0, strips.height, PATCH)
-        rows = len(self.starts) * PATCH
-        self.queries = strips.empty(rows, strips.strip, features).zero_()
-        self.lifts = strips.empty(rows, strips.strip).zero_()
-        self.keys = strips.empty(strips.height * strips.columns * features)
-        self.values = strips.empty((channels + 1) * strips.height * strips.columns)
-        self.sums = strips.empty(len(self.starts), PIECES, channels + 1, PATCH // PIECES * strips.strip)
-        self.seen = [slice(max(0, y - strips.up), min(y + PATCH + strips.up, strips.height)) for y in self.starts]
-        self._windows: dict[tuple[int, int], list[Tensor]] = {}
-
-    @staticmethod
-    def pay(strips: Strips, features: int) -> bool:
-        """Whether patches are faster than key rows; more than two threads wait for one another too often."""
-        few = torch.get_num_threads() <= 2 and strips.device.type == "cpu"
-        keys = (PATCH + 2 * strips.up) * strips.columns
-        fits = keys * features >= WORTH and keys * PATCH * strips.strip <= LARGEST
-        return products.ONEDNN and strips.work == torch.float32 and few and fits
-
-    def sum_below(self, query: Tensor, levels: Tensor, references: Sequence[Reference], x: int, count: int) -> Tensor:
-        """As ``Reader.sum_below``."""
-        strips, size = self.strips, PATCH * self.strips.strip
-        strips.load(self.queries[: strips.height], query, x, count)
-        strips.load(self.lifts[: strips.height], levels, x, count)
-        queries = torch.split(self.queries.mul_(self.factor).flatten(0, 1), size)
-        lifts = torch.split(self.lifts.neg_().flatten(), size)
-        for position, reference in enumerate(references):
-            keys, values = self.load(reference, x)
-            patches = zip(self.seen, queries, lifts, self.windows(x), self.sums, strict=True)
-            for seen, some, lift, window, sums in patches:
-                scores = products.times(keys[seen].flatten(0, 1), some.T, lift, window).exp2_()
-                # By pieces of the queries, a thread each: with so few values torch gives one product to one thread.
-                parts = scores.view(-1, PIECES, size // PIECES).transpose(0, 1)
-                values_seen = values[:, seen].flatten(1).expand(PIECES, -1, -1)
-                if position == 0:
-                    torch.bmm(values_seen, parts, out=sums)
-                else:
-                    sums.baddbmm_(values_seen, parts)
-        by_row = self.sums.view(*self.sums.shape[:3], -1, strips.strip).permute(0, 1, 3, 2, 4)
-        whole = by_row.flatten(0, 2)[: strips.height]  # [h v+1 s]
-        strips.add_outside(whole, levels, len(references), x, count)
-        return whole
-
-    def load(self, reference: Reference, x: int) -> tuple[Tensor, Tensor]:
-        """The keys under the strip at x [h k c], and their values and a channel of ones [v+1 h k]."""
-        cells, _ = self.strips.span(x)
-        key, value = reference.key[:, cells], reference.value[:, cells].permute(2, 0, 1)
-        keys = front(self.keys, *key.shape).copy_(key)
-        values = front(self.values, len(value) + 1, *value.shape[1:])
-        values[:-1] = value
-        values[-1] = 1.0
-        if reference.mask is not None:
-            values.masked_fill_(~reference.mask[:, cells], 0.0)
-        return keys, values
-
-    def windows(self, x: int) -> list[Tensor]:
-        """Of each patch, 0 where a key lies in the window of a query, else -inf: [rows*k PATCH*s]."""
-        strips = self.strips
-        _, inside = strips.span(x)
-        bounds = (inside.start, inside.stop)
-        if bounds not in self._windows:
-            rows = torch.arange(PATCH + 2 * strips.up) - strips.up
-            apart = (rows[:, None] - torch.arange(PATCH)).abs()  # [rows PATCH]
-            off = (torch.arange(*bounds)[:, None] - strips.side - torch.arange(strips.strip)).abs()  # [k s]
-            reach = torch.tensor([half_width(dy, strips.radius, strips.shape) for dy in range(PATCH + strips.up)])
-            window = torch.where(off[:, None] <= reach[apart][:, None, :, None], 0.0, -torch.inf).flatten(2)
-            window = window.to(device=strips.device, dtype=strips.work)
-            tops = (seen.start - y + strips.up for y, seen in zip(self.starts, self.seen, strict=True))
-            self._windows[bounds] = [
-                window[top : top + seen.stop - seen.start].flatten(0, 1)
-                for top, seen in zip(tops, self.seen, strict=True)
-            ]
-        return self._windows[bounds]
 
 
 class Differentiator:
