@@ -204,7 +204,7 @@ def test_memory_of_a_call() -> None:
     rows = operators.measure("x", case, operators.Options(rounds=1), lambda line: None)
     extra = {row.method: row.extra_mb for row in rows}
     assert 32 <= extra["full matrix"] <= 80
-    assert extra["vcorr"] < 12  # some blocks of it, and what oneDNN sets up
+    assert extra["vcorr"] < 16  # some blocks of it, and what oneDNN sets up, 13 in all by torch 2.11
 
 
 def test_inputs_are_drawn_again_alike() -> None:
