@@ -14,6 +14,7 @@ from tests.kernels.test_read import draw, gradients, inputs_of, oracle_options, 
 from vcorr.kernels import memory_read_lse, memory_topk, negative_logsumexp, products, windowed_attention_lse
 from vcorr.kernels.window import panels
 from vcorr.kernels.window.panels import Panels, PanelSlopes, PanelSums
+from vcorr.kernels.window.strips import Sums
 
 HAS_ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 LIBRARIES = [
@@ -34,7 +35,7 @@ def library(request):
 
 @contextlib.contextmanager
 def by_panels(strips=None):
-    """Every reading, and its gradients, by panels; of so many strips at most."""
+    """Every reading, and its gradients, by panels, of so many strips where given."""
     with pytest.MonkeyPatch.context() as patch:
         for form in (Panels, PanelSlopes):
             patch.setattr(form, "pay", staticmethod(lambda strips, features: True))
@@ -96,12 +97,11 @@ def test_products_by_groups(library, sizes, row, permuted, dtype):
         left, right = (x.permute(2, 1, 0).contiguous().permute(2, 1, 0) for x in (left, right))
     added = draw(2, g, k, dtype=dtype) if row else None
     wanted = torch.einsum("ngc,gkc->ngk", left.double(), right.double())
-    wanted = wanted if added is None else wanted + added.double()
     slack = 1e-5 if dtype == torch.float32 else 1e-12
+    mixed = products.mixed(left, right.transpose(1, 2))
+    torch.testing.assert_close(mixed.double(), wanted, rtol=slack, atol=slack)
+    wanted = wanted if added is None else wanted + added.double()
     torch.testing.assert_close(products.dotted(left, right, added).double(), wanted, rtol=slack, atol=slack)
-    mixed = products.mixed(left, right.transpose(1, 2)).double()
-    wanted = torch.einsum("ngc,gkc->ngk", left.double(), right.double())
-    torch.testing.assert_close(mixed, wanted, rtol=slack, atol=slack)
 
 
 def test_products_by_groups_keep_all_digits(library):
@@ -128,14 +128,27 @@ def test_panels_read_what_the_oracle_reads(library, case, dtype, strips):
         torch.testing.assert_close(a.double(), b, rtol=slack, atol=slack)
 
 
-@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
-@pytest.mark.parametrize("strips", [None, 2])
-def test_panels_lose_no_row(size, strips):
+@contextlib.contextmanager
+def spied(**methods):
+    """The names of the methods that are called, in turn, by name and class."""
+    called = []
+    with pytest.MonkeyPatch.context() as patch:
+        for name, form in methods.items():
+            plain = getattr(form, name)
+            patch.setattr(form, name, lambda *args, name=name, plain=plain: (called.append(name), plain(*args))[1])
+        yield called
+
+
+@pytest.mark.parametrize(
+    ("size", "by"), [(1e-3, ["sum_below"] * 5), (1.0, ["sum_below"] * 5), (1e3, ["sum_below"] * 3 + ["sum_online"] * 3)]
+)
+def test_panels_lose_no_row(size, by):
     """Where the bound of the logits is too far off, strips take over in the midst of a frame."""
     query, key, value = (draw(i, 1, 12, 40, c, dtype=torch.float32) for i, c in enumerate((4, 4, 3)))
     query[:, :, 20:] *= size
-    with by_panels(strips):
+    with by_panels(strips=2), spied(sum_below=PanelSums, sum_online=Sums) as called:
         got = windowed_attention_lse(query, key, value, radius=3)
+    assert called == by
     wanted = oracle.read(query.double(), [key.double()], [value.double()], radius=3)
     torch.testing.assert_close(got[1].double(), wanted[1], rtol=3e-6, atol=1e-5 * max(1.0, size))
     torch.testing.assert_close(got[0].double(), wanted[0], rtol=0, atol=1e-4 * max(1.0, size))
@@ -162,26 +175,22 @@ def test_gradients_by_panels_of_extreme_logits(library, common):
 
 
 @pytest.mark.parametrize(
-    ("radius", "features", "used"), [(12, 256, "both"), (6, 256, "read"), (12, 16, ""), (2, 32, "")]
+    ("radius", "features", "used"),
+    [(12, 256, {"sum_below", "add"}), (6, 256, {"sum_below"}), (12, 16, set()), (2, 32, set())],
 )
-def test_panels_where_they_pay(library, monkeypatch, radius, features, used):
-    calls = []
-    for form, name in ((PanelSums, "sum_below"), (PanelSlopes, "add")):
-        plain = getattr(form, name)
-        spy = lambda *args, plain=plain, name=name: (calls.append(name), plain(*args))[1]  # noqa: E731
-        monkeypatch.setattr(form, name, spy)
+def test_panels_where_they_pay(library, radius, features, used):
     query, key, value = (draw(i, 1, 37, 43, c, dtype=torch.float32) for i, c in enumerate((features, features, 3)))
 
-    def run(dtype, impl):
+    def run(dtype):
         leaves = [x.to(dtype).requires_grad_() for x in (query, key, value)]
-        got = windowed_attention_lse(*leaves, radius=radius, impl=impl)
+        got = windowed_attention_lse(*leaves, radius=radius, impl="cpu")
         return [*got, *gradients(got, leaves, 0)]
 
-    got = run(torch.float32, "cpu")
-    assert set(calls) == ({"both": {"sum_below", "add"}, "read": {"sum_below"}, "": set()}[used] if library else set())
-    again = run(torch.float32, "cpu")
-    assert all(torch.equal(a, b) for a, b in zip(got, again, strict=True))
-    for a, b in zip(got, run(torch.float64, "cpu"), strict=True):
+    with spied(sum_below=PanelSums, add=PanelSlopes) as called:
+        got = run(torch.float32)
+    assert set(called) == (used if library else set())
+    assert all(torch.equal(a, b) for a, b in zip(got, run(torch.float32), strict=True))
+    for a, b in zip(got, run(torch.float64), strict=True):
         torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=2e-5)
 
 

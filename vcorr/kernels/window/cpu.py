@@ -1,9 +1,9 @@
 """The joint windowed reading in plain torch, fast on a CPU and small in memory; it runs on any device.
 
-References are read in groups of equal windows: by column strips (``strips.py``), a dilation of d as d*d sub-images;
-by blocks of the whole frame where the window is unrestricted (``blocks.py``); by tiles where a reference has offsets
-(``tiles.py``). The groups' readings are merged by their logsumexp. The backward pass of each part needs the joint
-logsumexp alone.
+References are read in groups of equal windows: by column strips (``strips.py``), or by panels of them where they pay
+(``panels.py``), a dilation of d as d*d sub-images; by blocks of the whole frame where the window is unrestricted
+(``blocks.py``); by tiles where a reference has offsets (``tiles.py``). The groups' readings are merged by their
+logsumexp. The backward pass of each part needs the joint logsumexp alone.
 """
 
 from __future__ import annotations

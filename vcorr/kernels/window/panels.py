@@ -96,15 +96,9 @@ class Panels:
         for x in range(0, self.strips.width, step):
             yield x, min(step, self.strips.width - x)
 
-    def span(self, x: int) -> tuple[slice, slice]:
-        """The key columns under the panel at x that lie in the image: there, and in the panel's own count."""
-        left = x - self.strips.side
-        low, high = max(0, left), min(self.strips.width, left + self.width)
-        return slice(low, high), slice(low - left, high - left)
-
     def load_values(self, reference: Reference, x: int) -> None:
         """Load values and a channel of ones; 0 outside the frame and where the mask leaves a key out."""
-        cells, place = self.span(x)
+        cells, place = self.strips.span(x, self.width)
         seen = self.values.zero_()[:, : self.strips.height, place]
         seen[:-1] = reference.value[:, cells].permute(2, 0, 1)
         seen[-1] = 1.0
@@ -116,7 +110,7 @@ class Panels:
         the band of their scores.
         """
         height, up, count = self.strips.height, self.strips.up, self.size.rows
-        cells, place = self.span(x)
+        cells, place = self.strips.span(x, self.width)
         self.keys.zero_()  # beside the frame
         for y in range(0, height, count):
             rows = reference.key[y : y + count, cells]
@@ -215,7 +209,7 @@ class PanelSlopes(Panels):
 
     def load_hidden(self, reference: Reference, x: int) -> None:
         """Load -inf for keys outside the frame and those that the mask leaves out, else 0."""
-        cells, place = self.span(x)
+        cells, place = self.strips.span(x, self.width)
         seen = self.hidden.fill_(-torch.inf)[: self.strips.height, place]
         seen.zero_()
         if reference.mask is not None:
@@ -230,7 +224,7 @@ class PanelSlopes(Panels):
         grad_value: Tensor | None,
     ) -> None:
         """Add what one reference gives in the panel at x; grad_query is of the panel's columns alone."""
-        cells, place = self.span(x)
+        cells, place = self.strips.span(x, self.width)
         rows = self.size.rows
         queries, levels = self.queries.flatten(0, 1), self.levels.flatten(0, 1)
         grads = self.grads.flatten(0, 1)

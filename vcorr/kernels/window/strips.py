@@ -99,10 +99,10 @@ class Strips:
         for x in range(0, self.width, self.strip):
             yield x, min(self.strip, self.width - x)
 
-    def span(self, x: int) -> tuple[slice, slice]:
-        """The key columns under the strip at x that lie in the image: there, and in the strip's own count of s+2R."""
+    def span(self, x: int, columns: int | None = None) -> tuple[slice, slice]:
+        """Of the key columns under a strip at x, or of so many, those in the image: there, and in their own count."""
         left = x - self.side
-        low, high = max(0, left), min(self.width, left + self.columns)
+        low, high = max(0, left), min(self.width, left + (columns or self.columns))
         return slice(low, high), slice(low - left, high - left)
 
     def band(self, x: int) -> Tensor:
