@@ -14,6 +14,10 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+
+# Its functions have the group of their import as a default argument. Were they imported while a group is joined, which
+# torch's compiler does, they would keep its threads, and one that still runs when the process ends may abort it.
+import torch.distributed.nn.functional
 from torch import Tensor
 
 from vcorr.errors import UsageError, VcorrError

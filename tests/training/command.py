@@ -1,6 +1,7 @@
 """A training in a process of its own: python -m tests.training.command RECIPE DATA OUT [KEY=VALUE ...]
 
-It logs and saves every step, and prints what it says. The environment may ask for more:
+It logs and saves every step, and prints what it says. It fails if threads that talked to other processes outlive the
+training. The environment may ask for more:
 
 TEST_OPTIONS    other options, as JSON
 TEST_KILL       "ATTEMPT:PHASE:STEP": in this attempt of torchrun (0 without it) the first process is killed when it has
@@ -34,3 +35,6 @@ if __name__ == "__main__":
     options = Options(**{"log_every": 1, "save_every": 0} | json.loads(os.environ.get("TEST_OPTIONS", "{}")))
     say = partial(print, flush=True)
     train(recipe.load(name, overrides), Path(data), Path(out), options=options, say=say, report=report)
+    left = {task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")}
+    if any("gloo" in name or "store" in name for name in left):
+        sys.exit(f"threads are left: {sorted(left)}")
