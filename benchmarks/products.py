@@ -22,6 +22,7 @@ from vcorr.bench.cases import Case, Setting
 from vcorr.kernels import products, windowed_attention
 
 LIBRARY, QUERIES, WINDOWS = ("MKL", "oneDNN"), ("turned", "as they lie"), ("strips", "panels")
+NAMES = ("read-480p-1", "window-480p-1", "window-64", "window-64-training")
 WIDE = {f"120x216, {c} features, R {r}": Case(120, 216, c, r, v=11) for c, r in ((128, 12), (128, 20), (256, 6))}
 TRAINED = {f"{n}x{n}, 256 features, R 12, with gradients": Case(n, n, 256, 12, training=True) for n in (48, 96)}
 
@@ -79,7 +80,7 @@ def main() -> None:
         (LIBRARY, "whole frame 64x64, 256 features", whole_frame(training=False)),
         (LIBRARY, "whole frame 64x64, 256 features, with gradients", whole_frame(training=True)),
         *((QUERIES, name, of_case(cases.CASES[name])) for name in ("read-480p-1", "window-64", "window-64-training")),
-        *((WINDOWS, name, of_case(cases.CASES[name])) for name in ("read-480p-1", "window-480p-1", "window-64")),
+        *((WINDOWS, name, of_case(cases.CASES[name])) for name in NAMES),
         *((WINDOWS, name, of_case(case)) for name, case in {**WIDE, **TRAINED}.items()),
     ]
     machine = clock.machine_facts("cpu")

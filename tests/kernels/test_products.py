@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -12,9 +13,10 @@ from hypothesis import strategies as st
 from tests.kernels import oracle
 from tests.kernels.test_read import draw, gradients, inputs_of, oracle_options, readings
 from vcorr.kernels import memory_read_lse, memory_topk, negative_logsumexp, products, windowed_attention_lse
+from vcorr.kernels.geometry import Window
 from vcorr.kernels.window import panels
 from vcorr.kernels.window.panels import Panels, PanelSlopes, PanelSums
-from vcorr.kernels.window.strips import Sums
+from vcorr.kernels.window.strips import Strips, Sums
 
 HAS_ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 LIBRARIES = [
@@ -37,8 +39,7 @@ def library(request):
 def by_panels(strips=None):
     """Every reading, and its gradients, by panels, of so many strips where given."""
     with pytest.MonkeyPatch.context() as patch:
-        for form in (Panels, PanelSlopes):
-            patch.setattr(form, "pay", staticmethod(lambda strips, features: True))
+        patch.setattr(Panels, "pay", staticmethod(lambda strips, features: True))
         if strips is not None:
             of = panels.Size.of
             patch.setattr(panels.Size, "of", lambda *image: of(*image)._replace(strips=strips))
@@ -89,19 +90,16 @@ GROUPS = st.tuples(st.integers(1, 20), st.integers(1, 5), st.integers(1, 20), st
 
 
 @settings(max_examples=60, deadline=None)
-@given(sizes=GROUPS, row=st.booleans(), permuted=st.booleans(), dtype=st.sampled_from([torch.float32, torch.float64]))
-def test_products_by_groups(library, sizes, row, permuted, dtype):
+@given(sizes=GROUPS, permuted=st.booleans(), dtype=st.sampled_from([torch.float32, torch.float64]))
+def test_products_by_groups(library, sizes, permuted, dtype):
     n, g, c, k = sizes
     left, right = draw(0, n, g, c, dtype=dtype), draw(1, g, k, c, dtype=dtype)
     if permuted:
         left, right = (x.permute(2, 1, 0).contiguous().permute(2, 1, 0) for x in (left, right))
-    added = draw(2, g, k, dtype=dtype) if row else None
     wanted = torch.einsum("ngc,gkc->ngk", left.double(), right.double())
     slack = 1e-5 if dtype == torch.float32 else 1e-12
-    mixed = products.mixed(left, right.transpose(1, 2))
-    torch.testing.assert_close(mixed.double(), wanted, rtol=slack, atol=slack)
-    wanted = wanted if added is None else wanted + added.double()
-    torch.testing.assert_close(products.dotted(left, right, added).double(), wanted, rtol=slack, atol=slack)
+    for got in (products.dotted(left, right), products.mixed(left, right.transpose(1, 2))):
+        torch.testing.assert_close(got.double(), wanted, rtol=slack, atol=slack)
 
 
 def test_products_by_groups_keep_all_digits(library):
@@ -123,9 +121,11 @@ def test_panels_read_what_the_oracle_reads(library, case, dtype, strips):
     query, keys, values = truth
     wanted = oracle.read(query, keys.unbind(1), values.unbind(1), **oracle_options(options))
     exact = [*wanted, *gradients(wanted, truth, case["seed"])]
-    slack = 1e-9 if dtype == torch.float64 else 2e-5 * max(1.0, case["scale"] or 1.0)
+    # Of the largest, which sharp logits round: those of scale 40 come up to 400.
+    slack = 1e-9 if dtype == torch.float64 else 2e-5 if (case["scale"] or 1.0) <= 1.0 else 1e-4
     for a, b in zip(found, exact, strict=True):
-        torch.testing.assert_close(a.double(), b, rtol=slack, atol=slack)
+        close = slack * max([1.0, *b[b.isfinite()].abs().tolist()])
+        torch.testing.assert_close(a.double(), b, rtol=0.0, atol=close)
 
 
 @contextlib.contextmanager
@@ -154,15 +154,17 @@ def test_panels_lose_no_row(size, by):
     torch.testing.assert_close(got[0].double(), wanted[0], rtol=0, atol=1e-4 * max(1.0, size))
 
 
+@pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("common", [-250.0, 250.0])
-def test_gradients_by_panels_of_extreme_logits(library, common):
+def test_gradients_by_panels_of_extreme_logits(library, common, masked):
     """Logits all far below or above 0: what is exp2'd outside the frame and the window must not reach a gradient."""
     query, key = (draw(i, 1, 11, 13, 8, dtype=torch.float32) * 0.1 for i in range(2))
     query[..., 0], key[..., 0] = 1.0, common
     value, mask = draw(2, 1, 11, 13, 2, dtype=torch.float32), draw(3, 1, 11, 13) > -1.0
-    key[:, 5, 5] *= -1.0
+    if masked:
+        key[:, 5, 5] *= -1.0
     mask[:, 4:7, 5] = False
-    options = {"radius": 2, "scale": 1.0, "key_mask": mask}
+    options = {"radius": 2, "scale": 1.0, "key_mask": mask if masked else None}
     with by_panels():
         leaves = [x.clone().requires_grad_() for x in (query, key, value)]
         got = windowed_attention_lse(*leaves, **options)
@@ -174,9 +176,64 @@ def test_gradients_by_panels_of_extreme_logits(library, common):
         assert ((a.double() - b).norm() / b.norm()) < 1e-4
 
 
+def test_gradients_by_panels_at_the_foot_of_a_frame(library):
+    """Of the last call some key rows lie below the frame; those that the call before left there would score 300."""
+    query, key, value = (draw(i, 1, 11, 13, c, dtype=torch.float32) * 0.1 for i, c in enumerate((8, 8, 2)))
+    query[:, 9:, :, 0], query[:, :9, :, 0], key[..., 0] = 1.0, 0.0, 0.0
+    key[:, 3, :, 0] = 300.0
+    with by_panels():
+        leaves = [x.clone().requires_grad_() for x in (query, key, value)]
+        found = gradients(windowed_attention_lse(*leaves, radius=2, scale=1.0), leaves, 0)
+    truth = [x.double().requires_grad_() for x in (query, key, value)]
+    exact = gradients(windowed_attention_lse(*truth, radius=2, scale=1.0, impl="reference"), truth, 0)
+    for a, b in zip(found, exact, strict=True):
+        assert ((a.double() - b).norm() / b.norm()) < 1e-5
+
+
+def test_panels_read_half_types_at_full_precision(library):
+    halves = [draw(i, 1, 9, 13, c, dtype=torch.float32).to(torch.bfloat16) for i, c in enumerate((8, 8, 3))]
+    with by_panels():
+        got, lse = windowed_attention_lse(*halves, radius=2, impl="cpu")
+        wanted = windowed_attention_lse(*(x.float() for x in halves), radius=2, impl="cpu")
+    assert torch.equal(lse, wanted[1]) and torch.equal(got, wanted[0].to(got.dtype))
+
+
+def test_panels_that_are_kept_are_no_others(library):
+    """The buffers of the last call, of another mode or size, or of another thread at once."""
+
+    def drawn(size):
+        query, key, value = (draw(i, 1, *size, c, dtype=torch.float32) for i, c in enumerate((8, 8, 3)))
+        return [query, key * 30.0, value]
+
+    def read(size):
+        leaves = [x.requires_grad_() for x in drawn(size)]
+        got = windowed_attention_lse(*leaves, radius=2, impl="cpu")
+        return [*got, *gradients(got, leaves, 0)]
+
+    sizes = [(11, 13), (9, 13), (11, 13), (11, 13), (3, 2)]
+    with by_panels(strips=2):
+        alone = {size: read(size) for size in sizes[1:]}
+        with torch.inference_mode():
+            seen = [windowed_attention_lse(*drawn(size), radius=2, impl="cpu") for size in sizes]
+        again = [read(size) for size in sizes]
+        with ThreadPoolExecutor(4) as pool:
+            at_once = list(pool.map(read, sizes * 8))
+    for size, got in zip(sizes * 10, [*seen, *again, *at_once], strict=False):
+        assert all(torch.equal(a, b) for a, b in zip(got, alone[size], strict=False))
+
+
+@pytest.mark.parametrize("features", [panels.LONG, 256])
+@pytest.mark.parametrize("radius", [1, panels.SMALL, panels.SMALL + 1, 12, 40])
+def test_strips_of_panels_have_more_keys_than_queries(radius, features):
+    """oneDNN shares a product among threads by strips only then."""
+    window = Window(radius, dilation=1, shape="square", border="mask", scale=1.0)
+    size = panels.Size.of(Strips(90, 90, window, torch.float32, torch.device("cpu")), features)
+    assert size.keys > size.cells
+
+
 @pytest.mark.parametrize(
     ("radius", "features", "used"),
-    [(12, 256, {"sum_below", "add"}), (6, 256, {"sum_below"}), (12, 16, set()), (2, 32, set())],
+    [(12, 256, {"sum_below", "add"}), (6, 256, {"sum_below", "add"}), (12, 16, set()), (2, 32, set())],
 )
 def test_panels_where_they_pay(library, radius, features, used):
     query, key, value = (draw(i, 1, 37, 43, c, dtype=torch.float32) for i, c in enumerate((features, features, 3)))

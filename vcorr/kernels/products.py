@@ -40,14 +40,13 @@ def times(left: Tensor, right: Tensor, row: Tensor | None = None, plus: Tensor |
     return product if plus is None else product.add_(plus)
 
 
-def dotted(left: Tensor, right: Tensor, row: Tensor | None = None) -> Tensor:
-    """Of each group, left [n g c] times right [g k c] turned, plus row [g k]: [n g k], new; without gradients."""
+def dotted(left: Tensor, right: Tensor) -> Tensor:
+    """Of each group, left [n g c] times right [g k c] turned: [n g k], new; without gradients."""
     if not _by_groups(left):
-        product = torch.bmm(left.transpose(0, 1), right.transpose(1, 2)).transpose(0, 1)
-        return product if row is None else product.add_(row)
+        return torch.bmm(left.transpose(0, 1), right.transpose(1, 2)).transpose(0, 1)
     cells, groups, features = left.shape
-    weight, bias = right.reshape(-1, features, 1, 1), None if row is None else row.flatten()
-    product = torch.mkldnn_convolution(_as_image(left), weight, bias, (0, 0), (1, 1), (1, 1), groups)
+    weight = right.reshape(-1, features, 1, 1)
+    product = torch.mkldnn_convolution(_as_image(left), weight, None, (0, 0), (1, 1), (1, 1), groups)
     return product.permute(0, 2, 3, 1).reshape(cells, groups, -1)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vcorr.kernels.geometry import UNRESTRICTED, Reference, groups, sub_images, working_type
 from vcorr.kernels.window import blocks, tiles
-from vcorr.kernels.window.panels import PanelSlopes
+from vcorr.kernels.window.panels import Panels, PanelSlopes
 from vcorr.kernels.window.reader import Reader
 from vcorr.kernels.window.strips import LOG2_E, Differentiator, Strips
 
@@ -115,8 +115,9 @@ def _add_group(
         if strips:
             size = query[0][cut].shape
             geometry = Strips(size[0], size[1], window, delta.dtype, query.device)
-            form = PanelSlopes if PanelSlopes.pay(geometry, query.shape[3]) else Differentiator
-            add = form(geometry, query.shape[3], grad.shape[3]).add
+            sizes = geometry, query.shape[3], grad.shape[3]
+            panels = Panels.pay(geometry, query.shape[3])
+            add = PanelSlopes(Panels.over(*sizes, keep=True)).add if panels else Differentiator(*sizes).add
         else:
             add = blocks.add_gradients if references[0].offset is None else tiles.add_gradients
         for image in range(query.shape[0]):

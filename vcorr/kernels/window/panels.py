@@ -8,10 +8,14 @@ keys; those of a panel are one call (``products.dotted``). Of what is multiplied
 
 Scores are held of one call only, so that no softmax is in reach but one whose level is known beforehand
 (``reader.py``, and the logsumexp in the backward pass): calls add to sums, and to gradients.
+
+What follows a product goes strip after strip, [p . .], while the product itself has its cells outermost, [. p .]: so
+every operation is parted among threads by strips, as the product is, and a core finds what it wrote itself.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -20,14 +24,18 @@ from torch import Tensor
 
 from vcorr.kernels import products
 from vcorr.kernels.geometry import Reference, half_width
-from vcorr.kernels.window.strips import LN_2, LOG2_E, Strips
+from vcorr.kernels.window.strips import LN_2, LOG2_E, Strips, front
 
 COLUMNS = 4  # of a strip
-FEW, MANY = 4, 8  # key rows of a call; where windows are small, fewer calls are worth more that is multiplied in vain
-SMALL = 8  # radius
+# Key rows of a call: fewer multiply less in vain, more are fewer calls, which counts where windows are small. Five give
+# a strip more keys than queries under any radius. Where it has not, oneDNN parts a call among threads otherwise than
+# the keys that it lays out for it, and threads wait for what others wrote: the longer the more features there are.
+FEW, SOME, MANY = 4, 5, 8
+SMALL, LONG = 8, 96  # radius, features
 QUERIES = 3 * 2**20  # numbers in the queries of a panel, at most
 SCORES = 2**20  # scores of a call, at most
 NARROWEST = 24  # features
+STEEP = 64.0  # log2 of a weight that is sure to be a number, as its products with gradients are
 LEAST = 2**24  # multiplications of a call from which on panels are no slower than strips
 
 
@@ -42,13 +50,25 @@ class Size(NamedTuple):
 
     @classmethod
     def of(cls, strips: Strips, features: int) -> Size:
-        rows = FEW if strips.up > SMALL else MANY
+        rows = MANY if strips.up <= SMALL else SOME if features >= LONG else FEW
         cells, keys = (rows + 2 * strips.up) * COLUMNS, rows * (COLUMNS + 2 * strips.side)
         total = -(-strips.width // COLUMNS)
         fit = min(QUERIES // (strips.height * COLUMNS * features), SCORES // (cells * keys))
         panels = -(-total // max(1, fit))
         at_once = -(-total // panels)  # all panels are of nearly one width
         return cls(rows, cells, keys, at_once, at_once * cells * keys * features)
+
+
+class Step(NamedTuple):
+    """One call: its first key row, the query cells [n*s] that see its rows, and what it takes of the buffers."""
+
+    y: int
+    cut: slice
+    band: Tensor  # [n*s m*k]
+    queries: Tensor  # [n*s p c]
+    levels: Tensor  # [p n*s 1]
+    values: Tensor  # [p v+1 m k]
+    scores: Tensor  # [p n*s m*k]
 
 
 class Panels:
@@ -68,9 +88,23 @@ class Panels:
         self.levels = strips.empty(height, COLUMNS, at_once, 1)
         self.keys = strips.empty(rows, self.width, features)
         self.values = strips.empty(channels + 1, self.full_height, self.width)
-        self.keys_of_strips = strips.empty(at_once, self.size.keys, features)
+        self.all_keys = strips.empty(at_once * max(self.size.keys, self.size.cells) * features)
+        self.keys_of_strips = front(self.all_keys, at_once, self.size.keys, features)
         self.values_of_strips = strips.empty(at_once, channels + 1, self.size.keys)
-        self.band = self.window()
+        self.scores = strips.empty(at_once * self.size.cells * self.size.keys)
+        self.steps = list(self.each_step())
+
+    @classmethod
+    def over(cls, strips: Strips, features: int, channels: int, *, keep: bool) -> Panels:
+        """Panels over images of this size: those that this thread keeps, if they are, else others, to keep or not."""
+        asked = (strips.height, strips.width, strips.window, strips.work, features, channels, Size.of(strips, features))
+        if _KEPT.panels is not None and _KEPT.asked == asked:
+            return _KEPT.panels
+        if not keep:
+            return cls(strips, features, channels)
+        _KEPT.panels = None  # before there are others
+        _KEPT.asked, _KEPT.panels = asked, cls(strips, features, channels)
+        return _KEPT.panels
 
     @staticmethod
     def pay(strips: Strips, features: int) -> bool:
@@ -79,22 +113,36 @@ class Panels:
         fits = features >= NARROWEST and size.cells * size.keys <= SCORES and size.work >= LEAST
         return products.GROUPED and strips.work == torch.float32 and strips.device.type == "cpu" and fits
 
+    def each_step(self) -> Iterator[Step]:
+        height, up, count = self.strips.height, self.strips.up, self.size.rows
+        band, queries, levels = self.window(), self.queries.flatten(0, 1), self.levels.flatten(0, 1).transpose(0, 1)
+        for y in range(0, height, count):
+            low, high = max(0, y - up), min(height, y + count + up)
+            first, cells = (low - (y - up)) * COLUMNS, (high - low) * COLUMNS
+            cut = slice(low * COLUMNS, high * COLUMNS)
+            values = self.under_strips(self.values[:, y : y + count], 2).permute(2, 0, 1, 3)
+            scores = front(self.scores, self.size.strips, cells, self.size.keys)
+            yield Step(y, cut, band[first : first + cells], queries[cut], levels[:, cut], values, scores)
+
     def window(self) -> Tensor:
-        """0 where a key lies in the query's window, else -inf: [n*s p m*k]."""
+        """0 where a key lies in the query's window, else -inf: [n*s m*k]."""
         strips, rows = self.strips, self.size.rows
         down = torch.arange(rows) - (torch.arange(rows + 2 * strips.up) - strips.up)[:, None]  # [n m]
         reach = torch.tensor([half_width(dy, strips.radius, strips.shape) for dy in range(rows + strips.up)])
         off = torch.arange(self.columns) - strips.side - torch.arange(COLUMNS)[:, None]  # [s k]
         inside = off.abs()[None, :, None] <= reach[down.abs()][:, None, :, None]  # [n s m k]
         band = torch.where(inside, 0.0, -torch.inf).flatten(2).flatten(0, 1)
-        band = band.to(device=strips.device, dtype=strips.work)
-        return band[:, None].expand(-1, self.size.strips, -1).contiguous()
+        return band.to(device=strips.device, dtype=strips.work)
 
     def starts(self) -> Iterator[tuple[int, int]]:
         """First column of each panel, and how many of its columns lie in the image."""
         step = self.size.strips * COLUMNS
         for x in range(0, self.strips.width, step):
             yield x, min(step, self.strips.width - x)
+
+    def load_queries(self, query: Tensor) -> None:
+        """Load what lies of a query image in the panel, in the unit of the scores."""
+        spread(self.queries, query, self.factor)
 
     def load_values(self, reference: Reference, x: int) -> None:
         """Load values and a channel of ones; 0 outside the frame and where the mask leaves a key out."""
@@ -105,24 +153,22 @@ class Panels:
         if reference.mask is not None:
             seen.masked_fill_(~reference.mask[:, cells], 0.0)
 
-    def calls(self, reference: Reference, x: int) -> Iterator[tuple[int, slice, Tensor]]:
-        """Lay the rows of one call after another under the strips: the first key row; the query cells that see them;
-        the band of their scores.
-        """
-        height, up, count = self.strips.height, self.strips.up, self.size.rows
+    def calls(self, reference: Reference, x: int) -> Iterator[Step]:
+        """Lay the keys and values of one call after another under the strips, and score them without levels."""
         cells, place = self.strips.span(x, self.width)
-        self.keys.zero_()  # beside the frame
-        for y in range(0, height, count):
-            rows = reference.key[y : y + count, cells]
-            self.keys[: len(rows), place] = rows
-            keys = self.under_strips(self.keys, 1).permute(1, 0, 3, 2)
-            self.keys_of_strips.view(keys.shape).copy_(keys)
-            values = self.under_strips(self.values[:, y : y + count], 2).permute(2, 0, 1, 3)
-            self.values_of_strips.view(values.shape).copy_(values)
-            low, high = max(0, y - up), min(height, y + count + up)
-            first = (low - (y - up)) * COLUMNS
-            cut = slice(low * COLUMNS, high * COLUMNS)
-            yield y, cut, self.band[first : first + cut.stop - cut.start]
+        key, inside = reference.key[:, cells], self.keys.zero_()[:, place]
+        below = self.under_strips(self.keys, 1).permute(1, 0, 3, 2)
+        keys, values = self.keys_of_strips.view(below.shape), self.values_of_strips.view(self.steps[0].values.shape)
+        for step in self.steps:
+            rows = key[step.y : step.y + self.size.rows]
+            inside[: len(rows)] = rows
+            if len(rows) < self.size.rows:  # below the frame
+                inside[len(rows) :] = 0.0
+            keys.copy_(below)
+            values.copy_(step.values)
+            scores = products.dotted(step.queries, self.keys_of_strips)
+            torch.add(scores.transpose(0, 1), step.band, out=step.scores)
+            yield step
 
     def under_strips(self, rows: Tensor, dim: int) -> Tensor:
         """The key columns under each strip, of rows with the columns of a panel in a dimension; the strips take its
@@ -131,51 +177,63 @@ class Panels:
         return rows.unfold(dim, self.columns, COLUMNS)
 
 
-class PanelSums(Panels):
+class _Kept(threading.local):
+    """The panels that a thread keeps, and for what: those of its last backward pass.
+
+    A training reads images of one size again and again, and new buffers would often be new pages, which took a tenth of
+    the time of both passes. Without gradients nothing is kept: the encoder of the next frame needs that memory.
+    """
+
+    asked: object = None
+    panels: Panels | None = None
+
+
+_KEPT = _Kept()
+
+
+class PanelSums:
     """What the forward pass sums, panel by panel."""
 
-    def __init__(self, strips: Strips, features: int, channels: int) -> None:
-        super().__init__(strips, features, channels)
-        self.sums = strips.empty(self.size.strips, channels + 1, strips.height * COLUMNS)
+    def __init__(self, panels: Panels) -> None:
+        self.panels = panels
+        strips = panels.strips
+        self.sums = strips.empty(panels.size.strips, panels.values.shape[0], strips.height * COLUMNS)
+
+    def starts(self) -> Iterator[tuple[int, int]]:
+        """First column of each panel, and how many of its columns lie in the image."""
+        return self.panels.starts()
 
     def sum_below(
         self, query: Tensor, levels: Tensor | None, references: Sequence[Reference], x: int, count: int
     ) -> Tensor:
         """Sums [v+1 h count] of 2**(S - level) under the levels [h w], or under 0."""
-        here = slice(x, x + count)
-        spread(self.queries, query[:, here])
-        queries = self.queries.mul_(self.factor).flatten(0, 1)
+        panels, here = self.panels, slice(x, x + count)
+        panels.load_queries(query[:, here])
         if levels is not None:
-            spread(self.levels, levels[:, here, None])
+            spread(panels.levels, levels[:, here, None])
         self.sums.zero_()
         for reference in references:
-            self.load_values(reference, x)
-            for _, cut, band in self.calls(reference, x):
-                scores = products.dotted(queries[cut], self.keys_of_strips)
+            panels.load_values(reference, x)
+            for step in panels.calls(reference, x):
                 if levels is not None:
-                    scores.sub_(self.levels.flatten(0, 1)[cut])
-                scores.add_(band).exp2_()
-                self.sums[..., cut] += torch.bmm(self.values_of_strips, scores.permute(1, 2, 0))
-        by_row = self.sums.view(*self.sums.shape[:2], self.strips.height, COLUMNS)
+                    step.scores.sub_(step.levels)
+                self.sums[..., step.cut] += torch.bmm(panels.values_of_strips, step.scores.exp2_().mT)
+        by_row = self.sums.view(*self.sums.shape[:2], panels.strips.height, COLUMNS)
         return by_row.permute(1, 2, 0, 3).flatten(2)[..., :count]
 
 
-class PanelSlopes(Panels):
+class PanelSlopes:
     """The backward pass, panel by panel; the equations are those of ``strips.Differentiator``."""
 
-    @staticmethod
-    def pay(strips: Strips, features: int) -> bool:
-        """Whether panels are faster than strips: not where windows are small, by two threads."""
-        return strips.up > SMALL and Panels.pay(strips, features)
-
-    def __init__(self, strips: Strips, features: int, channels: int) -> None:
-        super().__init__(strips, features, channels)
-        rows, at_once, keys = self.size.rows, self.size.strips, self.size.keys
-        self.grads = strips.empty(strips.height, COLUMNS, at_once, channels + 1)
-        self.hidden = strips.empty(self.full_height, self.width)
-        self.hidden_of_strips = strips.empty(at_once, keys)
-        self.of_keys = torch.empty_like(self.keys)
-        self.of_values = strips.empty(channels + 1, rows, self.width)
+    def __init__(self, panels: Panels) -> None:
+        self.panels = panels
+        strips, rows, at_once, channels = panels.strips, panels.size.rows, panels.size.strips, len(panels.values)
+        self.grads = strips.empty(strips.height, COLUMNS, at_once, channels)
+        self.hidden = strips.empty(panels.full_height, panels.width)
+        self.hidden_of_strips = strips.empty(at_once, 1, panels.size.keys)
+        self.more = torch.empty_like(panels.scores)  # for what has as many numbers as the scores
+        self.of_keys = torch.empty_like(panels.keys)
+        self.of_values = strips.empty(channels, rows, panels.width)
 
     def add(
         self,
@@ -189,19 +247,24 @@ class PanelSlopes(Panels):
         grad_values: Sequence[Tensor] | None,
     ) -> None:
         """Add one image's gradients; grad [h w v], delta [h w] and level = -lse / ln 2 [h w]."""
+        panels = self.panels
         outer = torch.cat([grad, -delta[..., None]], 2)
-        for x, count in self.starts():
+        # A key beside the frame has values of 0 and the score 0; 0 times its weight is not 0 if that is no number.
+        steep = not float(level.amax()) < STEEP
+        for x, count in panels.starts():
             here = slice(x, x + count)
-            spread(self.queries, query[:, here])
-            self.queries.mul_(self.factor)
+            panels.load_queries(query[:, here])
             spread(self.grads, outer[:, here])
-            spread(self.levels, level[:, here, None])
+            spread(panels.levels, level[:, here, None])
             for position, reference in enumerate(references):
-                self.load_values(reference, x)
-                self.load_hidden(reference, x)
+                panels.load_values(reference, x)
+                hidden = steep or reference.mask is not None
+                if hidden:
+                    self.load_hidden(reference, x)
                 self.add_reference(
                     reference,
                     x,
+                    hidden,
                     None if grad_query is None else grad_query[:, here],
                     None if grad_keys is None else grad_keys[position],
                     None if grad_values is None else grad_values[position],
@@ -209,70 +272,83 @@ class PanelSlopes(Panels):
 
     def load_hidden(self, reference: Reference, x: int) -> None:
         """Load -inf for keys outside the frame and those that the mask leaves out, else 0."""
-        cells, place = self.strips.span(x, self.width)
-        seen = self.hidden.fill_(-torch.inf)[: self.strips.height, place]
+        cells, place = self.panels.strips.span(x, self.panels.width)
+        seen = self.hidden.fill_(-torch.inf)[: self.panels.strips.height, place]
         seen.zero_()
         if reference.mask is not None:
             seen.masked_fill_(~reference.mask[:, cells], -torch.inf)
+
+    def hide(self, step: Step) -> None:
+        """Add what is loaded to the scores of a call."""
+        hidden = self.hidden[step.y : step.y + self.panels.size.rows]
+        rows = self.panels.under_strips(hidden, 1).permute(1, 0, 2)
+        self.hidden_of_strips.view(rows.shape).copy_(rows)
+        step.scores.add_(self.hidden_of_strips)
 
     def add_reference(
         self,
         reference: Reference,
         x: int,
+        hidden: bool,
         grad_query: Tensor | None,
         grad_key: Tensor | None,
         grad_value: Tensor | None,
     ) -> None:
-        """Add what one reference gives in the panel at x; grad_query is of the panel's columns alone."""
-        cells, place = self.strips.span(x, self.width)
-        rows = self.size.rows
-        queries, levels = self.queries.flatten(0, 1), self.levels.flatten(0, 1)
-        grads = self.grads.flatten(0, 1)
-        for y, cut, band in self.calls(reference, x):
-            hidden = self.under_strips(self.hidden[y : y + rows], 1).permute(1, 0, 2)
-            self.hidden_of_strips.view(hidden.shape).copy_(hidden)
-            scores = products.dotted(queries[cut], self.keys_of_strips, self.hidden_of_strips)
-            scores.add_(levels[cut]).add_(band).exp2_()
-            outer = grads[cut].transpose(0, 1)  # [p n*s v+1]
-            height = min(rows, self.strips.height - y)
+        """Add what one reference gives in the panel at x; grad_query is of the panel's columns alone. Whether keys are
+        hidden that only their values of 0 would leave out.
+        """
+        panels = self.panels
+        cells, place = panels.strips.span(x, panels.width)
+        rows, columns, features = panels.size.rows, panels.columns, panels.keys.shape[2]
+        all_grads = self.grads.flatten(0, 1).transpose(0, 1)  # [p h*s v+1]
+        for step in panels.calls(reference, x):
+            if hidden:
+                self.hide(step)
+            scores, grads = step.scores.add_(step.levels).exp2_(), all_grads[:, step.cut]
+            height = min(rows, panels.strips.height - step.y)
             if grad_value is not None:
-                part = torch.bmm(outer.transpose(1, 2), scores.transpose(0, 1))  # [p v+1 m*k]
-                part = part.view(*part.shape[:2], rows, self.columns)
+                part = torch.bmm(grads.mT, scores)  # [p v+1 m*k]
+                part = part.view(*part.shape[:2], rows, columns)
                 self.gather(self.of_values, 2, part.permute(1, 2, 0, 3))
-                grad_value[y : y + rows, cells].add_(self.of_values[:-1, :height, place].permute(1, 2, 0))
+                grad_value[step.y : step.y + rows, cells] += self.of_values[:-1, :height, place].permute(1, 2, 0)
             if grad_key is None and grad_query is None:
                 continue
-            slopes = scores.mul_(torch.bmm(outer, self.values_of_strips).transpose(0, 1))
+            by_value = torch.bmm(grads, panels.values_of_strips, out=front(self.more, *scores.shape))
+            slopes = scores.mul_(by_value)  # [p n*s m*k]
+            strips, count, keys = slopes.shape
             if grad_query is not None:
-                part = products.mixed(slopes, self.keys_of_strips)
-                part = part.view(-1, COLUMNS, *part.shape[1:])
-                add_spread(grad_query[cut.start // COLUMNS : cut.stop // COLUMNS], part, self.strips.window.scale)
+                by_cell = front(self.more, count, strips, keys).copy_(slopes.transpose(0, 1))
+                part = products.mixed(by_cell, panels.keys_of_strips).view(-1, COLUMNS, strips, features)
+                seen = slice(step.cut.start // COLUMNS, step.cut.stop // COLUMNS)
+                add_spread(grad_query[seen], part, panels.strips.window.scale)
             if grad_key is not None:
-                turned = slopes.permute(2, 1, 0).contiguous()  # [m*k p n*s]
-                part = products.mixed(turned, queries[cut].transpose(0, 1))
-                part = part.view(rows, self.columns, *part.shape[1:])  # [m k p c]
+                turned = front(self.more, strips, keys, count).copy_(slopes.mT)
+                by_key = front(panels.scores, keys, strips, count).copy_(turned.transpose(0, 1))
+                queries = front(panels.all_keys, strips, count, features).copy_(step.queries.transpose(0, 1))
+                part = products.mixed(by_key, queries).view(rows, columns, strips, features)
                 self.gather(self.of_keys, 1, part.permute(0, 2, 3, 1))
-                grad_key[y : y + rows, cells].add_(self.of_keys[:height, place], alpha=LN_2)
+                grad_key[step.y : step.y + rows, cells].add_(self.of_keys[:height, place], alpha=LN_2)
 
     def gather(self, rows: Tensor, dim: int, parts: Tensor) -> None:
         """Fill rows with the columns of a panel in a dimension with the sum of what each strip gives: the inverse of
         ``under_strips``.
         """
         rows.zero_()
-        apart = -(-self.columns // COLUMNS)  # strips so far apart share no key column
-        for first in range(min(apart, self.size.strips)):
+        apart = -(-self.panels.columns // COLUMNS)  # strips so far apart share no key column
+        for first in range(min(apart, self.panels.size.strips)):
             columns = rows.narrow(dim, first * COLUMNS, rows.shape[dim] - first * COLUMNS)
             some = parts.movedim(dim, 0)[first::apart].movedim(0, dim)
-            columns.unfold(dim, self.columns, apart * COLUMNS).add_(some)
+            columns.unfold(dim, self.panels.columns, apart * COLUMNS).add_(some)
 
 
-def spread(strips: Tensor, image: Tensor) -> None:
-    """Lay the columns of an image [h w .] out in strips [h s p .], with zeros beside them."""
+def spread(strips: Tensor, image: Tensor, factor: float = 1.0) -> None:
+    """Lay the columns of an image [h w .], times a factor, out in strips [h s p .], with zeros beside them."""
     full, rest = divmod(image.shape[1], COLUMNS)
+    image = image.to(strips.dtype)  # a half type would be multiplied as such
     strips[:, :, full:] = 0.0
-    strips[:, :, :full] = _cut(image, full).transpose(1, 2)
+    torch.mul(_cut(image, full).transpose(1, 2), factor, out=strips[:, :, :full])
     if rest:
-        strips[:, :rest, full] = image[:, full * COLUMNS :]
+        torch.mul(image[:, full * COLUMNS :], factor, out=strips[:, :rest, full])
 
 
 def add_spread(image: Tensor, strips: Tensor, alpha: float) -> None:

@@ -29,8 +29,8 @@ class Reader:
 
     def __init__(self, strips: Strips, features: int, channels: int) -> None:
         self.strips, self.features, self.channels = strips, features, channels
-        panels = Panels.pay(strips, features)
-        self.fast: PanelSums | Sums = PanelSums(strips, features, channels) if panels else self.by_strips
+        panels = Panels.over(strips, features, channels, keep=False) if Panels.pay(strips, features) else None
+        self.fast: PanelSums | Sums = self.by_strips if panels is None else PanelSums(panels)
 
     @cached_property
     def by_strips(self) -> Sums:
