@@ -4,13 +4,13 @@ A panel is as many strips of COLUMNS columns, side by side, as fit. Under a stri
 m key rows are seen by n = m + 2R query rows, so that each strip has one product of [n*COLUMNS c] queries and [m*k c]
 keys; those of a panel are one call (``products.dotted``). Of what is multiplied the window asks for
 
-    (2R+1)^2 / ((2R+m) (2R+COLUMNS)),   80 % at R = 12.
+    (2R+1)^2 / ((2R+m) (2R+COLUMNS)),   77 % at R = 12 and m = 5.
 
 Scores are held of one call only, so that no softmax is in reach but one whose level is known beforehand
 (``reader.py``, and the logsumexp in the backward pass): calls add to sums, and to gradients.
 
-What follows a product goes strip after strip, [p . .], while the product itself has its cells outermost, [. p .]: so
-every operation is parted among threads by strips, as the product is, and a core finds what it wrote itself.
+A product has its cells outermost, [. p .], and threads share it by strips. What follows goes strip after strip,
+[p . .], so that it is shared alike and a core finds what it wrote itself, until a product wants cells outermost again.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ from vcorr.kernels.window.strips import LN_2, LOG2_E, Strips, front
 
 COLUMNS = 4  # of a strip
 # Key rows of a call: fewer multiply less in vain, more are fewer calls, which counts where windows are small. Five give
-# a strip more keys than queries under any radius. Where it has not, oneDNN parts a call among threads otherwise than
-# the keys that it lays out for it, and threads wait for what others wrote: the longer the more features there are.
+# a strip more keys than queries under any radius, in frames as wide as high. Where it has not, oneDNN shares a call
+# among threads otherwise than the keys that it lays out for it, and threads wait for what others wrote: the longer the
+# more features there are.
 FEW, SOME, MANY = 4, 5, 8
 SMALL, LONG = 8, 96  # radius, features
 QUERIES = 3 * 2**20  # numbers in the queries of a panel, at most
@@ -114,6 +115,7 @@ class Panels:
         return products.GROUPED and strips.work == torch.float32 and strips.device.type == "cpu" and fits
 
     def each_step(self) -> Iterator[Step]:
+        """The calls of a panel, down the frame."""
         height, up, count = self.strips.height, self.strips.up, self.size.rows
         band, queries, levels = self.window(), self.queries.flatten(0, 1), self.levels.flatten(0, 1).transpose(0, 1)
         for y in range(0, height, count):
@@ -180,8 +182,8 @@ class Panels:
 class _Kept(threading.local):
     """The panels that a thread keeps, and for what: those of its last backward pass.
 
-    A training reads images of one size again and again, and new buffers would often be new pages, which took a tenth of
-    the time of both passes. Without gradients nothing is kept: the encoder of the next frame needs that memory.
+    A training reads images of one size again and again, and new buffers would often be new pages, which take time to
+    get. Without gradients nothing is kept: the encoder of the next frame needs that memory.
     """
 
     asked: object = None
