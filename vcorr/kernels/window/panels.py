@@ -224,6 +224,24 @@ class PanelSums:
         return by_row.permute(1, 2, 0, 3).flatten(2)[..., :count]
 
 
+class Gathered:
+    """Rows with the columns of a panel in a dimension, which sum what strips give: the inverse of ``under_strips``."""
+
+    def __init__(self, rows: Tensor, dim: int, columns: int) -> None:
+        self.rows, self.before = rows, (slice(None),) * dim
+        apart = -(-columns // COLUMNS)  # strips so far apart share no key column
+        starts = range(0, rows.shape[dim] - columns + 1, COLUMNS)[:apart]
+        after = [rows.narrow(dim, start, rows.shape[dim] - start) for start in starts]
+        self.columns = [some.unfold(dim, columns, apart * COLUMNS) for some in after]
+
+    def sum(self, parts: Tensor) -> Tensor:
+        """The rows, of what strips give; these are in place of the columns, and their key columns last."""
+        self.rows.zero_()
+        for first, columns in enumerate(self.columns):
+            columns.add_(parts[(*self.before, slice(first, None, len(self.columns)))])
+        return self.rows
+
+
 class PanelSlopes:
     """The backward pass, panel by panel; the equations are those of ``strips.Differentiator``."""
 
@@ -234,8 +252,8 @@ class PanelSlopes:
         self.hidden = strips.empty(panels.full_height, panels.width)
         self.hidden_of_strips = strips.empty(at_once, 1, panels.size.keys)
         self.more = torch.empty_like(panels.scores)  # for what has as many numbers as the scores
-        self.of_keys = torch.empty_like(panels.keys)
-        self.of_values = strips.empty(channels, rows, panels.width)
+        self.of_keys = Gathered(torch.empty_like(panels.keys), 1, panels.columns)
+        self.of_values = Gathered(strips.empty(channels, rows, panels.width), 2, panels.columns)
 
     def add(
         self,
@@ -311,8 +329,8 @@ class PanelSlopes:
             if grad_value is not None:
                 part = torch.bmm(grads.mT, scores)  # [p v+1 m*k]
                 part = part.view(*part.shape[:2], rows, columns)
-                self.gather(self.of_values, 2, part.permute(1, 2, 0, 3))
-                grad_value[step.y : step.y + rows, cells] += self.of_values[:-1, :height, place].permute(1, 2, 0)
+                of_values = self.of_values.sum(part.permute(1, 2, 0, 3))[:-1, :height, place]
+                grad_value[step.y : step.y + rows, cells] += of_values.permute(1, 2, 0)
             if grad_key is None and grad_query is None:
                 continue
             by_value = torch.bmm(grads, panels.values_of_strips, out=front(self.more, *scores.shape))
@@ -328,19 +346,8 @@ class PanelSlopes:
                 by_key = front(panels.scores, keys, strips, count).copy_(turned.transpose(0, 1))
                 queries = front(panels.all_keys, strips, count, features).copy_(step.queries.transpose(0, 1))
                 part = products.mixed(by_key, queries).view(rows, columns, strips, features)
-                self.gather(self.of_keys, 1, part.permute(0, 2, 3, 1))
-                grad_key[step.y : step.y + rows, cells].add_(self.of_keys[:height, place], alpha=LN_2)
-
-    def gather(self, rows: Tensor, dim: int, parts: Tensor) -> None:
-        """Fill rows with the columns of a panel in a dimension with the sum of what each strip gives: the inverse of
-        ``under_strips``.
-        """
-        rows.zero_()
-        apart = -(-self.panels.columns // COLUMNS)  # strips so far apart share no key column
-        for first in range(min(apart, self.panels.size.strips)):
-            columns = rows.narrow(dim, first * COLUMNS, rows.shape[dim] - first * COLUMNS)
-            some = parts.movedim(dim, 0)[first::apart].movedim(0, dim)
-            columns.unfold(dim, self.panels.columns, apart * COLUMNS).add_(some)
+                of_keys = self.of_keys.sum(part.permute(0, 2, 3, 1))[:height, place]
+                grad_key[step.y : step.y + rows, cells].add_(of_keys, alpha=LN_2)
 
 
 def spread(strips: Tensor, image: Tensor, factor: float = 1.0) -> None:
