@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 from vcorr.kernels import (
     memory,
@@ -220,3 +221,42 @@ def test_errors_of_several_references():
         memory_read(query, frames, frames, radius=1, key_mask=[None])
     with pytest.raises(TypeError, match="values must be real and of one type"):
         memory_read(query, frames, [*frames[:2], frames[2].double()], radius=1)
+
+
+TRANSFORMED = {
+    "reading": lambda x: windowed_attention(x, x, x, radius=1),
+    "references": lambda x: memory_read(x.detach(), [x], [x], radius=1, top_k=2),
+    "largest": lambda x: memory_topk(x, [x], radius=1, top_k=2)[0],
+    "bank": lambda x: negative_logsumexp(x.flatten(0, 2), x.detach().flatten(0, 2)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # torch's own, for forward mode
+@pytest.mark.parametrize("name", TRANSFORMED)
+def test_transforms_are_refused_rather_than_wrong(name):
+    frame, call = draw(0, 1, 4, 5, 3), TRANSFORMED[name]
+    for transformed in (
+        lambda: torch.func.vmap(call)(frame[None]),
+        lambda: torch.func.grad(lambda x: call(x).sum())(frame),
+        lambda: torch.func.jvp(call, (frame,), (frame,)),
+    ):
+        with pytest.raises(NotImplementedError, match="taken by impl 'reference' alone"):
+            transformed()
+    with forward_ad.dual_level(), pytest.raises(NotImplementedError, match="forward mode"):
+        call(forward_ad.make_dual(frame, frame))
+
+
+def test_the_reference_takes_transforms():
+    frame = draw(0, 1, 4, 5, 3)
+    plain = windowed_attention(frame, frame, frame, radius=1, impl="reference")
+    mapped = torch.func.vmap(lambda x: windowed_attention(x, x, x, radius=1, impl="reference"))(frame[None])
+    torch.testing.assert_close(mapped[0], plain)
+
+
+@pytest.mark.parametrize("name", ["reading", "bank"])
+def test_second_derivatives_are_refused_rather_than_wrong(name):
+    frame = draw(0, 1, 4, 5, 3).requires_grad_()
+    loss = TRANSFORMED[name](frame).sum() + frame.pow(3).sum()
+    (grad,) = torch.autograd.grad(loss, frame, create_graph=True)
+    with pytest.raises(RuntimeError, match="no autograd formula was registered"):
+        torch.autograd.grad(grad.sum(), frame)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, ParamSpec, TypeVar, get_args
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
 from vcorr.kernels.geometry import UNRESTRICTED, Border, Precision, Reference, Shape, Window, tap_count
 
@@ -89,6 +90,21 @@ def bare(query: Tensor, references: Sequence[Reference]) -> bool:
     if torch.compiler.is_compiling() or any(type(t) not in (Tensor, torch.nn.Parameter) for t in given):
         return False
     return not (torch.is_grad_enabled() and any(t.requires_grad for t in given))
+
+
+def check_transforms(tensors: Iterable[Tensor]) -> None:
+    """No transform of ``torch.func`` and no forward mode: the operators have neither, and what is behind them would
+    drop a tangent without a word.
+    """
+    if torch.compiler.is_compiling():
+        return
+    for tensor in tensors:
+        tangent = unpack_dual(tensor).tangent  # type: ignore[no-untyped-call]
+        if torch._C._functorch.is_functorch_wrapped_tensor(tensor) or tangent is not None:
+            raise NotImplementedError(
+                "torch.func (vmap, grad, jvp) and forward mode are taken by impl 'reference' alone, got a tensor of "
+                "theirs; the batch holds what vmap would map over, and torch.autograd differentiates"
+            )
 
 
 def choose(name: str, given: object, options: object) -> None:

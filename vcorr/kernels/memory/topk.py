@@ -33,7 +33,7 @@ def read(query: Tensor, references: Sequence[Reference], top_k: int, impl: Imple
 
 def largest(query: Tensor, references: Sequence[Reference], top_k: int, impl: Implementation) -> tuple[Tensor, Tensor]:
     """Logits and cells [b h w r k] of each reference's top_k largest logits."""
-    _check(query, references)
+    _check(query, references, impl)
     if impl == "reference":
         if not torch.compiler.is_compiling():
             _check_offsets(references)
@@ -52,7 +52,7 @@ def _jointly(query: Tensor, references: Sequence[Reference], top_k: int, impl: I
     """
     if impl == "reference":
         return _joined(*largest(query, references, top_k, impl))
-    _check(query, references)
+    _check(query, references, impl)
     chosen = arguments.resolve(impl, query, references, top_k)
     keys, _, *settings = unpack(references)
     find: Callable[..., tuple[Tensor, Tensor]] = joint_topk_now if arguments.bare(query, references) else joint_topk
@@ -68,7 +68,9 @@ def _joined(logits: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
     return logits, torch.where(indices < 0, -1, cells).flatten(3).gather(3, chosen)
 
 
-def _check(query: Tensor, references: Sequence[Reference]) -> None:
+def _check(query: Tensor, references: Sequence[Reference], impl: Implementation) -> None:
+    if impl != "reference":
+        arguments.check_transforms([query, *(r.key for r in references)])
     if torch.is_grad_enabled() and (query.requires_grad or any(r.key.requires_grad for r in references)):
         raise ValueError("top_k is for inference: query and keys must not require gradients, got some that do")
 

@@ -55,6 +55,7 @@ def negative_logsumexp(
     if impl == "reference":
         with torch.autocast(query.device.type, enabled=False):
             return reference.logsumexp(query, negatives, query_group, negative_group, factor)
+    arguments.check_transforms((query, negatives))
     chosen = arguments.resolve(impl, query)
     keep_mean = torch.is_grad_enabled() and query.requires_grad
     lse: Tensor

@@ -47,16 +47,29 @@ def _(
     return query.new_empty(query.shape[0], dtype=work), query.new_empty(rows, query.shape[1], dtype=work)
 
 
+@torch.library.custom_op("vcorr::negative_logsumexp_backward", mutates_args=(), device_types=None)
+def backward(grad: Tensor, mean: Tensor, query: Tensor, scale: float) -> Tensor:
+    """Gradient to the query [n c]. An operator, and of the query too, so that a second derivative, to which the mean is
+    no constant, is an error rather than wrong.
+    """
+    return (scale * grad[:, None] * mean).to(query.dtype)
+
+
+@backward.register_fake
+def _(grad: Tensor, mean: Tensor, query: Tensor, scale: float) -> Tensor:
+    return query.new_empty(query.shape)
+
+
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     _, mean = output
-    ctx.scale, ctx.dtype = inputs[4], inputs[0].dtype
+    ctx.scale = inputs[4]
     ctx.mark_non_differentiable(mean)
-    ctx.save_for_backward(mean)
+    ctx.save_for_backward(inputs[0], mean)
 
 
 def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    (mean,) = ctx.saved_tensors
-    return (ctx.scale * grad[:, None] * mean).to(ctx.dtype), None, None, None, None, None, None, None
+    query, mean = ctx.saved_tensors
+    return backward(grad, mean, query, ctx.scale), None, None, None, None, None, None, None
 
 
 negative_logsumexp.register_autograd(_backward, setup_context=_save)

@@ -116,6 +116,7 @@ def read_jointly(query: Tensor, references: Sequence[Reference], impl: Implement
     if impl == "reference":
         with torch.autocast(query.device.type, enabled=False):
             return reference.read(query, references)
+    arguments.check_transforms((query, *(t for r in references for t in (r.key, r.value))))
     chosen = arguments.resolve(impl, query, references)
     read: Callable[..., tuple[Tensor, Tensor]] = op.read_now if arguments.bare(query, references) else op.read
     readout, lse = read(query, *op.unpack(references), chosen)
