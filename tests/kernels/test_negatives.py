@@ -113,9 +113,15 @@ def test_errors():
         negative_logsumexp(query, bank, query_group=torch.zeros(3, dtype=torch.long))
     with pytest.raises(ValueError, match=r"negative_group must have shape \(5,\), got \(3,\)"):
         negative_logsumexp(query, bank, query_group=torch.zeros(3).long(), negative_group=torch.zeros(3).long())
-    with pytest.raises(TypeError, match=r"query_group must be whole numbers, got torch.float32"):
+    with pytest.raises(TypeError, match=r"query_group must be whole numbers, .*, got torch.float32"):
         negative_logsumexp(query, bank, query_group=torch.zeros(3), negative_group=torch.zeros(5))
-    with pytest.raises(ValueError, match="scale must be finite, got inf"):
+    with pytest.raises(TypeError, match="query_group must be a tensor, got list"):
+        negative_logsumexp(query, bank, query_group=[0, 0, 0], negative_group=torch.zeros(5).long())
+    with pytest.raises(TypeError, match=r"query_group must be whole numbers, .*, got torch.uint16"):
+        negative_logsumexp(
+            query, bank, query_group=torch.zeros(3).to(torch.uint16), negative_group=torch.zeros(5).long()
+        )
+    with pytest.raises(ValueError, match=r"scale must be finite, .* got inf"):
         negative_logsumexp(query, bank, scale=torch.inf)
     with pytest.raises(ValueError, match=r"impl must be one of .*, got 'fast'"):
         negative_logsumexp(query, bank, impl="fast")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.autograd import forward_ad
@@ -66,6 +67,24 @@ def test_compiles_without_a_break():
     torch.testing.assert_close(
         torch.autograd.grad(compiled(*leaves), leaves), torch.autograd.grad(loss(*leaves), leaves)
     )
+
+
+def test_compiles_with_a_scale_that_changes():
+    def both(query, key, value, scale):
+        read = windowed_attention(query, key, value, radius=1, scale=scale)
+        return read, negative_logsumexp(query.flatten(0, 2), key.flatten(0, 2), scale=scale)
+
+    compiled = torch.compile(both, fullgraph=True, backend="aot_eager")
+    inputs = [draw(i, 1, 5, 7, c) for i, c in enumerate((4, 4, 3))]
+    for scale in (0.5, 0.7, 3.0):
+        torch.testing.assert_close(compiled(*inputs, scale), both(*inputs, scale))
+
+
+def test_shapes_without_data():
+    query, key, value = (torch.empty(2, 5, 7, c, device="meta") for c in (4, 4, 3))
+    assert windowed_attention(query, key, value.bool(), radius=1).dtype == torch.float32
+    assert memory_read(query, [key], [value], radius=1, top_k=2).shape == (2, 5, 7, 3)
+    assert negative_logsumexp(query.flatten(0, 2), key.flatten(0, 2)).shape == (70,)
 
 
 def test_compiles_reading_without_gradient():
@@ -189,15 +208,35 @@ GOOD = {"query": torch.zeros(1, 4, 6, 8), "key": torch.zeros(1, 4, 6, 8), "value
         ({"radius": 0, "window": "disk"}, ValueError, "radius must be at least 1, got 0"),
         ({"dilation": 0}, ValueError, "dilation must be at least 1, got 0"),
         ({"radius": None, "dilation": 2}, ValueError, "dilation must be 1 where radius is None"),
-        ({"scale": float("nan")}, ValueError, "scale must be finite, got nan"),
+        ({"radius": 2**31}, ValueError, "radius must be at most 2147483647, got 2147483648"),
+        ({"dilation": 2**63}, ValueError, "dilation must be at most 2147483647"),
+        ({"scale": float("nan")}, ValueError, "scale must be finite, .* got nan"),
+        ({"scale": 10**400}, ValueError, r"scale must be finite, at most 2\^100 in size"),
+        ({"scale": True}, TypeError, "scale must be a number, got bool"),
+        ({"scale": torch.tensor(0.5)}, TypeError, "scale must be a number, got Tensor; .* multiplies query"),
+        ({"query": torch.zeros(1, 4, 6, 8).to_sparse()}, TypeError, "query must be dense and not quantized"),
+        (
+            {"query": torch.zeros(1, 4, 6, 8).to(torch.float8_e5m2)},
+            TypeError,
+            "query must be float16, .* got torch.float8",
+        ),
+        (
+            {"value": torch.zeros(1, 4, 6, 2).to(torch.float8_e5m2)},
+            TypeError,
+            "value must be float16, .* got torch.float8",
+        ),
         ({"border": "clamp"}, ValueError, "border must be one of 'mask', 'zeros', got 'clamp'"),
         ({"window": "hexagon"}, ValueError, "window must be one of 'square', 'disk', got 'hexagon'"),
         ({"precision": "fp8"}, ValueError, "precision must be one of 'ieee', .* got 'fp8'"),
         ({"impl": "fast"}, ValueError, "impl must be one of 'auto', .* got 'fast'"),
         ({"offset": torch.zeros(1, 4, 6, 3)}, ValueError, r"offset must have shape \(1, 4, 6, 2\)"),
+        ({"offset": (0, 0)}, TypeError, "offset must be a tensor, got tuple"),
+        ({"offset": np.zeros((1, 4, 6, 2))}, TypeError, "offset must be a tensor, got ndarray"),
+        ({"offset": torch.zeros(1, 4, 6, 2).to(torch.uint16)}, TypeError, "offset must be real, .* got torch.uint16"),
         ({"offset": torch.zeros(1, 4, 6, 2).requires_grad_()}, ValueError, "offset must not require gradients"),
         ({"offset": torch.full((1, 4, 6, 2), torch.nan)}, ValueError, "offset must be finite"),
         ({"offset": torch.zeros(1, 4, 6, 2), "radius": None}, ValueError, "offset must be None where radius is None"),
+        ({"key_mask": True}, TypeError, "key_mask must be a tensor, got bool"),
         ({"key_mask": torch.zeros(1, 4, 6)}, TypeError, "key_mask must be boolean, .* got torch.float32"),
         ({"key_mask": torch.zeros(1, 4, 5).bool()}, ValueError, r"key_mask must have shape \(1, 4, 6\)"),
     ],
@@ -209,6 +248,15 @@ def test_errors_say_the_rule_and_what_came(change, error, text):
 
 def test_errors_of_several_references():
     query, frames = torch.zeros(1, 4, 6, 8), [torch.zeros(1, 4, 6, 8)] * 3
+    for given, name in ((None, "NoneType"), (3, "int"), (torch.zeros(1).numpy(), "ndarray")):
+        with pytest.raises(TypeError, match=rf"keys must be \[b r h w c\] or a sequence of .*, got {name}"):
+            memory_topk(query, given, radius=1, top_k=1)
+        with pytest.raises(TypeError, match=rf"values must be \[b r h w c\] or a sequence of .*, got {name}"):
+            memory_read(query, frames, given, radius=1)
+    with pytest.raises(TypeError, match="keys must be a tensor, got ndarray"):
+        memory_topk(query, [query.numpy()], radius=1, top_k=1)
+    with pytest.raises(TypeError, match="offset must be a tensor, or a sequence of tensors and None, got int"):
+        memory_read(query, frames, frames, radius=1, offset=3)
     with pytest.raises(ValueError, match="keys must hold at least one reference, got none"):
         memory_read(query, [], [], radius=1)
     with pytest.raises(ValueError, match="values must hold one for each of 3 references, got 2"):

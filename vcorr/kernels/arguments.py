@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Real
 from typing import Any, Literal, ParamSpec, TypeVar, get_args
 
 import torch
@@ -17,6 +18,11 @@ MOST_FEATURES = 4096
 LEAST_TRITON = (3, 6)
 MOST_PEAKS = 64  # a row's slots lie in registers
 FARTHEST = 2**15  # cells; squares of distances are int32
+MOST_CELLS = 2**31 - 1  # of a radius or a dilation
+MOST_SCALE = 2.0**100  # times log2 e it is a number in float32
+
+FEATURES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -87,7 +93,11 @@ def bare(query: Tensor, references: Sequence[Reference]) -> bool:
     """
     inputs = (t for r in references for t in (r.key, r.value, r.offset, r.mask) if t is not None)
     given = [query, *inputs]
-    if torch.compiler.is_compiling() or any(type(t) not in (Tensor, torch.nn.Parameter) for t in given):
+    if (
+        query.is_meta
+        or torch.compiler.is_compiling()
+        or any(type(t) not in (Tensor, torch.nn.Parameter) for t in given)
+    ):
         return False
     return not (torch.is_grad_enabled() and any(t.requires_grad for t in given))
 
@@ -118,6 +128,8 @@ def whole_number(name: str, given: object, least: int) -> int:
         raise TypeError(f"{name} must be a whole number, got {given!r}")
     if given < least:
         raise ValueError(f"{name} must be at least {least}, got {given}")
+    if given > MOST_CELLS:
+        raise ValueError(f"{name} must be at most {MOST_CELLS}, got {given}")
     return given
 
 
@@ -127,6 +139,10 @@ def frames(name: str, given: Tensor | Sequence[Tensor]) -> list[Tensor]:
         if given.dim() != 5:
             raise ValueError(f"{name} must be [b r h w c] or a sequence of [b h w c], got shape {tuple(given.shape)}")
         return list(given.unbind(1))
+    if not isinstance(given, Sequence):
+        raise TypeError(f"{name} must be [b r h w c] or a sequence of [b h w c], got {type(given).__name__}")
+    for frame in given:
+        check_tensor(name, frame)
     return list(given)
 
 
@@ -140,6 +156,8 @@ def optional_frames(
         if given.dim() != dims + 1:
             raise ValueError(f"{name} must have {dims + 1} axes, [b r h w ...], got shape {tuple(given.shape)}")
         return list(given.unbind(1))
+    if not isinstance(given, Sequence):
+        raise TypeError(f"{name} must be a tensor, or a sequence of tensors and None, got {type(given).__name__}")
     return list(given)
 
 
@@ -176,11 +194,15 @@ def windows(
     return [Window(r, d, window, border, factor, digits) for r, d in zip(radii, dilations, strict=True)]
 
 
-def scale_factor(scale: float | None, channels: int) -> float:
+def scale_factor(scale: object, channels: int) -> float:
     """The scale of the logits: 1/sqrt(channels) unless given."""
-    if scale is not None and not math.isfinite(scale):
-        raise ValueError(f"scale must be finite, got {scale}")
-    return 1.0 / math.sqrt(channels) if scale is None else float(scale)
+    if scale is None:
+        return 1.0 / math.sqrt(channels)
+    if isinstance(scale, bool) or not isinstance(scale, Real):
+        raise TypeError(f"scale must be a number, got {type(scale).__name__}; one that is learned multiplies query")
+    if not abs(scale) <= MOST_SCALE:  # type: ignore[operator]  # nor where it is no number
+        raise ValueError(f"scale must be finite, at most 2^100 in size, got {scale}")
+    return float(scale)
 
 
 def exactness(precision: str | None) -> str:
@@ -229,13 +251,26 @@ def references(
     return found
 
 
-def check_features(name: str, tensor: Tensor, query: Tensor) -> None:
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
-    if tensor.dim() != 4 or 0 in tensor.shape:
-        raise ValueError(f"{name} must be [b h w c] and not empty, got shape {tuple(tensor.shape)}")
+def check_tensor(name: str, given: object) -> None:
+    if not isinstance(given, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(given).__name__}")
+    if given.layout != torch.strided or given.is_quantized:
+        raise TypeError(f"{name} must be dense and not quantized, got {given.layout} of {given.dtype}")
+
+
+def check_type(name: str, tensor: Tensor) -> None:
+    """Features are of a type that every implementation multiplies."""
     if not tensor.dtype.is_floating_point:
         raise TypeError(f"{name} must be floating point, got {tensor.dtype}")
+    if tensor.dtype not in FEATURES:
+        raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, got {tensor.dtype}")
+
+
+def check_features(name: str, tensor: Tensor, query: Tensor) -> None:
+    check_tensor(name, tensor)
+    if tensor.dim() != 4 or 0 in tensor.shape:
+        raise ValueError(f"{name} must be [b h w c] and not empty, got shape {tuple(tensor.shape)}")
+    check_type(name, tensor)
     if tensor.shape[3] > MOST_FEATURES:
         raise ValueError(f"{name} must have at most {MOST_FEATURES} channels, got {tensor.shape[3]}")
     check_cells(name, tensor, query, query.shape)
@@ -244,13 +279,14 @@ def check_features(name: str, tensor: Tensor, query: Tensor) -> None:
 
 
 def check_value(value: Tensor, first: Tensor, query: Tensor) -> None:
-    if not isinstance(value, Tensor):
-        raise TypeError(f"value must be a tensor, got {type(value).__name__}")
+    check_tensor("value", value)
     if value.dim() != 4 or 0 in value.shape:
         raise ValueError(f"value must be [b h w v] and not empty, got shape {tuple(value.shape)}")
     check_cells("value", value, query, (*query.shape[:3], first.shape[-1]))
     if value.dtype != first.dtype or value.dtype.is_complex:
         raise TypeError(f"values must be real and of one type, got {value.dtype} and {first.dtype}")
+    if value.dtype.is_floating_point:
+        check_type("value", value)
 
 
 def check_offset(offset: Tensor, query: Tensor, window: Window) -> None:
@@ -259,14 +295,15 @@ def check_offset(offset: Tensor, query: Tensor, window: Window) -> None:
         raise ValueError("offset must be None where radius is None (the whole frame), got a tensor")
     if offset.requires_grad:
         raise ValueError("offset must not require gradients, which flow to query, keys and values alone; detach it")
-    if offset.dtype.is_complex or offset.dtype == torch.bool:
-        raise TypeError(f"offset must be real, got {offset.dtype}")
+    if offset.dtype not in (*FEATURES, *WHOLE):
+        raise TypeError(f"offset must be real, floating point or whole, got {offset.dtype}")
     if not torch.compiler.is_compiling() and not bool(torch.isfinite(offset).all()):
         raise ValueError("offset must be finite, got infinite or undefined values")
 
 
 def check_cells(name: str, tensor: Tensor, query: Tensor, shape: Sequence[int]) -> None:
     """Shape and device of a tensor that goes with the query."""
+    check_tensor(name, tensor)
     if tuple(tensor.shape) != tuple(shape):
         raise ValueError(
             f"{name} must have shape {tuple(shape)} to go with query {tuple(query.shape)}, got {tuple(tensor.shape)}"

@@ -159,7 +159,7 @@ def memory_topk(
     """
     arguments.choose("impl", impl, Implementation)
     key_frames = arguments.frames("keys", keys)
-    blank = [key[..., :1].detach() for key in key_frames if isinstance(key, Tensor)]
+    blank = [key[..., :1].detach() for key in key_frames]
     references = _references(
         query,
         key_frames,

@@ -65,12 +65,10 @@ def negative_logsumexp(
 
 def _check(query: Tensor, negatives: Tensor, query_group: Tensor | None, negative_group: Tensor | None) -> None:
     for name, tensor in (("query", query), ("negatives", negatives)):
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
+        arguments.check_tensor(name, tensor)
         if tensor.dim() != 2 or tensor.shape[1] == 0:
             raise ValueError(f"{name} must be [rows c], got shape {tuple(tensor.shape)}")
-        if not tensor.dtype.is_floating_point:
-            raise TypeError(f"{name} must be floating point, got {tensor.dtype}")
+        arguments.check_type(name, tensor)
     if query.shape[1] != negatives.shape[1]:
         raise ValueError(f"negatives must have the {query.shape[1]} channels of query, got {negatives.shape[1]}")
     if negatives.dtype != query.dtype:
@@ -80,10 +78,13 @@ def _check(query: Tensor, negatives: Tensor, query_group: Tensor | None, negativ
     if (query_group is None) != (negative_group is None):
         raise ValueError("query_group and negative_group must be given together, got one of them")
     for name, group, like in (("query_group", query_group, query), ("negative_group", negative_group, negatives)):
-        if group is not None and tuple(group.shape) != (like.shape[0],):
+        if group is None:
+            continue
+        arguments.check_tensor(name, group)
+        if tuple(group.shape) != (like.shape[0],):
             raise ValueError(f"{name} must have shape {(like.shape[0],)}, got {tuple(group.shape)}")
-        if group is not None and (group.is_floating_point() or group.is_complex() or group.dtype == torch.bool):
-            raise TypeError(f"{name} must be whole numbers, got {group.dtype}")
+        if group.dtype not in arguments.WHOLE:
+            raise TypeError(f"{name} must be whole numbers, signed or bytes, got {group.dtype}")
     for name, other in (("negatives", negatives), ("query_group", query_group), ("negative_group", negative_group)):
         if other is not None and other.device != query.device:
             raise ValueError(f"{name} must be on the device of query, {query.device}, got {other.device}")
