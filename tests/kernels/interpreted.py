@@ -60,7 +60,7 @@ def readings(draw):
 
 
 def inputs_of(case):
-    """Query and references, and the same in float64."""
+    """Query and references, whose masked cells hold no numbers, and the same in float64, where they do."""
     generator = torch.Generator().manual_seed(case["seed"])
     size, dtype = case["size"], case["dtype"]
 
@@ -73,12 +73,18 @@ def inputs_of(case):
     for _ in range(case["references"]):
         mask = torch.rand(*size, generator=generator) > 0.3 if case["masked"] else None
         value = draw(case["channels"])
-        value = value if mask is None else value.masked_fill(~mask[..., None], 0.0)
         offset = 2 * torch.randn(*size, 2, generator=generator) if case.get("offset") else None
         offset = offset.round() if case.get("offset") == "whole" else offset
         references.append(Reference(draw(case["features"]), value, offset, mask, window))
     exact = [r._replace(key=r.key.double(), value=r.value.double()) for r in references]
-    return query, references, exact
+    return query, [poisoned(r) for r in references], exact
+
+
+def poisoned(reference):
+    if reference.mask is None:
+        return reference
+    key, value = (x.masked_fill(~reference.mask[..., None], torch.nan) for x in (reference.key, reference.value))
+    return reference._replace(key=key, value=value)
 
 
 def error(got, expected):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tests.kernels import oracle
 from vcorr.kernels import memory_read_lse, windowed_attention_lse
+from vcorr.kernels.window.panels import Panels
 
 IMPLEMENTATIONS = ["reference", "cpu"]
 
@@ -227,11 +228,51 @@ def test_rows_with_nothing_to_read(impl, options):
         *leaves, key_mask=mask, impl=impl, **options)[0].sum(), leaves[0])[0][empty].any()  # fmt: skip
 
 
-@pytest.mark.parametrize("options", [{"radius": 1}, {"radius": None}, {"radius": 1, "offset": torch.zeros(1, 4, 9, 2)}])
-def test_masked_cells_may_hold_anything(options):
-    query, key, value = draw(0, 1, 4, 9, 3), draw(1, 1, 4, 9, 3), draw(2, 1, 4, 9, 2)
-    mask = torch.ones(1, 4, 9, dtype=torch.bool)
-    mask[:, 1:3, 4] = False
-    clean = windowed_attention_lse(query, key, value, key_mask=mask, **options)
-    value[~mask] = torch.nan
-    torch.testing.assert_close(windowed_attention_lse(query, key, value, key_mask=mask, **options), clean)
+ODD_CELLS = {
+    "window": {"radius": 1},
+    "dilation": {"radius": 1, "dilation": 2},
+    "zeros": {"radius": 2, "border": "zeros"},
+    "frame": {"radius": None},
+    "whole offset": {"radius": 1, "offset": torch.ones(1, 12, 9, 2)},
+    "fractional offset": {"radius": 1, "offset": torch.full((1, 12, 9, 2), 0.25)},
+}
+
+
+@pytest.mark.parametrize("impl", ["reference", "cpu"])
+@pytest.mark.parametrize("features", [3, 32])  # float32 with 24 or more may go by panels
+@pytest.mark.parametrize("odd", [torch.nan, torch.inf])
+@pytest.mark.parametrize("name", ODD_CELLS)
+def test_masked_cells_may_hold_anything(monkeypatch, impl, features, odd, name):
+    monkeypatch.setattr(Panels, "pay", staticmethod(lambda strips, channels: features >= 24))
+    options, mask = ODD_CELLS[name], torch.ones(1, 12, 9, dtype=torch.bool)
+    mask[:, 1:6, 4] = False
+    clean = [draw(i, 1, 12, 9, c, dtype=torch.float32) for i, c in enumerate((features, features, 2))]
+    poisoned = [clean[0], *(x.masked_fill(~mask[..., None], odd) for x in clean[1:])]
+
+    def read(inputs):
+        leaves = [x.clone().requires_grad_() for x in inputs]
+        got = windowed_attention_lse(*leaves, key_mask=mask, impl=impl, **options)
+        return [*got, *gradients(got, leaves, 0)]
+
+    for a, b in zip(read(poisoned), read(clean), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("where", ["key", "value"])
+@pytest.mark.parametrize("way", ["reference", "strips", "panels"])
+@pytest.mark.parametrize("options", [{}, {"border": "zeros"}, {"offset": torch.full((1, 40, 44, 2), 0.5)}])
+def test_what_is_no_number_spreads_no_farther_than_near_by(monkeypatch, where, way, options):
+    """Every readout that sees it is none; on a CPU others near by may be none either."""
+    monkeypatch.setattr(Panels, "pay", staticmethod(lambda strips, channels: way == "panels"))
+    query, key, value = (draw(i, 1, 40, 44, c, dtype=torch.float32) for i, c in enumerate((8, 8, 2)))
+    options = {"radius": 2, "impl": "reference" if way == "reference" else "cpu", **options}
+    clean, clean_lse = windowed_attention_lse(query, key, value, **options)
+    {"key": key, "value": value}[where][0, 20, 22] = torch.nan
+    readout, lse = windowed_attention_lse(query, key, value, **options)
+    y, x = torch.arange(40)[:, None] - 20, torch.arange(44) - 22
+    far = torch.maximum(y.abs(), x.abs())
+    seen = far <= 2 if "offset" not in options else (y >= -3) & (y <= 2) & (x >= -3) & (x <= 2)
+    assert readout[0, seen].isnan().all() and (where == "value" or lse[0, seen].isnan().all())
+    beyond = ~seen if way == "reference" else far > 2 * 2 + 9
+    torch.testing.assert_close(readout[0, beyond], clean[0, beyond])
+    torch.testing.assert_close(lse[0, beyond], clean_lse[0, beyond])

@@ -244,10 +244,7 @@ def references(
             check_cells("key_mask", mask, query, query.shape[:3])
             if mask.dtype != torch.bool:
                 raise TypeError(f"key_mask must be boolean, True where a key may be read, got {mask.dtype}")
-        carried = value if value.dtype.is_floating_point else value.to(torch.float32)
-        if mask is not None:
-            carried = carried.masked_fill(~mask[..., None], 0.0)
-        found.append(Reference(key, carried, offset, mask, window))
+        found.append(Reference(key, value, offset, mask, window))
     return found
 
 

@@ -47,6 +47,20 @@ class Reference(NamedTuple):
         mask = None if self.mask is None else self.mask[index]
         return Reference(self.key[index], self.value[index], offset, mask, self.window)
 
+    @property
+    def carried(self) -> torch.dtype:
+        """The type of what is read: the values' own; whole numbers and booleans count as float32."""
+        return self.value.dtype if self.value.dtype.is_floating_point else torch.float32
+
+    def readable(self) -> Reference:
+        """The same with zeros for masked keys that are no finite numbers, of which 0 times is not 0; such are few, if
+        any, so that keys are seldom copied.
+        """
+        if self.mask is None:
+            return self
+        odd = ~self.key.sum(-1, dtype=working_type(self.key)).isfinite() & ~self.mask
+        return self._replace(key=self.key.masked_fill(odd[..., None], 0.0)) if bool(odd.any()) else self
+
 
 def taps(radius: int, shape: str) -> list[tuple[int, int]]:
     """The taps (dy, dx) of a window in row-major order; a disk holds those closer to its centre than the radius."""

@@ -19,16 +19,22 @@ from vcorr.kernels.window.op import pack, unpack
 
 def read(query: Tensor, references: Sequence[Reference], top_k: int, impl: Implementation) -> tuple[Tensor, Tensor]:
     """Readout [b h w v] and logsumexp [b h w] over the top_k largest logits of all references jointly."""
-    batch, height, width = query.shape[:3]
-    logits, cells = (found.flatten(1, 2) for found in _jointly(query, references, top_k, impl))  # [b h*w k]
+    logits, cells = _jointly(query, references, top_k, impl)  # [b h w k]
     lse = logits.logsumexp(-1)
-    weights = (logits - lse.masked_fill(lse == -torch.inf, 0.0)[..., None]).exp() * (cells >= 0)
-    values = torch.cat([r.value.reshape(batch, height * width, -1) for r in references], 1)
-    readout = torch.zeros_like(values[:, : height * width], dtype=logits.dtype)
-    for cell, weight in zip(cells.clamp(min=0).unbind(2), weights.unbind(2), strict=True):
-        readout = readout + weight[..., None] * values.gather(1, cell[..., None].expand_as(readout))
-    shape = (batch, height, width)
-    return readout.to(values.dtype).reshape(*shape, -1), lse.reshape(shape)
+    weights = (logits - lse.masked_fill(lse == -torch.inf, 0.0)[..., None]).exp().flatten(0, 2)
+    frame = query.shape[1] * query.shape[2]
+    image = frame * torch.arange(query.shape[0], device=query.device)[:, None, None, None]
+    readout: Tensor | float = 0.0
+    for position, member in enumerate(references):
+        first = position * frame
+        own = (cells >= first) & (cells < first + frame)
+        place = torch.where(own, cells - first + image + 1, 0).flatten(0, 2)  # 0: of another reference, or none
+        values = torch.nn.functional.pad(member.value.flatten(0, 2).to(logits.dtype), (0, 0, 1, 0))
+        readout = readout + torch.nn.functional.embedding_bag(
+            place, values, mode="sum", per_sample_weights=weights, padding_idx=0
+        )
+    assert isinstance(readout, Tensor)  # there is a reference
+    return readout.to(references[0].carried).reshape(*lse.shape, -1), lse
 
 
 def largest(query: Tensor, references: Sequence[Reference], top_k: int, impl: Implementation) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,7 @@ def read(query: Tensor, references: Sequence[Reference], readout: Tensor, lse: T
                 larger = torch.maximum(largest, scores.amax(0))
                 level = larger.masked_fill(larger == -torch.inf, 0.0)  # nothing valid so far
                 scores.sub_(level).exp2_()
-                values = _with_ones(reference.value, cells, work)
+                values = _with_ones(reference, cells, work)
                 sums.mul_((largest - level).exp2_()).add_(times(values.T, scores))
                 largest = larger
         mass = sums[-1]
@@ -61,7 +61,7 @@ def add_gradients(
                 rows, columns = cells // width, cells % width
                 if grad_values is not None:
                     grad_values[position][rows, columns] += times(weights, grads)[:, :-1]
-                slopes = times(_with_ones(reference.value, cells, work), grads.T).mul_(weights)
+                slopes = times(_with_ones(reference, cells, work), grads.T).mul_(weights)
                 slope_sum.add_(times(slopes.T, keys))
                 if grad_keys is not None:
                     grad_keys[position][rows, columns] += LN_2 * times(slopes, queries)
@@ -85,9 +85,14 @@ def _flat(image: Tensor, cells: Tensor, work: torch.dtype) -> Tensor:
     return image[cells // width, cells % width].to(work)
 
 
-def _with_ones(value: Tensor, cells: Tensor, work: torch.dtype) -> Tensor:
-    """The chosen cells' values and a channel of ones, whose reading is the mass: [k v+1]."""
-    return torch.nn.functional.pad(_flat(value, cells, work), (0, 1), value=1.0)
+def _with_ones(reference: Reference, cells: Tensor, work: torch.dtype) -> Tensor:
+    """The chosen cells' values and a channel of ones, whose reading is the mass, 0 where the mask leaves a key out:
+    [k v+1].
+    """
+    values = torch.nn.functional.pad(_flat(reference.value, cells, work), (0, 1), value=1.0)
+    if reference.mask is not None:
+        values.masked_fill_(~reference.mask.flatten()[cells, None], 0.0)
+    return values
 
 
 def _hide(scores: Tensor, reference: Reference, cells: Tensor, fill: float) -> None:

@@ -25,17 +25,17 @@ CHANNELS = 64  # values read at once: more would make the products larger than t
 def read(query: Tensor, references: Sequence[Reference]) -> tuple[Tensor, Tensor]:
     """Readout [b h w v] and logsumexp [b h w] of a query over references that are read jointly."""
     work, channels = working_type(query), references[0].value.shape[3]
-    parts = []
+    whole: tuple[Tensor, Tensor] | None = None
     for group in groups(references):
-        members = [references[r] for r in group]
+        members = [references[r].readable() for r in group]
         readout = torch.empty(*query.shape[:3], channels, dtype=work, device=query.device)
         lse = torch.empty(query.shape[:3], dtype=work, device=query.device)
         for first in range(0, channels, CHANNELS):
             some = slice(first, first + CHANNELS)
             _read_group(query, [r._replace(value=r.value[..., some]) for r in members], readout[..., some], lse)
-        parts.append((readout, lse))
-    readout, lse = merge(parts)
-    return readout.to(references[0].value.dtype), lse
+        whole = (readout, lse) if whole is None else merge(whole, (readout, lse))
+    assert whole is not None  # there is a reference
+    return whole[0].to(references[0].carried), whole[1]
 
 
 def _read_group(query: Tensor, references: Sequence[Reference], readout: Tensor, lse: Tensor) -> None:
@@ -66,7 +66,7 @@ def read_backward(
     needs: tuple[bool, bool, bool],
 ) -> list[Tensor]:
     """Gradients to the query, then every key, then every value, each where ``needs`` (query, keys, values) asks."""
-    work = working_type(query)
+    work, references = working_type(query), [r.readable() for r in references]
 
     def zeros(like: Tensor) -> Tensor:
         return torch.zeros(like.shape, dtype=work, device=like.device)
@@ -133,13 +133,10 @@ def _add_group(
             )
 
 
-def merge(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """The joint reading of groups that were read apart."""
-    if len(parts) == 1:
-        return parts[0]
-    lse = torch.stack([part for _, part in parts]).logsumexp(0)
+def merge(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """The joint reading of groups that were read apart; overwrites both."""
+    lse = torch.logaddexp(one[1], other[1])
     level = lse.masked_fill(lse == -torch.inf, 0.0)
-    readout = torch.zeros_like(parts[0][0])
-    for part, part_lse in parts:
-        readout += part * (part_lse - level).exp()[..., None]
-    return readout, lse
+    for readout, own in (one, other):
+        readout.mul_(own.sub_(level).exp_()[..., None])
+    return one[0].add_(other[0]), lse

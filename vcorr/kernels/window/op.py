@@ -74,8 +74,9 @@ read = torch.library.custom_op("vcorr::read", read_now, mutates_args=(), device_
 
 
 @read.register_fake
-def _(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], *_: Any) -> tuple[Tensor, Tensor]:
-    readout = values[0].new_empty(*query.shape[:3], values[0].shape[3])
+def _(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], *settings: Any) -> tuple[Tensor, Tensor]:
+    carried = pack(keys, values, *settings[:-1])[0].carried
+    readout = values[0].new_empty(*query.shape[:3], values[0].shape[3], dtype=carried)
     return readout, query.new_empty(query.shape[:3], dtype=working_type(query))
 
 

@@ -20,10 +20,11 @@ def read(query: Tensor, references: Sequence[Reference]) -> tuple[Tensor, Tensor
     """Readout [b h w v] and logsumexp [b h w] of a query over references that are read jointly."""
     logits, counted, values = [], [], []  # of each tap: [b h w], [b h w], [b h w v]
     for reference in references:
+        key, value = blanked(reference.key, reference.mask), blanked(reference.value, reference.mask)
         for position in positions(reference):
             inside, unmasked = where(reference, position)
-            logits.append(reference.window.scale * (query * sample(reference.key, position)).sum(-1))
-            values.append(sample(reference.value, position))
+            logits.append(reference.window.scale * (query * sample(key, position)).sum(-1))
+            values.append(sample(value.to(reference.carried), position))
             counted.append(unmasked & (inside | (reference.window.border == "zeros")))
     return softmax_sum(torch.stack(logits), torch.stack(counted), torch.stack(values))
 
@@ -38,6 +39,11 @@ def softmax_sum(logits: Tensor, counted: Tensor, values: Tensor) -> tuple[Tensor
     filled = torch.where(mass == 0, 1.0, mass)
     readout = (weight[..., None] * values).sum(0) / filled[..., None]
     return readout.to(values.dtype), torch.where(mass == 0, -torch.inf, largest + filled.log())
+
+
+def blanked(image: Tensor, mask: Tensor | None) -> Tensor:
+    """An image [b h w .] with zeros in the cells that a mask leaves out, whatever those hold."""
+    return image if mask is None else torch.where(mask[..., None], image, 0)
 
 
 def positions(reference: Reference) -> Iterator[Tensor]:
@@ -83,8 +89,8 @@ def sample(image: Tensor, position: Tensor) -> Tensor:
     """Bilinear samples of an image [b h w c] at positions [b h w 2]; cells outside the frame are 0."""
     total = torch.zeros_like(image)
     for cell, weight in corners(position):
-        inside = in_frame(cell, image)[..., None]
-        total = total + torch.where(inside, weight[..., None].to(image.dtype) * pick(image, cell), 0.0)
+        blended = (in_frame(cell, image) & (weight > 0))[..., None]
+        total = total + torch.where(blended, weight[..., None].to(image.dtype) * pick(image, cell), 0.0)
     return total
 
 

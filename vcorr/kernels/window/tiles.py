@@ -87,6 +87,13 @@ class Box:
         box[inner] = image[outer].to(work)
         return box.flatten(0, 1)
 
+    def values(self, work: torch.dtype) -> Tensor:
+        """The box of the values, zero where the mask leaves a key out: [m v]."""
+        values = self.cut(self.reference.value, work)
+        if self.reference.mask is not None:
+            values.masked_fill_(self.cut((~self.reference.mask)[..., None], torch.bool), 0.0)
+        return values
+
     def add(self, image: Tensor, box: Tensor, factor: float = 1.0) -> None:
         """Add a box [m c] to an image [h w c]."""
         inner, outer = self.overlap
@@ -190,7 +197,7 @@ def read(query: Tensor, references: Sequence[Reference], readout: Tensor, lse: T
             weights = logits.sub_(level[:, None, None]).exp2_()
             shrink = (largest - level).exp2_()
             mass.mul_(shrink).add_(weights.sum((1, 2)))
-            sums.mul_(shrink[:, None]).addmm_(box.scatter(weights), box.cut(box.reference.value, work))
+            sums.mul_(shrink[:, None]).addmm_(box.scatter(weights), box.values(work))
             largest = larger
         lse[y, x] = (largest + mass.log2()) * LN_2
         readout[y, x] = sums / mass.masked_fill(mass == 0, 1.0)[:, None]
@@ -212,7 +219,7 @@ def add_gradients(
         y, x = boxes[0].y, boxes[0].x
         queries, grads = query[y, x].to(work) * (scale * LOG2_E), grad[y, x].to(work)
         for position, box in enumerate(boxes):
-            keys, values = box.cut(box.reference.key, work), box.cut(box.reference.value, work)
+            keys, values = box.cut(box.reference.key, work), box.values(work)
             weights = (box.logits(queries, keys) + level[y, x][:, None, None]).exp2_()
             slopes = box.scatter((box.gather(grads @ values.T) - delta[y, x][:, None, None]).mul_(weights))
             if grad_query is not None:

@@ -31,8 +31,8 @@ CHANNELS_READ = {torch.float16: 56, torch.bfloat16: 56, torch.float32: 28}
 
 def read(query: Tensor, references: Sequence[Reference]) -> tuple[Tensor, Tensor]:
     """Readout [b h w v] and logsumexp [b h w] of a query over references that are read jointly."""
-    carried = references[0].value.dtype
-    query, references = prepared(query, references)
+    carried = references[0].carried
+    query, references = prepared(query, [_without_masked(r, keys=r.offset is not None) for r in references])
     channels = references[0].value.shape[3]
     readout = torch.empty(*query.shape[:3], channels, dtype=torch.float32, device=query.device)
     lse = torch.empty(query.shape[:3], dtype=torch.float32, device=query.device)
@@ -52,8 +52,8 @@ def read_backward(
     needs: tuple[bool, bool, bool],
 ) -> list[Tensor]:
     """Gradients to the query, then every key, then every value, each where ``needs`` (query, keys, values) asks."""
-    features, carried = query.dtype, references[0].value.dtype
-    query, references = prepared(query, references)
+    features, carried = query.dtype, references[0].carried
+    query, references = prepared(query, [_without_masked(r, keys=True) for r in references])
     size, channels = query.shape[:3], grad.shape[3]
     of_query = torch.empty(query.shape, dtype=torch.float32, device=query.device)
     of_keys: list[Tensor] = []
@@ -78,6 +78,16 @@ def read_backward(
             total[..., some] = part
     of_features = [*([of_query] if needs[0] else []), *of_keys]
     return [*(g.to(features) for g in of_features), *(g.to(carried) for g in of_values)]
+
+
+def _without_masked(reference: Reference, *, keys: bool) -> Reference:
+    """The reference with zeros for masked values, and for masked keys where the kernels multiply them by 0: a look at
+    these waits for the GPU.
+    """
+    if reference.mask is None:
+        return reference
+    seen = reference._replace(value=reference.value.masked_fill(~reference.mask[..., None], 0))
+    return seen.readable() if keys else seen
 
 
 def prepared(query: Tensor, references: Sequence[Reference]) -> tuple[Tensor, list[Reference]]:
