@@ -24,7 +24,7 @@ from vcorr.kernels import (
 )
 from vcorr.kernels.memory.topk import joint_topk, topk
 from vcorr.kernels.negatives.op import negative_logsumexp as negatives_op
-from vcorr.kernels.window.op import read
+from vcorr.kernels.window.op import read, read_backward
 
 
 def draw(seed, *shape, dtype=torch.float32):
@@ -43,6 +43,18 @@ def test_opcheck_read(gradient):
     torch.library.opcheck(read, arguments(gradient=gradient))
     torch.library.opcheck(read, arguments(gradient=gradient, mask=torch.ones(1, 5, 7, dtype=torch.bool)))
     torch.library.opcheck(read, arguments(gradient=gradient, offset=torch.zeros(1, 5, 7, 2)))
+
+
+FIRST = torch.arange(35).view(1, 5, 7) < 26
+
+
+@pytest.mark.parametrize("given", [{}, {"mask": FIRST}, {"offset": torch.ones(1, 5, 7, 2)}], ids=",".join)
+@pytest.mark.parametrize("alone", [None, 0, 1, 2])
+def test_opcheck_read_backward(alone, given):
+    inputs = arguments(gradient=False, **given)
+    readout, lse = read(*inputs)
+    needs = [alone in (None, i) for i in range(3)]
+    torch.library.opcheck(read_backward, (draw(5, *readout.shape), draw(6, *lse.shape), readout, lse, needs, *inputs))
 
 
 def test_opcheck_topk_and_negatives():
