@@ -190,6 +190,32 @@ def test_gradcheck(impl, options):
     assert torch.autograd.gradcheck(lambda *x: windowed_attention_lse(*x, **settings_, impl=impl), leaves)
 
 
+FRACTIONS = draw(3, 1, 3, 4, 2)
+SOME = torch.tensor([[[1, 1, 0, 1], [1, 1, 1, 1], [0, 1, 1, 1]]], dtype=torch.bool)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        pytest.param({"offset": FRACTIONS}, id="fractions"),
+        pytest.param({"key_mask": SOME}, id="mask"),
+        pytest.param({"offset": FRACTIONS, "key_mask": SOME}, id="both"),
+    ],
+)
+@pytest.mark.parametrize("options", [{"dilation": 2, "border": "zeros"}, {"window": "disk", "radius": 2}])
+@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
+def test_gradcheck_of_fractions_and_masks(impl, options, given):
+    """Two references in one softmax, of which one is as given."""
+    query, *frames = (draw(i, 1, 3, 4, c).requires_grad_() for i, c in enumerate((2, 2, 2, 1, 1)))
+    each = {name: [frame, None] for name, frame in given.items()}
+
+    def read(query, *frames):
+        settings_ = {"radius": 1, "scale": 0.7, **options, **each}
+        return memory_read_lse(query, frames[:2], frames[2:], **settings_, impl=impl)
+
+    assert torch.autograd.gradcheck(read, (query, *frames), fast_mode=impl == "reference")  # which is slow
+
+
 @pytest.mark.parametrize("wanted", [(0,), (1,), (2,), (0, 2)])
 @pytest.mark.parametrize("options", [{"radius": 2}, {"radius": None}, {"radius": 1, "offset": torch.ones(1, 5, 9, 2)}])
 def test_each_gradient_alone(wanted, options):
