@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.kernels import oracle
-from tests.kernels.test_read import draw, gradients, inputs_of, oracle_options, readings
+from tests.kernels.test_read import draw, gradients, inputs_of, oracle_options, permuted, readings, sliced
 from vcorr.kernels import memory_read_lse, memory_topk, negative_logsumexp, products, windowed_attention_lse
 from vcorr.kernels.geometry import Window
 from vcorr.kernels.window import panels
@@ -126,6 +126,48 @@ def test_panels_read_what_the_oracle_reads(library, case, dtype, strips):
     for a, b in zip(found, exact, strict=True):
         close = slack * max([1.0, *b[b.isfinite()].abs().tolist()])
         torch.testing.assert_close(a.double(), b, rtol=0.0, atol=close)
+
+
+def in_a_ring(x):
+    ring = torch.full((len(x), 5, *x.shape[1:]), torch.nan)
+    ring[:, 3] = x
+    return ring[:, 3]
+
+
+def stretched(dim):
+    return lambda x: x.narrow(dim, 0, 1).expand_as(x)
+
+
+PLACES = {"permuted": permuted, "sliced": sliced, "ring": in_a_ring}
+PLACES |= {f"one {name}": stretched(dim) for dim, name in enumerate(["image", "row", "column", "feature"])}
+PLACE = st.sampled_from(list(PLACES))
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    places=st.tuples(*[PLACE] * 6),
+    dilation=st.integers(1, 2),
+    border=st.sampled_from(["mask", "zeros"]),
+    masked=st.booleans(),
+    strips=st.sampled_from([None, 1]),
+)
+def test_panels_read_tensors_where_they_lie(library, places, dilation, border, masked, strips):
+    """A query, two keys, two values and the gradient of the readout, each laid out in memory in its own way."""
+    frames = [draw(i, 2, 9, 6, c, dtype=torch.float32) for i, c in enumerate((24, 24, 24, 3, 3, 3))]
+    *inputs, grad = (PLACES[place](x) for place, x in zip(places, frames, strict=True))
+    grads = grad, draw(6, 2, 9, 6, dtype=torch.float32)
+    mask = (draw(7, 2, 4, 9, 6) > -1.0)[:, 2]  # a slot of a ring, too
+    options = {"radius": 2, "dilation": dilation, "border": border, "key_mask": [mask, None] if masked else None}
+    with by_panels(strips), spied(sum_below=PanelSums, add=PanelSlopes) as called:
+        query, *rest = leaves = [x.detach().requires_grad_() for x in inputs]
+        got = memory_read_lse(query, rest[:2], rest[2:], **options, impl="cpu")
+        found = [*got, *torch.autograd.grad(got, leaves, grads)]
+    assert set(called) == {"sum_below", "add"}
+    query, *rest = truth = [x.double().requires_grad_() for x in inputs]
+    wanted = oracle.read(query, rest[:2], rest[2:], **options)
+    exact = [*wanted, *torch.autograd.grad(wanted, truth, [x.double() for x in grads])]
+    for a, b in zip(found, exact, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=0.0, atol=1e-5 * max(1.0, float(b.detach().abs().max())))
 
 
 @contextlib.contextmanager
