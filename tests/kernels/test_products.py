@@ -25,13 +25,19 @@ LIBRARIES = [
 ]
 
 
-@pytest.fixture(params=LIBRARIES, scope="module")
-def library(request):
+@contextlib.contextmanager
+def by_library(onednn):
     """Products of any size by one of the libraries, whatever the processor."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(products, "ONEDNN", request.param)
-        patch.setattr(products, "GROUPED", request.param)
+        patch.setattr(products, "ONEDNN", onednn)
+        patch.setattr(products, "GROUPED", onednn)
         patch.setattr(products, "LEAST", 1)
+        yield
+
+
+@pytest.fixture(params=LIBRARIES, scope="module")
+def library(request):
+    with by_library(request.param):
         yield request.param
 
 
