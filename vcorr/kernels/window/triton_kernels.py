@@ -173,7 +173,6 @@ def forward_kernel(
                     seen = seen & (kept[None, :] | (corner_weight(low, right, corner) == 0.0)[:, None])
                 else:
                     seen = seen & kept[None, :]
-                there = there & kept  # 0 times what a masked cell holds need not be 0
             part = products(own, Q, q_at, inside, keys, row * k_y + column * k_x, there, C, BM, BN, BC, CHUNKS,
                             PRECISION)  # fmt: skip
             scores = part if CORNERS == 1 else scores + part * corner_weight(low, right, corner)[:, None]
@@ -186,8 +185,6 @@ def forward_kernel(
         for corner in tl.static_range(CORNERS):
             row, column = top + STEP * (ky + corner // 2), left + STEP * (kx + corner % 2)
             there = valid & (row >= 0) & (row < H) & (column >= 0) & (column < W) if CORNERS == 4 else valid
-            if HAS_MASK:
-                there = there & (tl.load(MASK + r * m_r + (b * H + row) * W + column, mask=there, other=0) != 0)
             carried = load_rows(values, row * v_y + column * v_x, there, 0, CV, BV)  # [N V]
             carried = tl.where(ones[None, :], 1.0, carried).to(carried.dtype)
             part = weights if CORNERS == 1 else weights * corner_weight(low, right, corner)[:, None]
@@ -255,7 +252,6 @@ def query_gradient_kernel(
                     seen = seen & (kept[None, :] | (corner_weight(low, right, corner) == 0.0)[:, None])
                 else:
                     seen = seen & kept[None, :]
-                there = there & kept
             part = products(own, Q, q_at, inside, keys, row * k_y + column * k_x, there, C, BM, BN, BC, CHUNKS,
                             PRECISION)  # fmt: skip
             carried = load_rows(values, row * v_y + column * v_x, there, 0, CV, BV)
@@ -267,8 +263,6 @@ def query_gradient_kernel(
         for corner in tl.static_range(CORNERS):
             row, column = top + STEP * (ky + corner // 2), left + STEP * (kx + corner % 2)
             there = valid & (row >= 0) & (row < H) & (column >= 0) & (column < W) if CORNERS == 4 else valid
-            if HAS_MASK:
-                there = there & (tl.load(MASK + r * m_r + (b * H + row) * W + column, mask=there, other=0) != 0)
             part = slopes if CORNERS == 1 else slopes * corner_weight(low, right, corner)[:, None]
             some = load_rows(keys, row * k_y + column * k_x, there, first, C, BO)  # [N BO]
             total = tl.dot(part.to(some.dtype), some, total, input_precision=PRECISION)
@@ -309,11 +303,7 @@ def key_gradient_kernel(
     own = 0
     if CHUNKS == 1 and CORNERS == 1:
         k_at = (top + STEP * y) * k_y + (left + STEP * x) * k_x
-        held = in_frame
-        if HAS_MASK:
-            own_key = (b * H + top + STEP * y) * W + left + STEP * x
-            held = held & (tl.load(MASK + r * m_r + own_key, mask=in_frame, other=0) != 0)
-        own = load_rows(K, k_at, held, 0, C, BC)
+        own = load_rows(K, k_at, in_frame, 0, C, BC)
     total = tl.zeros((BM, BO), dtype=tl.float32)
     value_total = tl.zeros((BM, BV), dtype=tl.float32)
     for start in range(0, count, BN):
@@ -339,7 +329,6 @@ def key_gradient_kernel(
                     seen = seen & (kept[:, None] | (corner_weight(low, right, corner) == 0.0)[None, :])
                 else:
                     seen = seen & kept[:, None]
-                there = there & kept
             k_at = key_row * k_y + key_column * k_x
             mine = own
             if CHUNKS == 1 and CORNERS == 4:
