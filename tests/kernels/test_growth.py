@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-FEW, MANY = 8, 20  # references
+FEW, MANY = 8, 20  # references; with top_k seven are scored at once
 CELLS, FEATURES, CHANNELS = 60 * 107, 64, 64
 GRADIENTS = 4 * CELLS * (FEATURES + CHANNELS) // 1024  # of a reference's keys and values, in kilobytes
 SLACK = 6_000  # kilobytes: less than the values of four references
@@ -18,6 +18,11 @@ SLACK = 6_000  # kilobytes: less than the values of four references
 READINGS = {
     "plain": "read(values)",
     "gradients": "torch.autograd.grad(read(leaves[1], keys=leaves[0]).sum(), leaves[0][:n] + leaves[1][:n])",
+    "key_mask": "read(values, key_mask=[mask] * n)",
+    "boolean values": "read([value > 0.5] * n)",
+    "integer values": "read([whole] * n)",
+    "top_k": "read(values, radius=12, top_k=10)",
+    "radii": f"read(values, radius=list(range({MANY}, {MANY} - n, -1)))",
 }
 
 # Each reading in a process of its own, which begins with what all need; the first fills buffers and loads libraries.
@@ -33,6 +38,7 @@ torch.set_num_threads(1)
 torch.manual_seed(0)
 query, value = torch.randn(1, 60, 107, {FEATURES}), torch.rand(1, 60, 107, {CHANNELS})
 keys, values = [query] * {MANY}, [value] * {MANY}
+mask, whole = value[..., 0] > 0.1, (9 * value).int()
 leaves = [[x.detach().requires_grad_() for x in frames] for frames in (keys, values)]
 
 def grown(reading):
