@@ -120,6 +120,12 @@ def test_propagation_of_a_video(bench, frames: Path, mask: Path, weights: Path) 
     ("args", "wanted", "words"),
     [
         (("operators", "windows"), 2, "windows: is no case"),
+        (("operators", "window-64:top_k=10000"), 2, "top_k must be at most the number of taps, 169, got 10000"),
+        (("operators", "window-64:c=5000"), 2, "c must be at most 4096, got 5000"),
+        (("operators", "top-10:radius=1,r=1"), 2, "top_k must be at most the number of taps, 9, got 10"),
+        (("accuracy", "read:top_k=3"), 2, "top_k must be 0 in training, got 3"),
+        (("operators", TINY, "--device", "cpu", "--impl", "triton"), 2, "--impl triton: needs a GPU, got cpu"),
+        (("accuracy", "--device", "cpu", "--impl", "triton"), 2, "--impl triton: needs a GPU, got cpu"),
         (("operators", TINY, "--json", "--markdown"), 2, "give one of them"),
         (("operators", TINY, "--device", "abacus"), 2, "--device abacus"),
         (("propagation", "480p", "--video", "a.mp4"), 2, "one of them is missing"),

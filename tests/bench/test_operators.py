@@ -61,6 +61,11 @@ def test_pick() -> None:
             cases.pick([text], cases.CASES)
 
 
+def test_a_smaller_case_has_taps_enough() -> None:
+    case = Case(64, 128, 16, 2, r=5, top_k=100)
+    assert cases.smaller(case) == Case(32, 96, 16, 2, top_k=25)
+
+
 def test_what_runs_unasked_exists() -> None:
     for device in ("cpu", "cuda:1", "mps"):
         for full in (False, True):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vcorr.errors import UsageError
+from vcorr.kernels.arguments import MOST_FEATURES
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -26,6 +27,9 @@ class Case:
     """One reading: b images of h x w cells with c features, r references, v value channels.
 
     ``bank``: as many negatives for the b * h * w queries, and no window. ``top_k``: 0 is the whole softmax.
+
+    Raises:
+        ValueError: numbers that the operators do not take together.
     """
 
     h: int
@@ -38,6 +42,21 @@ class Case:
     top_k: int = 0
     bank: int = 0
     training: bool = False
+
+    def __post_init__(self) -> None:
+        if self.bank:
+            return
+        if self.c > MOST_FEATURES:
+            raise ValueError(f"c must be at most {MOST_FEATURES}, got {self.c}")
+        if self.top_k and self.training:
+            raise ValueError(f"top_k must be 0 in training, got {self.top_k}")
+        if self.top_k > self.taps:
+            raise ValueError(f"top_k must be at most the number of taps, {self.taps}, got {self.top_k}")
+
+    @property
+    def taps(self) -> int:
+        """Of the windows of all references."""
+        return self.r * (2 * self.radius + 1) ** 2
 
     @property
     def flops(self) -> float:
@@ -105,21 +124,27 @@ def default(device: str, full: bool) -> list[str]:
 
 def smaller(case: Case) -> Case:
     """The same reading at a size that takes little time, though large enough to go the way of the whole one."""
-    return dataclasses.replace(case, h=min(case.h, 32), w=min(case.w, 96), b=1, r=1, bank=min(case.bank, 512))
+    least = dataclasses.replace(case, h=min(case.h, 32), w=min(case.w, 96), b=1, r=1, top_k=0, bank=min(case.bank, 512))
+    return dataclasses.replace(least, top_k=min(case.top_k, least.taps))
 
 
 def pick(names: Sequence[str], cases: Mapping[str, AnyCase]) -> dict[str, AnyCase]:
     """Cases by name, or with other numbers: ``window-64:radius=8,b=2``.
 
     Raises:
-        UsageError: no such case, no such number of it, or not a whole number of at least 0 (1 for a size).
+        UsageError: no such case, no such number of it, not a whole number of at least 0 (1 for a size), or numbers that
+            do not go together.
     """
     found = {}
     for text in names:
         name, _, changes = text.partition(":")
         if name not in cases:
             raise UsageError(text, "is no case", f"take one of {', '.join(cases)}, or NAME:KEY=NUMBER,...")
-        found[text] = dataclasses.replace(cases[name], **_numbers(text, changes, cases[name]))
+        numbers = _numbers(text, changes, cases[name])
+        try:
+            found[text] = dataclasses.replace(cases[name], **numbers)
+        except ValueError as error:
+            raise UsageError(text, str(error), "give other numbers") from None
     return found
 
 

@@ -74,6 +74,7 @@ def operators(
     from vcorr.bench import operators as measured
 
     where = _device(device, threads)
+    _can(impl, where)
     chosen = sizes.pick(cases or sizes.default(where, full), sizes.CASES)
     options = measured.Options(where, dtype.value, rounds, budget, full, impl.value, memory)
     machine, results = clock.machine_facts(where), {}
@@ -108,6 +109,7 @@ def accuracy(
     from vcorr.bench import clock, tables
 
     where = _device(device, threads)
+    _can(impl, where)
     chosen = sizes.pick(cases or list(measured.CASES), measured.CASES)
     dtypes = [t.value for t in dtype or list(Type)]
     rows = measured.measure(chosen, where, dtypes, impl.value, _say)
@@ -171,6 +173,11 @@ def _device(name: str, threads: int | None) -> str:
         torch.set_num_threads(threads)
         os.environ["OMP_NUM_THREADS"] = str(threads)  # of processes started from here
     return str(pick_device(name))
+
+
+def _can(impl: Impl, device: str) -> None:
+    if impl is Impl.triton and not device.startswith("cuda"):
+        raise UsageError("--impl triton", f"needs a GPU, got {device}", "give --impl auto, or --device cuda")
 
 
 def _one_form(as_json: bool, as_markdown: bool) -> None:
