@@ -76,8 +76,9 @@ def read_backward(
             of_keys = keys if some.start == 0 else [total + part for total, part in zip(of_keys, keys, strict=True)]
         for total, part in zip(of_values, values, strict=False):
             total[..., some] = part
-    of_features = [*([of_query] if needs[0] else []), *of_keys]
-    return [*(g.to(features) for g in of_features), *(g.to(carried) for g in of_values)]
+    # Those of a run's keys lie in one tensor: an operator may not return several views of it.
+    of_keys = [g.to(features, copy=len(of_keys) > 1) for g in of_keys]
+    return [*([of_query.to(features)] if needs[0] else []), *of_keys, *(g.to(carried) for g in of_values)]
 
 
 def _without_masked(reference: Reference, *, keys: bool) -> Reference:
