@@ -74,7 +74,8 @@ def compare(frames, options, tolerance, precision=None):
     assert error(got[0], expected[0]) < tolerance
     some = expected[1].isfinite()
     assert torch.equal(got[1].isfinite().cpu(), some)
-    assert float((got[1].cpu() - expected[1])[some].abs().max()) < 10 * tolerance
+    # one row of cells at fractional heights reads nothing
+    assert not some.any() or float((got[1].cpu() - expected[1])[some].abs().max()) < 10 * tolerance
     for name, a, b in zip(("query", "keys", "values"), got_gradients, gradients(expected, exact, 7), strict=True):
         assert error(a, b) < 4 * tolerance, name
 
