@@ -154,8 +154,11 @@ def test_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(setting):
         return spoil_window
 
+    class OutOfResources(Exception):
+        """Triton's is no RuntimeError either."""
+
     def broken(setting):
-        raise NotImplementedError("no such hardware\nand more")
+        raise OutOfResources("no such hardware\nand more")
 
     found = {"right": peers.Peer(peers.dense_masked), "wrong": peers.Peer(wrong), "broken": peers.Peer(broken)}
     monkeypatch.setattr(peers, "peers_of", lambda setting, full: found | {"absent": peers.Peer(wrong, "is absent")})
