@@ -27,12 +27,10 @@ check-kernels: $(TRITON:%=.venv/triton-%)
 		PYTHONPATH=.venv/triton-$$version $(BIN)/python -m tests.kernels.ahead || exit 1; done
 
 # On a machine with a GPU, where PYTHON has torch, triton, numpy, pytest, hypothesis and einops and nothing is installed:
-# the operators' tests at real sizes, then their measurements, as a log, tables and JSON in OUT.
+# the operators' tests at real sizes, then their measurements, as a log, tables and JSON in OUT. GPU_ARGS: gpu.py --help.
 gpu: OUT ?= out/gpu
+gpu: export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 gpu:
-	mkdir -p $(OUT)
-	set -o pipefail; $(PYTHON) -m pytest -c /dev/null --rootdir=. --confcutdir=tests/kernels -p no:cacheprovider \
-		--import-mode=importlib -ra --durations=10 tests/kernels/test_gpu.py 2>&1 | tee $(OUT)/tests.log
 	$(PYTHON) benchmarks/gpu.py $(OUT) $(GPU_ARGS)
 
 format: .venv/dev

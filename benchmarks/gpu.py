@@ -1,10 +1,15 @@
-"""Everything that is measured on a GPU, as tables and JSON in one folder; ``make gpu`` runs it after the tests.
+"""Everything that is asked of a GPU, in one folder: the operators' tests at real sizes, then what is measured.
 
-    python benchmarks/gpu.py out/gpu                    # minutes; needs torch, triton and einops
+    python benchmarks/gpu.py out/gpu                    # minutes; torch, triton, numpy, pytest, hypothesis and einops
+    python benchmarks/gpu.py out/gpu --only tests       # a part of it, where a GPU is lent for minutes at a time
     python benchmarks/gpu.py out/gpu --tune             # and with autotuned tiles: tiles.json says which
 
-operators-bf16, operators-fp32: time, memory, floor and peers. accuracy: errors by type. tiles: what autotuning chose
-beside the table of vcorr/kernels/tuning.py, to be carried over into it by hand.
+Where vcorr is not installed, with ``PYTHONPATH=.`` before it; ``make gpu`` does that.
+
+tests: tests.log. operators-bf16, operators-fp32: time, memory, floor and peers. accuracy: errors by type. tuned:
+operators-bf16 with the tiles that autotuning chose, which stand in tiles, to be carried over by hand into the table of
+vcorr/kernels/tuning.py. Tables and JSON are written anew after each case. What fails, hangs or breaks the GPU's context
+is told in them, the rest goes on in a new process, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -13,16 +18,33 @@ import argparse
 import dataclasses
 import json
 import os
+import re
 import shlex
+import signal
+import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from vcorr.bench import accuracy, cases, clock, operators, tables
+from vcorr.bench.apart import Apart, Failed
+from vcorr.errors import UsageError
 from vcorr.kernels import tuning
+
+ROOT = Path(__file__).resolve().parent.parent
+PARTS = ("tests", "operators-bf16", "accuracy", "operators-fp32", "tuned")
+TESTS = "tests/kernels/test_gpu.py"
+MOST, SILENCE = 420, 120  # seconds that all tests may take, and that nothing may be heard of them
+PYTEST = (  # with neither configuration nor plugins, which ask for more than is installed
+    *("-c", os.devnull, "--rootdir=.", "--confcutdir=tests/kernels", "-p", "no:cacheprovider"),
+    *("--import-mode=importlib", "--tb=short", "--durations=10", "-v", "-ra"),
+)
 
 
 def write(folder: Path, name: str, document: dict[str, Any], table: Iterable[str]) -> None:
@@ -36,53 +58,128 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def measure_operators(folder: Path, dtype: str, names: list[str], rounds: int, suffix: str = "") -> bool:
+def run_tests(folder: Path) -> bool:
+    """Whether some tests ran and all passed. A test that takes the process with it is left out of the next one."""
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    end, codes, seen, passed = time.monotonic() + MOST, [], [], False
+    with (folder / "tests.log").open("w", encoding="utf-8", buffering=1) as log:
+        while True:
+            before = len(seen)
+            command = [sys.executable, "-m", "pytest", *PYTEST, TESTS, *(f"--deselect={test}" for test in seen)]
+            tests = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, env=environment
+            )
+            assert tests.stdout is not None
+            interrupt = threading.Timer(end - time.monotonic(), tests.send_signal, [signal.SIGINT])  # it still reports
+            interrupt.start()
+            silence = threading.Timer(SILENCE, tests.kill)
+            silence.start()
+            for line in tests.stdout:
+                silence.cancel()
+                silence = threading.Timer(SILENCE, tests.kill)
+                silence.start()
+                log.write(line)
+                say(line.rstrip())
+                test = re.match(rf"({TESTS}::\w+(\[.*?\])?) ", line)
+                seen += [test[1]] if test else []
+                passed |= " PASSED " in line
+            codes.append(tests.wait())
+            interrupt.cancel()
+            silence.cancel()
+            cut = codes[-1] < 0 or codes[-1] == pytest.ExitCode.INTERRUPTED
+            if not cut or len(seen) == before or time.monotonic() > end:
+                return codes == [0] and passed
+            log.write(f"\n{seen[-1]} ended the process; the rest in another:\n")
+
+
+def measure_operators(folder: Path, given: argparse.Namespace, dtype: str, name: str, apart: Apart) -> bool:
     """Whether every method was right."""
-    options = operators.Options("cuda", dtype, rounds)
-    measured = {}
-    for name, case in cases.pick(names or cases.default("cuda", full=False), cases.CASES).items():
-        say(f"{dtype}{suffix}: {name}")
-        measured[name] = case, operators.measure(name, case, options, say)
-    rows = [row for _, found in measured.values() for row in found]
-    facts = clock.machine_facts("cuda")
-    document = tables.document("operators", facts, dataclasses.asdict(options), rows)
-    command = shlex.join(["python", *sys.argv])
-    write(folder, f"operators-{dtype}{suffix}", document, tables.markdown(command, facts, measured))
-    return all(row.ok for row in rows)
+    options = operators.Options(given.device, dtype, given.rounds, impl=given.impl)
+    measured: dict[str, tuple[cases.Case, list[operators.Row]]] = {}
+    tiles: dict[Any, tuning.Tiling] = {}
+    for case_name, case in given.cases.items():
+        say(f"{name}: {case_name}")
+        try:
+            rows = apart(operators.measure, case_name, case, options, say)
+        except Failed as failure:
+            rows = [operators.Row(case_name, operators.OURS, ok=False, note=f"failed: {failure}")]
+        for row in rows:
+            if not row.ok:
+                say(f"{case_name}, {row.method}: {row.note}")
+        measured[case_name] = case, rows
+        everything = [row for _, found in measured.values() for row in found]
+        document = tables.document("operators", given.facts, dataclasses.asdict(options), everything)
+        write(folder, name, document, tables.markdown(given.command, given.facts, measured))
+        if name == "tuned" and rows[0].ok:
+            write_tiles(folder, apart, tiles)
+    return all(row.ok for _, rows in measured.values() for row in rows)
 
 
-def measure_accuracy(folder: Path) -> None:
-    chosen = cases.pick(["window-64", "negatives"], cases.CASES)
-    rows = accuracy.measure(chosen, "cuda", list(cases.DTYPES), "auto", say)
-    facts = clock.machine_facts("cuda")
-    command = shlex.join(["python", *sys.argv])
-    write(folder, "accuracy", tables.document("accuracy", facts, {}, rows), accuracy.markdown(command, facts, rows))
-
-
-def write_tiles(folder: Path) -> None:
-    listed = [{"for": [str(part) for part in place], "tile": tile._asdict()} for place, tile in tuning.choices()]
+def write_tiles(folder: Path, apart: Apart, found: dict[Any, tuning.Tiling]) -> None:
+    """What the process that measured has chosen, beside what others had that are gone."""
+    found |= dict(apart(tuning.choices))
+    listed = [{"for": [str(part) for part in place], "tile": tile._asdict()} for place, tile in found.items()]
     lines = [f"{' '.join(row['for'])}: {row['tile']}" for row in listed]
     write(folder, "tiles", {"tiles": listed}, lines)
+
+
+def measure_accuracy(folder: Path, given: argparse.Namespace, apart: Apart) -> bool:
+    """Whether every case could be measured."""
+    rows, right = [], True
+    for name, case in accuracy.CASES.items():
+        for dtype in cases.DTYPES:
+            try:
+                rows += apart(accuracy.measure, {name: case}, given.device, [dtype], given.impl, say)
+            except Failed as failure:
+                say(f"{name}, {dtype}: failed: {failure}")
+                right = False
+            write(
+                folder,
+                "accuracy",
+                tables.document("accuracy", given.facts, {"device": given.device, "impl": given.impl}, rows),
+                accuracy.markdown(given.command, given.facts, rows),
+            )
+    return right
+
+
+def run(part: str, given: argparse.Namespace) -> bool:
+    """Whether all of a part went well."""
+    if part == "tests":
+        return run_tests(given.folder)
+    if part == "tuned":
+        os.environ["VCORR_AUTOTUNE"] = "1"  # read by processes started from here
+    apart = Apart(given.limit * (2 if part == "tuned" else 1))
+    try:
+        if part == "accuracy":
+            return measure_accuracy(given.folder, given, apart)
+        return measure_operators(given.folder, given, "fp32" if part == "operators-fp32" else "bf16", part, apart)
+    finally:
+        apart.close()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("cases", nargs="*", metavar="CASE", help="see vcorr/bench/cases.py; default: those for a GPU")
+    parser.add_argument("--only", action="append", choices=PARTS, help="as often as needed; default: all but tuned")
+    parser.add_argument("--tune", action="store_true", help="that one too: a quarter of an hour, of compilation")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--tune", action="store_true", help="again in bf16, with the fastest tiles found")
-    given = parser.parse_args()
-    if not torch.cuda.is_available():
+    parser.add_argument("--limit", type=float, default=240, help="seconds that a case may take, tuned twice as many")
+    parser.add_argument("--device", default="cuda", help="cuda:1, ...; on a cpu tests are skipped: to try this script")
+    given = parser.parse_intermixed_args()  # cases may follow options
+    if torch.device(given.device).type == "cuda" and not torch.cuda.is_available():
         parser.error("no GPU that torch can use; on a CPU: python benchmarks/operators.py")
+    try:
+        given.cases = cases.pick(given.cases or cases.default(given.device, full=False), cases.CASES)
+    except UsageError as error:
+        parser.error(str(error))
+    given.impl = "auto" if given.device == "cpu" else "triton"  # never plain torch under another name
+    given.facts, given.command = clock.machine_facts(given.device), shlex.join(["python", *sys.argv])
     given.folder.mkdir(parents=True, exist_ok=True)
-    right = measure_operators(given.folder, "bf16", given.cases, given.rounds)
-    measure_accuracy(given.folder)
-    right = measure_operators(given.folder, "fp32", given.cases, given.rounds) and right
-    if given.tune:
-        os.environ["VCORR_AUTOTUNE"] = "1"
-        right = measure_operators(given.folder, "bf16", given.cases, given.rounds, "-tuned") and right
-        write_tiles(given.folder)
-    sys.exit(not right)
+    right = {part: run(part, given) for part in given.only or PARTS[: 5 if given.tune else 4]}
+    for part, well in right.items():
+        say(f"{part}: {'all is well' if well else 'SOMETHING IS WRONG, see above'}")
+    sys.exit(not all(right.values()))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""``vcorr bench operators`` where only torch and einops are installed.
+"""``vcorr bench operators`` where only torch and einops are installed, and vcorr itself is not.
 
-python benchmarks/operators.py --device cuda --dtype bf16 --json > operators.json
+PYTHONPATH=. python benchmarks/operators.py --device cuda --dtype bf16 --json > operators.json
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 import torch
 
 from vcorr.bench import cases, clock, operators, tables
+from vcorr.errors import UsageError
 
 
 def main() -> None:
@@ -26,12 +27,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--full", action="store_true", help="every case and every peer")
     parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()  # cases may follow options
     if given.threads:
         torch.set_num_threads(given.threads)
     options = operators.Options(given.device, given.dtype, given.rounds, full=given.full, impl=given.impl)
+    try:
+        chosen = cases.pick(given.cases or cases.default(given.device, given.full), cases.CASES)
+    except UsageError as error:
+        parser.error(str(error))
     measured = {}
-    for name, case in cases.pick(given.cases or cases.default(given.device, given.full), cases.CASES).items():
+    for name, case in chosen.items():
         measured[name] = case, operators.measure(name, case, options, lambda line: print(line, file=sys.stderr))
     rows = [row for _, found in measured.values() for row in found]
     facts = clock.machine_facts(given.device)

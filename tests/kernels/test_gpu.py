@@ -1,5 +1,6 @@
 """The Triton kernels on a GPU, at the tile sizes that ship. ``make gpu`` runs these where only torch, triton, numpy,
-pytest, hypothesis and einops are installed; without a GPU they are skipped.
+pytest, hypothesis and einops are installed, the rest in a new process where one loses the GPU; without one they are
+skipped.
 
 The truth is the CPU form in float64, of the same rounded inputs; errors are relative, by Frobenius norm.
 """
@@ -35,6 +36,16 @@ pytestmark = [
 TOLERANCE = {"ieee": 1e-5, "tf32x3": 1e-5, "tf32": 2e-3, "bf16": 1e-2, torch.bfloat16: 1e-2, torch.float16: 2e-3}
 HALF, SINGLE = torch.bfloat16, torch.float32
 SIZES = st.sampled_from([(1, 37, 53), (2, 24, 48), (1, 1, 70), (3, 9, 5)])
+
+
+@pytest.fixture(autouse=True)
+def context(request):
+    """After an invalid access nothing that is asked of the GPU succeeds: what follows would not be to blame."""
+    yield
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError as error:
+        pytest.exit(f"the GPU was lost in {request.node.nodeid}: {str(error).splitlines()[0]}")
 
 
 def draw(seed, *shape, dtype=SINGLE):
