@@ -312,7 +312,8 @@ def check_cells(name: str, tensor: Tensor, query: Tensor, shape: Sequence[int]) 
 def check_top_k(top_k: object, query: Tensor, windows: Sequence[Window], *, joint: bool) -> int:
     """``top_k`` must be within the number of taps: of all references jointly, or of each."""
     k = whole_number("top_k", top_k, 1)
-    counts = [tap_count(w.radius, w.shape, query.shape[1], query.shape[2]) for w in windows]
+    # A window of radius k has k taps already: no larger one need be counted.
+    counts = [tap_count(min(w.radius, k), w.shape, query.shape[1], query.shape[2]) for w in windows]
     most = sum(counts) if joint else min(counts)
     if k > most:
         raise ValueError(f"top_k must be at most the number of taps, {most}, got {k}")

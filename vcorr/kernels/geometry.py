@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ Border = Literal["mask", "zeros"]
 Shape = Literal["square", "disk"]
 Precision = Literal["ieee", "tf32x3", "tf32", "bf16"]
 UNRESTRICTED = -1
+MEASURED = 2**24  # taps; to count those of a larger disk takes too long
 
 
 @dataclass(frozen=True)
@@ -72,35 +74,40 @@ def tap_count(radius: int, shape: str, height: int, width: int) -> int:
     """How many taps a window has; an unrestricted one has a tap for each cell of the frame."""
     if radius == UNRESTRICTED:
         return height * width
-    if shape == "square":
-        return (2 * radius + 1) ** 2
-    return sum(2 * math.isqrt(radius**2 - dy**2 - 1) + 1 for dy in range(1 - radius, radius))
+    return (2 * radius + 1) ** 2 if shape == "square" else _disk(radius)
+
+
+@lru_cache
+def _disk(radius: int) -> int:
+    """How many taps a disk has; from MEASURED on its area, which differs by less than 1e-10 of itself."""
+    if radius >= MEASURED:
+        return round(math.pi * radius**2)
+    # A tap lies in the rows or in the columns up to ``most`` from the centre, or in both: the square that just fits in.
+    most = math.isqrt((radius**2 - 1) // 2)
+    rows = 2 * radius - 1
+    for first in range(1, most + 1, 2**20):
+        dy = torch.arange(first, min(first + 2**20, most + 1), dtype=torch.float64)
+        rows += 2 * int((2 * (radius**2 - 1 - dy**2).sqrt().floor() + 1).sum())  # exact for numbers below 2**52
+    return 2 * rows - (2 * most + 1) ** 2
 
 
 def half_width(dy: int, radius: int, shape: str) -> int:
     """How far row ``dy`` of the window reaches to either side; -1 where the row is empty."""
-    if abs(dy) > radius:
+    if abs(dy) > radius or (shape == "disk" and abs(dy) == radius):
         return -1
-    if shape == "square":
-        return radius
-    reach = -1
-    while (reach + 1) ** 2 + dy * dy < radius * radius:
-        reach += 1
-    return reach
+    return radius if shape == "square" else math.isqrt(radius**2 - dy**2 - 1)
 
 
 def taps_outside(height: int, width: int, radius: int, shape: str) -> Tensor:
     """How many taps of each cell's window fall outside the frame: float64 [height width]."""
     x = torch.arange(width)
     inside = torch.zeros(height, width, dtype=torch.float64)
-    total = 0
-    for dy in range(-radius, radius + 1):
-        reach = half_width(dy, radius, shape)
-        total += 2 * reach + 1 if reach >= 0 else 0
-        rows = slice(max(0, -dy), min(height, height - dy))
-        if reach >= 0 and rows.start < rows.stop:
+    for dy in range(-min(radius, height - 1), min(radius, height - 1) + 1):
+        reach = min(half_width(dy, radius, shape), width - 1)
+        if reach >= 0:
+            rows = slice(max(0, -dy), min(height, height - dy))
             inside[rows] += (x + reach).clamp(max=width - 1) - (x - reach).clamp(min=0) + 1
-    return total - inside
+    return float(tap_count(radius, shape, height, width)) - inside
 
 
 def groups(references: Sequence[Reference]) -> list[list[int]]:
