@@ -161,12 +161,12 @@ class _Search:
 
 
 def _with_outside(logits: Tensor, cells: Tensor, outside: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
-    """The largest logits when ``outside`` taps [h s] of logit 0 stand for, beside those found [h s k]."""
+    """The largest logits when so many taps of logit 0 stand ``outside`` [.], beside those found [. k]."""
     rank = torch.arange(top_k, device=logits.device)
     zeros = torch.where(rank < outside[..., None], 0.0, -torch.inf).to(logits.dtype)
-    both = torch.cat([logits, zeros], 2)
-    top, place = both.topk(min(top_k, both.shape[2]))
-    return top, torch.cat([cells, torch.full_like(zeros, -1, dtype=cells.dtype)], 2).gather(2, place)
+    both = torch.cat([logits, zeros], -1)
+    top, place = both.topk(min(top_k, both.shape[-1]))
+    return top, torch.cat([cells, torch.full_like(zeros, -1, dtype=cells.dtype)], -1).gather(-1, place)
 
 
 def _by_blocks(query: Tensor, reference: Reference, logits: Tensor, cells: Tensor) -> None:
@@ -190,9 +190,13 @@ def _by_tiles(query: Tensor, reference: Reference, logits: Tensor, cells: Tensor
     for (box,) in tiles(query, [reference]):
         queries = query[box.y, box.x].to(work) * reference.window.scale
         found = box.logits(queries, box.cut(reference.key, work)).flatten(1)
-        row, column = (box.whole[:, None] + box.steps[:, None]).unbind(2)  # [n p] each
-        cell = (row[:, :, None] * width + column[:, None, :]).masked_fill(~box.inside | box.left_out, -1)
-        count = min(logits.shape[2], found.shape[1])
-        top, tap = found.topk(count)
-        logits[box.y, box.x, :count] = top
-        cells[box.y, box.x, :count] = cell.flatten(1).gather(1, tap)
+        row, column = box.whole[:, :1] + box.steps[0], box.whole[:, 1:] + box.steps[1]  # [n p] and [n q]
+        cell = (row[:, :, None] * width + column[:, None]).masked_fill_(~box.inside | box.left_out, -1).flatten(1)
+        top, tap = found.topk(min(logits.shape[2], found.shape[1]))
+        cell = cell.gather(1, tap)
+        if reference.window.border == "zeros":
+            top, cell = _with_outside(
+                top, cell, torch.full_like(box.y, min(box.unseen, logits.shape[2])), logits.shape[2]
+            )
+        logits[box.y, box.x, : top.shape[1]] = top
+        cells[box.y, box.x, : top.shape[1]] = cell

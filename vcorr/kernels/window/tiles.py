@@ -4,6 +4,11 @@ The keys that a tile's windows cover lie in one box; its scores are one product.
 blend of four keys, and the blend commutes with the product: scores of the box are gathered and then blended. Weights go
 back into the box the same way, transposed, so that values and gradients are products too. The rougher the offsets, the
 larger the box: a tile whose box is too large is split, down to single cells.
+
+A box holds rows and columns of the frame, and one on either side that stands for all beyond. Of a window only those
+rows and columns of taps are gathered that may lie in the frame; the others are counted. A dilated window has taps in
+every d-th row and column alone: boxes leave out those between where it pays, and where neighbours would need too many,
+tiles are of query cells d apart, whose windows share theirs.
 """
 
 from __future__ import annotations
@@ -11,30 +16,69 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from vcorr.kernels.geometry import Reference, working_type
+from vcorr.kernels.geometry import Reference, Window, tap_count, working_type
 from vcorr.kernels.window.strips import LN_2, LOG2_E
 
 TILE = 8  # cells on a side
 WASTE = 3.0  # a box may hold this many times the cells that an even offset needs
+LEAST = 2**26  # multiplications of a tile, below which they take no longer than the calls of four smaller ones
+PASSES = 32  # multiplications that take as long as what else is done to a score, or to a number of a box
+LARGEST = 2**21  # scores of a tile held at once
+
+
+class Lines(NamedTuple):
+    """The rows, or the columns, of a box: some of the frame, and one on either side that stands for all beyond."""
+
+    total: int
+    inner: slice  # those of the frame, in the box
+    outer: slice | Tensor  # the same, in the frame
+    place: Tensor | None  # where the box has each line from -1 on; None where no line between is left out
+
+    @classmethod
+    def between(cls, low: int, high: int, size: int) -> Lines:
+        """All from low to high of so many in the frame."""
+        low, high = min(max(low, -1), size), min(max(high, -1), size)
+        outer = slice(max(low, 0), min(high + 1, size))
+        return cls(high - low + 1, slice(outer.start - low, outer.stop - low), outer, None)
+
+    @classmethod
+    def only(cls, needed: Tensor, size: int) -> Lines:
+        """Those needed, of so many in the frame."""
+        seen = torch.zeros(size + 2, dtype=torch.bool, device=needed.device)
+        seen[needed.clamp(-1, size) + 1] = True
+        outer, before, after = seen[1:-1].nonzero()[:, 0], int(seen[0]), int(seen[-1])
+        return cls(before + len(outer) + after, slice(before, before + len(outer)), outer, seen.cumsum(0) - 1)
+
+    def places(self, cells: Tensor, size: int) -> Tensor:
+        """Where the box has the lines of these cells."""
+        if self.inner != slice(0, self.total):
+            cells = cells.clamp(-1, size)
+        first = self.outer.start - self.inner.start if isinstance(self.outer, slice) else -1
+        return cells - first if self.place is None else self.place[cells + 1]
 
 
 @dataclass(frozen=True)
 class Box:
-    """The part of one reference that a tile reads: n query cells, p x p taps of the square, m cells in the box."""
+    """The part of one reference that a tile reads: n query cells, p x q taps of each, m cells in the box."""
 
     reference: Reference
     y: Tensor  # rows and columns of the tile's cells: [n]
     x: Tensor
+    gaps: bool  # whether the box leaves out lines between those that taps need
 
-    @cached_property
-    def steps(self) -> Tensor:
-        """Cells from a window's centre to its rows, or columns, of taps: [p]."""
-        window = self.reference.window
-        return window.dilation * torch.arange(-window.radius, window.radius + 1, device=self.y.device)
+    @property
+    def window(self) -> Window:
+        return self.reference.window
+
+    @property
+    def frame(self) -> tuple[int, int]:
+        height, width = self.reference.key.shape[:2]
+        return height, width
 
     @cached_property
     def offset(self) -> Tensor:
@@ -58,27 +102,59 @@ class Box:
         return not any(bool(part.any()) for part in self.fraction)
 
     @cached_property
-    def bounds(self) -> tuple[int, int, int, int]:
-        """First row, last row, first column, last column; they may lie outside the frame."""
-        reach = int(self.steps[-1])
-        top, left = (self.whole.amin(0) - reach).tolist()
-        bottom, right = (self.whole.amax(0) + reach + 1).tolist()
-        return top, bottom, left, right
+    def bounds(self) -> list[tuple[int, int]]:
+        """First and last row, first and last column, of those cells."""
+        return list(zip(self.whole.amin(0).tolist(), self.whole.amax(0).tolist(), strict=True))
+
+    @cached_property
+    def taps(self) -> list[range]:
+        """Rows and columns of taps that may blend a cell of the frame, for any cell of the tile; one at least."""
+        radius, dilation = self.window.radius, self.window.dilation
+        found = []
+        for (low, high), size in zip(self.bounds, self.frame, strict=True):
+            first = min(max(-((high + (not self.even)) // dilation), -radius), radius)
+            last = max(min((size - 1 - low) // dilation, radius), first)
+            found.append(range(first, last + 1))
+        return found
+
+    @cached_property
+    def steps(self) -> tuple[Tensor, Tensor]:
+        """Cells from a window's centre to those rows and columns: [p] and [q]."""
+        dilation = self.window.dilation
+        rows, columns = (torch.arange(taps.start, taps.stop, device=self.y.device).mul_(dilation) for taps in self.taps)
+        return rows, columns
+
+    @cached_property
+    def lines(self) -> tuple[Lines, Lines]:
+        """Rows and columns of the box."""
+        found = []
+        for axis, ((low, high), taps, size) in enumerate(zip(self.bounds, self.taps, self.frame, strict=True)):
+            if not self.gaps:
+                first, last = low + self.window.dilation * taps[0], high + self.window.dilation * taps[-1]
+                found.append(Lines.between(first, last + (not self.even), size))
+            else:
+                needed = self.whole[:, axis, None] + self.steps[axis]
+                found.append(Lines.only(needed if self.even else torch.cat([needed, needed + 1], 1), size))
+        return found[0], found[1]
 
     @property
     def shape(self) -> tuple[int, int]:
-        top, bottom, left, right = self.bounds
-        return bottom - top + 1, right - left + 1
+        return self.lines[0].total, self.lines[1].total
+
+    @property
+    def small(self) -> bool:
+        """Whether it is not much larger than a box of windows at one offset, or costs little all the same."""
+        cells, even = self.shape[0] * self.shape[1], 1
+        for taps in self.taps:
+            even *= (TILE + len(taps)) * (1 if self.even or self.adjacent else 2)
+        return cells <= WASTE * even or (len(self.y) + PASSES) * cells * (self.reference.key.shape[2] + PASSES) <= LEAST
 
     @cached_property
-    def overlap(self) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    def overlap(self) -> tuple[tuple[slice, slice], tuple[slice | Tensor, slice | Tensor]]:
         """Where box and frame overlap, in the box and in the frame."""
-        top, bottom, left, right = self.bounds
-        height, width = self.reference.key.shape[:2]
-        rows = slice(max(top, 0), max(top, 0, min(bottom + 1, height)))
-        columns = slice(max(left, 0), max(left, 0, min(right + 1, width)))
-        inner = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
-        return inner, (rows, columns)
+        rows, columns = self.lines
+        down = rows.outer if isinstance(rows.outer, slice) else rows.outer[:, None]
+        return (rows.inner, columns.inner), (down, columns.outer)
 
     def cut(self, image: Tensor, work: torch.dtype) -> Tensor:
         """The box of an image [h w c], zero outside the frame: [m c]."""
@@ -97,16 +173,21 @@ class Box:
     def add(self, image: Tensor, box: Tensor, factor: float = 1.0) -> None:
         """Add a box [m c] to an image [h w c]."""
         inner, outer = self.overlap
-        image[outer].add_(box.reshape(*self.shape, -1)[inner], alpha=factor)
+        part = box.reshape(*self.shape, -1)[inner]
+        if self.gaps:
+            image[outer] += factor * part
+        else:
+            image[outer].add_(part, alpha=factor)
 
     def cells(self, down: int, right: int) -> Tensor:
-        """Cells of the box under each tap, moved by whole cells: [n p p], or [n p+1 p+1] without gaps between them."""
-        steps = self.steps
-        if self.adjacent:
-            steps = torch.arange(int(steps[0]), int(steps[-1]) + 2, device=steps.device)
-        top, _, left, _ = self.bounds
-        start = (self.whole[:, 0] - top + down) * self.shape[1] + self.whole[:, 1] - left + right
-        return start[:, None, None] + (steps[:, None] * self.shape[1] + steps)
+        """Cells of the box under each tap, moved by whole cells: [n p q], or [n p+1 q+1] without gaps between them."""
+        places = []
+        for axis, move in enumerate((down, right)):
+            steps = self.steps[axis] + move
+            if self.adjacent:
+                steps = torch.cat([steps, steps[-1:] + 1])
+            places.append(self.lines[axis].places(self.whole[:, axis, None] + steps, self.frame[axis]))
+        return (places[0] * self.shape[1])[:, :, None] + places[1][:, None]
 
     @property
     def adjacent(self) -> bool:
@@ -128,7 +209,7 @@ class Box:
         return [(self.cells(y, x), weight) for y, x, weight in weights]
 
     def gather(self, maps: Tensor) -> Tensor:
-        """What each tap finds in per-query maps of the box: [n m] -> [n p p]."""
+        """What each tap finds in per-query maps of the box: [n m] -> [n p q]."""
         found = None
         for cell, weight in self.corners:
             part = maps.gather(1, cell.flatten(1)).view(cell.shape)
@@ -142,7 +223,7 @@ class Box:
         return torch.lerp(found[..., :-1], found[..., 1:], right)
 
     def scatter(self, weights: Tensor) -> Tensor:
-        """The transpose of ``gather``: [n p p] -> [n m]."""
+        """The transpose of ``gather``: [n p q] -> [n m]."""
         if self.adjacent:
             low, right = self.fraction
             wide = torch.nn.functional.pad(weights, (1, 1))
@@ -157,28 +238,41 @@ class Box:
 
     @cached_property
     def inside(self) -> Tensor:
-        """Taps between the centres of the frame's outermost cells: [n p p]."""
-        height, width = self.reference.key.shape[:2]
-        row = (self.y[:, None] + self.steps) + self.offset[:, :1]
-        column = (self.x[:, None] + self.steps) + self.offset[:, 1:]
+        """Taps between the centres of the frame's outermost cells: [n p q]."""
+        (height, width), (down, right) = self.frame, self.steps
+        row = (self.y[:, None] + down) + self.offset[:, :1]
+        column = (self.x[:, None] + right) + self.offset[:, 1:]
         rows, columns = (row >= 0) & (row <= height - 1), (column >= 0) & (column <= width - 1)
         return rows[:, :, None] & columns[:, None, :]
 
     @cached_property
+    def off_disk(self) -> Tensor:
+        """[p q]."""
+        rows, columns = (steps.double() / self.window.dilation for steps in self.steps)  # squares need not be int64
+        return rows[:, None] ** 2 + columns**2 >= float(self.window.radius) ** 2
+
+    @cached_property
     def left_out(self) -> Tensor:
-        """Taps that take no mass: off the disk, outside the frame under border "mask", or on a masked key: [n p p]."""
-        window, work = self.reference.window, working_type(self.reference.key)
-        out = ~self.inside if window.border == "mask" else torch.zeros_like(self.inside)
-        if window.shape == "disk":
-            distance = self.steps[:, None] ** 2 + self.steps**2
-            out = out | (distance >= (window.dilation * window.radius) ** 2)
+        """Taps that take no mass: off the disk, outside the frame under border "mask", or on a masked key: [n p q]."""
+        work = working_type(self.reference.key)
+        out = ~self.inside if self.window.border == "mask" else torch.zeros_like(self.inside)
+        if self.window.shape == "disk":
+            out = out | self.off_disk
         if self.reference.mask is not None:
             masked = self.cut((~self.reference.mask)[..., None], work)[:, 0]
             out = out | (self.gather(masked.expand(len(self.y), -1)) > 0)
         return out
 
+    @property
+    def unseen(self) -> int:
+        """How many taps of each window are not gathered, which border "zeros" counts with logit 0."""
+        gathered = len(self.taps[0]) * len(self.taps[1])
+        if self.window.shape == "disk":
+            gathered -= int(self.off_disk.sum())
+        return tap_count(self.window.radius, self.window.shape, *self.frame) - gathered
+
     def logits(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """[n p p], -inf where a tap takes no mass."""
+        """[n p q], -inf where a tap takes no mass."""
         return self.gather(queries @ keys.T).masked_fill_(self.left_out, -torch.inf)
 
 
@@ -188,8 +282,9 @@ def read(query: Tensor, references: Sequence[Reference], readout: Tensor, lse: T
     for boxes in tiles(query, references):
         y, x = boxes[0].y, boxes[0].x
         queries = query[y, x].to(work) * (references[0].window.scale * LOG2_E)
-        largest = queries.new_full((len(y),), -torch.inf)
-        sums, mass = queries.new_zeros(len(y), readout.shape[2]), queries.new_zeros(len(y))
+        unseen = sum(box.unseen for box in boxes) if references[0].window.border == "zeros" else 0
+        largest = queries.new_full((len(y),), 0.0 if unseen else -torch.inf)
+        sums, mass = queries.new_zeros(len(y), readout.shape[2]), queries.new_full((len(y),), float(unseen))
         for box in boxes:
             logits = box.logits(queries, box.cut(box.reference.key, work))
             larger = torch.maximum(largest, logits.amax((1, 2)))
@@ -232,26 +327,40 @@ def add_gradients(
 
 def tiles(query: Tensor, references: Sequence[Reference]) -> Iterator[list[Box]]:
     """The boxes that each tile of the query reads, one for each reference."""
-    window, device = references[0].window, query.device
-    even = (TILE + 1 + 2 * window.dilation * window.radius) ** 2
-    height, width = query.shape[:2]
+    height, width, features = query.shape
+    dilation = references[0].window.dilation
+    apart = dilation if _scattered(height, width, features, references[0].window) else 1
+    gaps = apart > 1 or dilation > TILE
 
-    def split(rows: range, columns: range) -> Iterator[list[Box]]:
+    def split(rows: Sequence[int], columns: Sequence[int]) -> Iterator[list[Box]]:
         y, x = torch.meshgrid(
-            torch.tensor(list(rows), device=device), torch.tensor(list(columns), device=device), indexing="ij"
+            torch.tensor(rows, device=query.device), torch.tensor(columns, device=query.device), indexing="ij"
         )
-        boxes = [Box(r, y.flatten(), x.flatten()) for r in references]
-        if len(rows) * len(columns) == 1 or max(b.shape[0] * b.shape[1] for b in boxes) <= WASTE * even:
+        boxes = [Box(r, y.flatten(), x.flatten(), gaps) for r in references]
+        gathered = y.numel() * sum(len(b.taps[0]) * len(b.taps[1]) for b in boxes)
+        if y.numel() == 1 or (gathered <= LARGEST and all(b.small for b in boxes)):
             yield boxes
             return
         for some_rows in _halves(rows):
             for some_columns in _halves(columns):
                 yield from split(some_rows, some_columns)
 
+    every_row, every_column = (
+        [cell for first in range(min(apart, size)) for cell in range(first, size, apart)] for size in (height, width)
+    )
     for top in range(0, height, TILE):
         for left in range(0, width, TILE):
-            yield from split(range(top, min(top + TILE, height)), range(left, min(left + TILE, width)))
+            yield from split(every_row[top : top + TILE], every_column[left : left + TILE])
 
 
-def _halves(cells: range) -> list[range]:
+def _scattered(height: int, width: int, features: int, window: Window) -> bool:
+    """Whether windows of neighbours lie on so many cells that tiles are better made of cells a dilation apart."""
+    cells = 1
+    for size in (height, width):
+        taps = min(2 * window.radius + 1, 1 + size // window.dilation)
+        cells *= min(size, TILE * taps, TILE + window.dilation * (taps - 1))
+    return window.dilation > 1 and (TILE**2 + PASSES) * cells * (features + PASSES) > LEAST
+
+
+def _halves(cells: Sequence[int]) -> list[Sequence[int]]:
     return [cells] if len(cells) == 1 else [cells[: len(cells) // 2], cells[len(cells) // 2 :]]

@@ -1,0 +1,149 @@
+"""Windows at offsets partly, wholly or far outside the frame, dilated or larger than it, against the oracle."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.kernels import oracle
+from vcorr.kernels import memory_read_lse, memory_topk, windowed_attention, windowed_attention_lse
+from vcorr.kernels.window import tiles
+
+IMPLEMENTATIONS = ["reference", "cpu"]
+
+
+def draw(seed, *shape):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+@st.composite
+def readings(draw_, whole=False):
+    """Offsets of a few cells, or of some dilations, so that far windows come back into the frame."""
+    batch, count = draw_(st.integers(1, 2)), draw_(st.integers(1, 2))
+    height, width = draw_(st.integers(1, 10)), draw_(st.integers(1, 12))
+    radius = draw_(st.integers(1, 4) | st.sampled_from([9, 15]))
+    dilation = draw_(st.sampled_from([1, 1, 2, 3, 5, 9, 11, 60, 10**6]))
+    seed = draw_(st.integers(0, 2**16))
+    offset = draw_(st.sampled_from([0.0, 2.0, 20.0])) * draw(seed + 3, batch, count, height, width, 2)
+    offset = offset.round() if whole or draw_(st.booleans()) else offset
+    if draw_(st.booleans()):
+        offset = offset + dilation * (2 * draw(seed + 4, batch, count, 1, 1, 2)).round()
+    mask = draw(seed + 6, batch, count, height, width) > -0.5 if draw_(st.booleans()) else None
+    query, keys = draw(seed, batch, height, width, 3), draw(seed + 1, batch, count, height, width, 3)
+    values = draw(seed + 2, batch, count, height, width, 2)
+    border, window = draw_(st.sampled_from(["mask", "zeros"])), draw_(st.sampled_from(["square", "disk"]))
+    options = {"radius": radius, "dilation": dilation, "border": border, "window": window}
+    return [query, keys, values], {**options, "offset": offset, "key_mask": mask}
+
+
+def by_oracle(query, keys, values, *, offset, key_mask, **options):
+    mask = None if key_mask is None else key_mask.unbind(1)
+    return oracle.read(query, keys.unbind(1), values.unbind(1), offset=offset.unbind(1), key_mask=mask, **options)
+
+
+def with_gradients(read, inputs, options):
+    """Readout, logsumexp, and the gradients of a linear form of both."""
+    leaves = [x.clone().requires_grad_() for x in inputs]
+    readout, lse = read(*leaves, **options)
+    form = (readout * draw(8, *readout.shape)).sum() + (lse.masked_fill(lse.isinf(), 0.0) * draw(9, *lse.shape)).sum()
+    return [readout, lse, *torch.autograd.grad(form, leaves)]
+
+
+@pytest.mark.parametrize(
+    "limits", [{"LEAST": tiles.LEAST}, {"LEAST": 0}, {"LEAST": 0, "WASTE": 0.1}, {"LARGEST": 100}], ids=str
+)
+@given(case=readings())
+def test_read_equals_the_oracle(limits, case):
+    """By tiles of every kind: of neighbours and of cells a dilation apart, whole and split."""
+    with mock.patch.multiple(tiles, **limits):
+        got = with_gradients(memory_read_lse, *case)
+    torch.testing.assert_close(got, with_gradients(by_oracle, *case), rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
+@given(case=readings(whole=True), top_k=st.integers(1, 12))
+def test_top_k_equals_the_oracle(impl, case, top_k):
+    inputs, options = case
+    if impl == "reference":  # which goes tap by tap
+        options["radius"] = min(options["radius"], 3)
+    top_k = 1 if options["radius"] == 1 else min(top_k, 9)
+    got = memory_read_lse(*inputs, **options, top_k=top_k, impl=impl)
+    torch.testing.assert_close(got, by_oracle(*inputs, **options, top_k=top_k))
+    logits, cells, lse = memory_topk(*inputs[:2], **options, top_k=top_k, impl=impl)
+    torch.testing.assert_close(lse, by_oracle(*inputs, **options)[1])
+    for r in range(logits.shape[3]):
+        alone = {n: v[:, r : r + 1] if isinstance(v, torch.Tensor) else v for n, v in options.items()}
+        _, expected = by_oracle(inputs[0], *(x[:, r : r + 1] for x in inputs[1:]), **alone, top_k=top_k)
+        torch.testing.assert_close(logits[..., r, :].logsumexp(-1), expected)
+        key = (
+            inputs[1][:, r]
+            .flatten(1, 2)
+            .gather(1, cells[..., r, :].clamp(min=0).flatten(1)[..., None].expand(-1, -1, 3))
+        )
+        again = (inputs[0][..., None, :] * key.unflatten(1, logits[..., r, :].shape[1:])).sum(-1) / math.sqrt(3)
+        found = cells[..., r, :] >= 0
+        torch.testing.assert_close(logits[..., r, :][found], again[found])
+
+
+@given(case=readings())
+def test_the_reference_equals_the_oracle(case):
+    inputs, options = case
+    options["radius"] = min(options["radius"], 3)
+    got = with_gradients(lambda *x, **o: memory_read_lse(*x, **o, impl="reference"), inputs, options)
+    torch.testing.assert_close(got, with_gradients(by_oracle, inputs, options), rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("dilation", [31, 60, 10**6, 2**60])
+def test_a_dilation_past_the_frame_leaves_the_centre(dilation):
+    frame, value = draw(0, 1, 30, 30, 4), draw(1, 1, 30, 30, 2)
+    got = windowed_attention(frame, frame, value, radius=4, dilation=dilation, offset=torch.zeros(1, 30, 30, 2))
+    torch.testing.assert_close(got, value)
+
+
+@pytest.mark.parametrize("border", ["mask", "zeros"])
+@pytest.mark.parametrize("window", ["square", "disk"])
+@pytest.mark.parametrize(("radius", "dilation"), [(200, 1), (10**7, 1), (12, 5), (10**7, 5)])
+def test_zero_offsets_are_none(border, window, radius, dilation):
+    inputs = [draw(i, 1, 13, 17, c) for i, c in enumerate((4, 4, 2))]
+    options = {"radius": radius, "dilation": dilation, "border": border, "window": window}
+    read = windowed_attention_lse
+    got = with_gradients(read, inputs, {**options, "offset": torch.zeros(1, 13, 17, 2)})
+    torch.testing.assert_close(got, with_gradients(read, inputs, options))
+
+
+PEAK = """
+import pathlib, sys, torch
+from vcorr.kernels import windowed_attention
+def peak():
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0])
+torch.set_num_threads(1)
+height, width, radius, dilation = map(int, sys.argv[1:])
+leaves = [torch.randn(1, height, width, c).requires_grad_() for c in (64, 64, 4)]
+def step(radius, dilation):
+    offset = torch.zeros(1, height, width, 2)
+    windowed_attention(*leaves, radius=radius, dilation=dilation, offset=offset).sum().backward()
+step(1, 1)
+before = peak()
+step(radius, dilation)
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads a Linux process's peak memory")
+@pytest.mark.parametrize(
+    ("height", "width", "radius", "dilation"), [(60, 107, 12, 15), (30, 30, 4, 60), (30, 30, 200, 1)]
+)
+def test_memory_is_that_of_the_frame(height, width, radius, dilation):
+    """Whatever lies beyond it is never held."""
+    sizes = map(str, (height, width, radius, dilation))
+    done = subprocess.run([sys.executable, "-c", PEAK, *sizes], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 12_000  # kilobytes
