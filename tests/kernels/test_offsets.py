@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.kernels import oracle
-from vcorr.kernels import memory_read_lse, memory_topk, windowed_attention, windowed_attention_lse
+from vcorr.kernels import memory_read, memory_read_lse, memory_topk, windowed_attention, windowed_attention_lse
 from vcorr.kernels.window import tiles
 
 IMPLEMENTATIONS = ["reference", "cpu"]
+FAR = [1e30, -1e30, 9.3e18, -9.3e18, 2**62, -(2**63)]
 
 
 def draw(seed, *shape):
@@ -26,7 +27,7 @@ def draw(seed, *shape):
 
 @st.composite
 def readings(draw_, whole=False):
-    """Offsets of a few cells, or of some dilations, so that far windows come back into the frame."""
+    """Offsets of a few cells, or of some dilations, so that far windows come back into the frame; some very far."""
     batch, count = draw_(st.integers(1, 2)), draw_(st.integers(1, 2))
     height, width = draw_(st.integers(1, 10)), draw_(st.integers(1, 12))
     radius = draw_(st.integers(1, 4) | st.sampled_from([9, 15]))
@@ -36,6 +37,8 @@ def readings(draw_, whole=False):
     offset = offset.round() if whole or draw_(st.booleans()) else offset
     if draw_(st.booleans()):
         offset = offset + dilation * (2 * draw(seed + 4, batch, count, 1, 1, 2)).round()
+    if draw_(st.booleans()):
+        offset[draw(seed + 5, *offset.shape) > 1] = float(draw_(st.sampled_from(FAR)))
     mask = draw(seed + 6, batch, count, height, width) > -0.5 if draw_(st.booleans()) else None
     query, keys = draw(seed, batch, height, width, 3), draw(seed + 1, batch, count, height, width, 3)
     values = draw(seed + 2, batch, count, height, width, 2)
@@ -99,6 +102,55 @@ def test_the_reference_equals_the_oracle(case):
     options["radius"] = min(options["radius"], 3)
     got = with_gradients(lambda *x, **o: memory_read_lse(*x, **o, impl="reference"), inputs, options)
     torch.testing.assert_close(got, with_gradients(by_oracle, inputs, options), rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32, torch.float64])
+@pytest.mark.parametrize("far", FAR)
+def test_a_window_far_off_reads_nothing(impl, dtype, far):
+    if dtype == torch.int64:
+        far = max(-(2**63), min(2**63 - 1, int(far)))
+    frame, offset = draw(0, 1, 4, 5, 3), torch.full((1, 4, 5, 2), far, dtype=dtype)
+    for border, mass in (("mask", -math.inf), ("zeros", math.log(25))):
+        options = {"radius": 2, "dilation": 3, "border": border, "impl": impl}
+        leaves = [frame.clone().requires_grad_() for _ in range(3)]
+        readout, lse = windowed_attention_lse(*leaves, offset=offset, **options)
+        assert not readout.any()
+        torch.testing.assert_close(lse, torch.full_like(lse, mass))
+        assert not any(g.any() for g in torch.autograd.grad(readout.sum(), leaves))
+        logits, cells, _ = memory_topk(frame, [frame], top_k=2, offset=[offset], **options)
+        assert (cells == -1).all() and (logits == {"mask": -math.inf, "zeros": 0.0}[border]).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int16, torch.float16, torch.bfloat16])
+def test_offsets_of_few_bits(dtype):
+    frame, offset = draw(0, 1, 4, 5, 3), torch.full((1, 4, 5, 2), 100, dtype=dtype)
+    got = windowed_attention_lse(frame, frame, frame, radius=1, dilation=100, offset=offset)
+    torch.testing.assert_close(got, windowed_attention_lse(frame, frame, frame, radius=0))
+
+
+@pytest.mark.parametrize("options", [{}, {"top_k": 3}, {"border": "zeros"}])
+@pytest.mark.parametrize("gradient", [False, True])
+def test_compiled_code_refuses_what_is_not_finite_when_it_runs(options, gradient):
+    frame, offset = draw(0, 1, 4, 5, 3), torch.zeros(1, 4, 5, 2)
+    values = frame.clone().requires_grad_(gradient)
+    compiled = torch.compile(
+        lambda o: memory_read(frame, [frame], [values], radius=1, offset=[o], **options),
+        fullgraph=True,
+        backend="aot_eager",
+    )
+    for bad in (torch.nan, torch.inf):
+        with pytest.raises(ValueError, match="offset must be finite, got infinite or undefined values"):
+            compiled(torch.full_like(offset, bad))
+    torch.testing.assert_close(compiled(offset), memory_read(frame, [frame], [values], radius=1, **options))
+
+
+@pytest.mark.parametrize("impl", ["auto", *IMPLEMENTATIONS])
+@pytest.mark.parametrize("top_k", [None, 2])
+def test_what_is_not_finite_is_refused(impl, top_k):
+    frame, offset = draw(0, 1, 4, 5, 3), torch.full((1, 4, 5, 2), -torch.inf)
+    with pytest.raises(ValueError, match="offset must be finite, got infinite or undefined values"):
+        memory_read(frame, [frame], [frame], radius=1, offset=[offset], top_k=top_k, impl=impl)
 
 
 @pytest.mark.parametrize("dilation", [31, 60, 10**6, 2**60])

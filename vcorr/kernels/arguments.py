@@ -238,8 +238,10 @@ def references(
         check_value(value, values[0], query)
         if offset is not None:
             check_offset(offset, query, window)
-            if offset.is_floating_point():  # half precision cannot count the cells of a frame
-                offset = offset.to(torch.promote_types(offset.dtype, torch.float32))
+            wide = torch.int64  # fewer bits cannot count the cells of a frame
+            if offset.is_floating_point():
+                wide = torch.promote_types(offset.dtype, torch.float32)
+            offset = offset.to(wide)
         if mask is not None:
             check_cells("key_mask", mask, query, query.shape[:3])
             if mask.dtype != torch.bool:
@@ -294,7 +296,11 @@ def check_offset(offset: Tensor, query: Tensor, window: Window) -> None:
         raise ValueError("offset must not require gradients, which flow to query, keys and values alone; detach it")
     if offset.dtype not in (*FEATURES, *WHOLE):
         raise TypeError(f"offset must be real, floating point or whole, got {offset.dtype}")
-    if not torch.compiler.is_compiling() and not bool(torch.isfinite(offset).all()):
+
+
+def check_finite(references: Sequence[Reference]) -> None:
+    """Offsets, wherever the numbers are there to be looked at; compiled code has none until the operator runs."""
+    if any(r.offset is not None and not bool(torch.isfinite(r.offset).all()) for r in references):
         raise ValueError("offset must be finite, got infinite or undefined values")
 
 

@@ -16,6 +16,7 @@ Shape = Literal["square", "disk"]
 Precision = Literal["ieee", "tf32x3", "tf32", "bf16"]
 UNRESTRICTED = -1
 MEASURED = 2**24  # taps; to count those of a larger disk takes too long
+FARTHEST = 2**61  # cells; sums of a few such are int64
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,11 @@ def taps_outside(height: int, width: int, radius: int, shape: str) -> Tensor:
             rows = slice(max(0, -dy), min(height, height - dy))
             inside[rows] += (x + reach).clamp(max=width - 1) - (x - reach).clamp(min=0) + 1
     return float(tap_count(radius, shape, height, width)) - inside
+
+
+def near(offset: Tensor) -> Tensor:
+    """Offsets that int64 can count with; a window that lies farther off sees no more of the frame."""
+    return offset.clamp(-FARTHEST, FARTHEST)
 
 
 def groups(references: Sequence[Reference]) -> list[list[int]]:

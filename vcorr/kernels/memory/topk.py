@@ -82,7 +82,8 @@ def _check(query: Tensor, references: Sequence[Reference], impl: Implementation)
 
 
 def _check_offsets(references: Sequence[Reference]) -> None:
-    """Wherever the numbers are there to be looked at; compiled code has none until the operator runs."""
+    """As ``check_finite``, and whole."""
+    arguments.check_finite(references)
     if any(r.offset is not None and bool((r.offset != r.offset.round()).any()) for r in references):
         raise ValueError("offset must be whole cells with top_k, got fractions")
 

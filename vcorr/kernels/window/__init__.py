@@ -114,6 +114,8 @@ def windowed_attention_lse(
 def read_jointly(query: Tensor, references: Sequence[Reference], impl: Implementation) -> tuple[Tensor, Tensor]:
     """One softmax over all references, by the implementation asked for; arguments are checked already."""
     if impl == "reference":
+        if not torch.compiler.is_compiling():
+            arguments.check_finite(references)
         with torch.autocast(query.device.type, enabled=False):
             return reference.read(query, references)
     arguments.check_transforms((query, *(t for r in references for t in (r.key, r.value))))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vcorr.kernels.arguments import check_finite
 from vcorr.kernels.geometry import Reference, Window, working_type
 from vcorr.kernels.window import cpu
 
@@ -62,6 +63,7 @@ def read_now(
 ) -> tuple[Tensor, Tensor]:
     """Readout [b h w v] and logsumexp [b h w]; the lists hold one entry for each reference."""
     references = pack(keys, values, offsets, masks, radii, dilations, shape, border, scale, precision)
+    check_finite(references)
     with torch.autocast(query.device.type, enabled=False):
         if impl == "triton":
             from vcorr.kernels.window import triton

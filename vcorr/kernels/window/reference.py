@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from vcorr.kernels.geometry import UNRESTRICTED, Reference, taps
+from vcorr.kernels.geometry import UNRESTRICTED, Reference, near, taps
 
 
 def read(query: Tensor, references: Sequence[Reference]) -> tuple[Tensor, Tensor]:
@@ -59,7 +59,7 @@ def positions(reference: Reference) -> Iterator[Tensor]:
         return
     for tap in taps(window.radius, window.shape):
         moved = grid + window.dilation * torch.tensor(tap, device=grid.device)
-        yield moved if reference.offset is None else moved + reference.offset
+        yield moved if reference.offset is None else moved + near(reference.offset)
 
 
 def corners(position: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vcorr.kernels.geometry import Reference, Window, tap_count, working_type
+from vcorr.kernels.geometry import Reference, Window, near, tap_count, working_type
 from vcorr.kernels.window.strips import LN_2, LOG2_E
 
 TILE = 8  # cells on a side
@@ -83,7 +83,7 @@ class Box:
     @cached_property
     def offset(self) -> Tensor:
         assert self.reference.offset is not None
-        return self.reference.offset[self.y, self.x]
+        return near(self.reference.offset[self.y, self.x])
 
     @cached_property
     def whole(self) -> Tensor:
