@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vcorr.kernels import geometry, memory_topk, windowed_attention_lse
+from vcorr.kernels.arguments import MOST_CELLS
 from vcorr.kernels.geometry import half_width, tap_count, taps, taps_outside
 
 SHAPES = st.sampled_from(["square", "disk"])
@@ -48,10 +49,10 @@ def test_larger_ones_are_their_area(radius):
 def test_a_radius_of_any_size_costs_no_more_than_the_frame(shape):
     """Loops over such a radius would not end."""
     frame = torch.randn(1, 4, 5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    options = {"radius": 10**12, "window": shape}
+    options = {"radius": MOST_CELLS, "window": shape}
     readout, lse = windowed_attention_lse(frame, frame, frame, border="zeros", **options)
     whole, inside = windowed_attention_lse(frame, frame, frame, radius=None)
-    mass = torch.tensor(float(tap_count(10**12, shape, 4, 5) - 20), dtype=torch.float64).log()
+    mass = torch.tensor(float(tap_count(MOST_CELLS, shape, 4, 5) - 20), dtype=torch.float64).log()
     torch.testing.assert_close(lse, torch.logaddexp(inside, mass))
     torch.testing.assert_close(readout, whole * (inside - lse).exp()[..., None])
     logits, cells, _ = memory_topk(frame, [frame], top_k=3, **options)
@@ -61,4 +62,4 @@ def test_a_radius_of_any_size_costs_no_more_than_the_frame(shape):
 def test_top_k_is_held_against_the_taps_of_large_windows_too():
     frame = torch.zeros(1, 2, 2, 1)
     with pytest.raises(ValueError, match="top_k must be at most the number of taps, 9, got 10"):
-        memory_topk(frame, [frame, frame], top_k=10, radius=[10**12, 2], window="disk")
+        memory_topk(frame, [frame, frame], top_k=10, radius=[MOST_CELLS, 2], window="disk")
