@@ -16,7 +16,7 @@ Shape = Literal["square", "disk"]
 Precision = Literal["ieee", "tf32x3", "tf32", "bf16"]
 UNRESTRICTED = -1
 MEASURED = 2**24  # taps; to count those of a larger disk takes too long
-FARTHEST = 2**61  # cells; sums of a few such are int64
+BEYOND = 2**61  # cells; sums of a few such are int64
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,6 @@ class Reference(NamedTuple):
         offset = None if self.offset is None else self.offset[index]
         mask = None if self.mask is None else self.mask[index]
         return Reference(self.key[index], self.value[index], offset, mask, self.window)
-
-    @property
-    def carried(self) -> torch.dtype:
-        """The type of what is read: the values' own; whole numbers and booleans count as float32."""
-        return self.value.dtype if self.value.dtype.is_floating_point else torch.float32
 
     def readable(self) -> Reference:
         """The same with zeros for masked keys that are no finite numbers, of which 0 times is not 0; such are few, if
@@ -113,7 +108,7 @@ def taps_outside(height: int, width: int, radius: int, shape: str) -> Tensor:
 
 def near(offset: Tensor) -> Tensor:
     """Offsets that int64 can count with; a window that lies farther off sees no more of the frame."""
-    return offset.clamp(-FARTHEST, FARTHEST)
+    return offset.clamp(-BEYOND, BEYOND)
 
 
 def groups(references: Sequence[Reference]) -> list[list[int]]:
@@ -133,3 +128,8 @@ def sub_images(height: int, width: int, dilation: int) -> list[tuple[slice, slic
 def working_type(tensor: Tensor) -> torch.dtype:
     """The type sums are held in: float64 for float64, else float32."""
     return torch.float64 if tensor.dtype == torch.float64 else torch.float32
+
+
+def carried_type(value: Tensor) -> torch.dtype:
+    """The type of what is read: the values' own; whole numbers and booleans count as float32."""
+    return value.dtype if value.dtype.is_floating_point else torch.float32

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vcorr.kernels import arguments
 from vcorr.kernels.arguments import Implementation
-from vcorr.kernels.geometry import Reference, working_type
+from vcorr.kernels.geometry import Reference, carried_type, working_type
 from vcorr.kernels.memory import cpu, reference
 from vcorr.kernels.window.op import pack, unpack
 
@@ -34,7 +34,7 @@ def read(query: Tensor, references: Sequence[Reference], top_k: int, impl: Imple
             place, values, mode="sum", per_sample_weights=weights, padding_idx=0
         )
     assert isinstance(readout, Tensor)  # there is a reference
-    return readout.to(references[0].carried).reshape(*lse.shape, -1), lse
+    return readout.to(carried_type(references[0].value)).reshape(*lse.shape, -1), lse
 
 
 def largest(query: Tensor, references: Sequence[Reference], top_k: int, impl: Implementation) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vcorr.kernels.geometry import UNRESTRICTED, Reference, groups, sub_images, working_type
+from vcorr.kernels.geometry import UNRESTRICTED, Reference, carried_type, groups, sub_images, working_type
 from vcorr.kernels.window import blocks, tiles
 from vcorr.kernels.window.panels import Panels, PanelSlopes
 from vcorr.kernels.window.reader import Reader
@@ -35,7 +35,7 @@ def read(query: Tensor, references: Sequence[Reference]) -> tuple[Tensor, Tensor
             _read_group(query, [r._replace(value=r.value[..., some]) for r in members], readout[..., some], lse)
         whole = (readout, lse) if whole is None else merge(whole, (readout, lse))
     assert whole is not None  # there is a reference
-    return whole[0].to(references[0].carried), whole[1]
+    return whole[0].to(carried_type(references[0].value)), whole[1]
 
 
 def _read_group(query: Tensor, references: Sequence[Reference], readout: Tensor, lse: Tensor) -> None:

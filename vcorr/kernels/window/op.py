@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vcorr.kernels.arguments import check_finite
-from vcorr.kernels.geometry import Reference, Window, working_type
+from vcorr.kernels.geometry import Reference, Window, carried_type, working_type
 from vcorr.kernels.window import cpu
 
 
@@ -76,9 +76,8 @@ read = torch.library.custom_op("vcorr::read", read_now, mutates_args=(), device_
 
 
 @read.register_fake
-def _(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], *settings: Any) -> tuple[Tensor, Tensor]:
-    carried = pack(keys, values, *settings[:-1])[0].carried
-    readout = values[0].new_empty(*query.shape[:3], values[0].shape[3], dtype=carried)
+def _(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], *_: Any) -> tuple[Tensor, Tensor]:
+    readout = values[0].new_empty(*query.shape[:3], values[0].shape[3], dtype=carried_type(values[0]))
     return readout, query.new_empty(query.shape[:3], dtype=working_type(query))
 
 

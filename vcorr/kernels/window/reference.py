@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from vcorr.kernels.geometry import UNRESTRICTED, Reference, near, taps
+from vcorr.kernels.geometry import UNRESTRICTED, Reference, carried_type, near, taps
 
 
 def read(query: Tensor, references: Sequence[Reference]) -> tuple[Tensor, Tensor]:
@@ -24,7 +24,7 @@ def read(query: Tensor, references: Sequence[Reference]) -> tuple[Tensor, Tensor
         for position in positions(reference):
             inside, unmasked = where(reference, position)
             logits.append(reference.window.scale * (query * sample(key, position)).sum(-1))
-            values.append(sample(value.to(reference.carried), position))
+            values.append(sample(value.to(carried_type(value)), position))
             counted.append(unmasked & (inside | (reference.window.border == "zeros")))
     return softmax_sum(torch.stack(logits), torch.stack(counted), torch.stack(values))
 

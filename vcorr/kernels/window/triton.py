@@ -19,7 +19,7 @@ import triton
 from torch import Tensor
 
 from vcorr.kernels import tuning
-from vcorr.kernels.geometry import UNRESTRICTED, Reference, tap_count
+from vcorr.kernels.geometry import UNRESTRICTED, Reference, carried_type, tap_count
 from vcorr.kernels.tuning import Tiling
 from vcorr.kernels.window.triton_kernels import forward_kernel, key_gradient_kernel, query_gradient_kernel
 
@@ -31,7 +31,7 @@ CHANNELS_READ = {torch.float16: 56, torch.bfloat16: 56, torch.float32: 28}
 
 def read(query: Tensor, references: Sequence[Reference]) -> tuple[Tensor, Tensor]:
     """Readout [b h w v] and logsumexp [b h w] of a query over references that are read jointly."""
-    carried = references[0].carried
+    carried = carried_type(references[0].value)
     query, references = prepared(query, [_without_masked(r, keys=r.offset is not None) for r in references])
     channels = references[0].value.shape[3]
     readout = torch.empty(*query.shape[:3], channels, dtype=torch.float32, device=query.device)
@@ -52,7 +52,7 @@ def read_backward(
     needs: tuple[bool, bool, bool],
 ) -> list[Tensor]:
     """Gradients to the query, then every key, then every value, each where ``needs`` (query, keys, values) asks."""
-    features, carried = query.dtype, references[0].carried
+    features, carried = query.dtype, carried_type(references[0].value)
     query, references = prepared(query, [_without_masked(r, keys=True) for r in references])
     size, channels = query.shape[:3], grad.shape[3]
     of_query = torch.empty(query.shape, dtype=torch.float32, device=query.device)
