@@ -162,7 +162,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("cases", nargs="*", metavar="CASE", help="see vcorr/bench/cases.py; default: those for a GPU")
     parser.add_argument("--only", action="append", choices=PARTS, help="as often as needed; default: all but tuned")
-    parser.add_argument("--tune", action="store_true", help="that one too: a quarter of an hour, of compilation")
+    parser.add_argument("--tune", action="store_true", help="that one too: mostly compilation, which takes long")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--limit", type=float, default=240, help="seconds that a case may take, tuned twice as many")
     parser.add_argument("--device", default="cuda", help="cuda:1, ...; on a cpu tests are skipped: to try this script")

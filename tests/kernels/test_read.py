@@ -299,6 +299,7 @@ def test_what_is_no_number_spreads_no_farther_than_near_by(monkeypatch, where, w
     far = torch.maximum(y.abs(), x.abs())
     seen = far <= 2 if "offset" not in options else (y >= -3) & (y <= 2) & (x >= -3) & (x <= 2)
     assert readout[0, seen].isnan().all() and (where == "value" or lse[0, seen].isnan().all())
-    beyond = ~seen if way == "reference" else far > 2 * 2 + 9
+    near = 2 * 2 + 8 + ("offset" in options)  # a fraction of a cell more
+    beyond = ~seen if way == "reference" else far > near
     torch.testing.assert_close(readout[0, beyond], clean[0, beyond])
     torch.testing.assert_close(lse[0, beyond], clean_lse[0, beyond])
