@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vcorr.errors import InputError, OutputError
-from vcorr.image import MAX_PIXELS, displayed_size, open_image, read_rgb, shrink, shrunk_size, write_image
+from vcorr.image import (
+    MAX_PIXELS,
+    displayed_size,
+    load_upright,
+    open_image,
+    read_rgb,
+    shrink,
+    shrunk_size,
+    write_image,
+)
 
 
 @given(st.integers(1, 9000), st.integers(1, 9000), st.one_of(st.none(), st.integers(1, 5000)))
@@ -60,6 +69,46 @@ def test_hostile_exif_does_not_matter(tmp_path: Path) -> None:
         with open_image(tmp_path / "a.jpg") as image:
             size = displayed_size(image)
         assert read_rgb(tmp_path / "a.jpg").shape == (*size, 3)
+
+
+@pytest.mark.parametrize("tag", [None, 1, 6])
+@pytest.mark.parametrize("mode", ["P", "L", "I;16", "RGB"])
+def test_an_image_is_turned_once_whoever_turns_it(tmp_path: Path, mode: str, tag: int | None) -> None:
+    """Pillow turns TIFF by its tag, or by its XMP where there is no tag, but names the size by the tag alone."""
+    xmp = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    stored = np.arange(12, dtype=np.uint16 if mode == "I;16" else np.uint8).reshape(3, 4)
+    image = Image.merge("RGB", [Image.fromarray(stored)] * 3) if mode == "RGB" else Image.fromarray(stored)
+    if mode == "P":
+        image.putpalette(range(36))
+    for name, options in {
+        "a.tif": {"tiffinfo": {700: xmp} | ({} if tag is None else {0x0112: tag})},
+        "b.tif": {"tiffinfo": {0x0112: tag or 1}, "compression": "tiff_adobe_deflate"},
+        "a.png": {"exif": Image.Exif()},
+    }.items():
+        if "exif" in options:
+            options["exif"][0x0112] = tag or 1
+        image.save(tmp_path / name, **options)
+        turned = tag == 6 or (tag is None and name == "a.tif")
+        with open_image(tmp_path / name) as read:
+            size = displayed_size(read)
+            upright = load_upright(read, tmp_path / name)
+        wanted = np.rot90(stored, -1) if turned else stored
+        assert size == wanted.shape and upright.mode == mode
+        np.testing.assert_array_equal(np.asarray(upright).reshape(*wanted.shape, -1)[:, :, 0], wanted)
+
+
+def test_a_png_is_turned_by_what_stands_before_its_pixels(tmp_path: Path) -> None:
+    """Size and pixels go by the same: a header alone cannot know of EXIF that follows the pixels."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (4, 3)).save(tmp_path / "a.png", exif=exif)
+    content = (tmp_path / "a.png").read_bytes()
+    start = content.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(content[start : start + 4], "big")
+    (tmp_path / "a.png").write_bytes(content[:start] + content[end:-12] + content[start:end] + content[-12:])
+    with open_image(tmp_path / "a.png") as image:
+        assert displayed_size(image) == load_upright(image, tmp_path / "a.png").size[::-1] == (3, 4)
+    assert read_rgb(tmp_path / "a.png").shape == (3, 4, 3)
 
 
 def test_writing(tmp_path: Path) -> None:

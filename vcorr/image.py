@@ -31,6 +31,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = (5, 6, 7, 8)  # orientations that swap height and width
 _warnings_lock = threading.Lock()  # catch_warnings swaps a list of the whole process
 
 
@@ -49,6 +50,9 @@ def open_image(path: Path, formats: tuple[str, ...] = FRAME_FORMATS) -> Image.Im
         with _warnings_lock, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             image = Image.open(path, formats=formats)
+        # Without a name, Pillow does not map the file into memory: it maps a TIFF that lies on its side by the size
+        # that it is turned to, and a mapped file that another program cuts short ends the process.
+        image.filename = ""
     except InputError:
         raise
     except Image.DecompressionBombError:
@@ -77,9 +81,29 @@ def load_pixels(image: Image.Image, path: Path) -> None:
 
 
 def displayed_size(image: Image.Image) -> tuple[int, int]:
-    """(height, width) of an opened image once its EXIF orientation is applied."""
-    turned = _orientation(image) in (5, 6, 7, 8)
-    return (image.width, image.height) if turned else (image.height, image.width)
+    """(height, width) of an opened image as it is displayed, which is what `load_upright` returns.
+
+    The header is enough: no pixel is decoded.
+    """
+    sideways = _orientation(image) in _SIDEWAYS
+    # Pillow turns a TIFF itself as it decodes, and states the size that its tag leads to from the start.
+    if image.format == "TIFF" and getattr(image, "tag_v2", {}).get(_ORIENTATION) in _SIDEWAYS:
+        sideways = False
+    return (image.width, image.height) if sideways else (image.height, image.width)
+
+
+def load_upright(image: Image.Image, path: Path) -> Image.Image:
+    """Decodes an opened image and turns it the way it is displayed: by its EXIF orientation, once.
+
+    Frames and masks are both read through here, so that a mask painted over a frame lies on it.
+
+    Raises:
+        InputError: the file is cut short or damaged.
+    """
+    _orientation(image)  # kept by the image: what the header says counts, as for `displayed_size`
+    load_pixels(image, path)
+    turn = _UPRIGHT.get(_orientation(image))  # what is left to do: a decoder that turns clears the tag
+    return image if turn is None else image.transpose(turn)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -102,13 +126,11 @@ def read_rgb(path: Path) -> np.ndarray:
         InputError: see `open_image` and `load_pixels`.
     """
     with open_image(path) as image:
-        orientation = _orientation(image)
-        load_pixels(image, path)
-        upright = image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image.copy()
-    if upright.mode.startswith("I"):
-        levels = np.clip(np.asarray(upright).astype(np.int64), 0, 65535)
-        return np.repeat((levels // 257).astype(np.uint8)[:, :, None], 3, axis=2)
-    return np.array(upright.convert("RGB"))
+        upright = load_upright(image, path)
+        if upright.mode.startswith("I"):
+            levels = np.clip(np.asarray(upright).astype(np.int64), 0, 65535)
+            return np.repeat((levels // 257).astype(np.uint8)[:, :, None], 3, axis=2)
+        return np.array(upright.convert("RGB"))
 
 
 def shrunk_size(height: int, width: int, short_side: int | None) -> tuple[int, int]:

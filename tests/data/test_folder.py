@@ -75,15 +75,24 @@ def test_every_kind_of_image_becomes_rgb(tmp_path: Path, mode: str) -> None:
     assert rgb.shape == (96, 160, 3) and rgb.dtype == np.uint8 and number(rgb) == 5
 
 
+ORIENTED = {
+    "0.png": {},
+    "0.webp": {"lossless": True},
+    "0.tif": {},
+    "0.tiff": {"compression": "tiff_lzw"},
+}
+
+
+@pytest.mark.parametrize("name", ORIENTED)
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
+def test_exif_orientation_is_applied_once(tmp_path: Path, orientation: int, name: str) -> None:
     """The tag says at which sides of the upright picture the first row and the first column of the file lie."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored = numbered(0)
     upright = stored.swapaxes(0, 1) if orientation > 4 else stored
     upright = upright[:: -1 if orientation in (3, 4, 7, 8) else 1, :: -1 if orientation in (2, 3, 6, 7) else 1]
-    with open_video(save(tmp_path / "f", ["0.png"], exif=exif)) as video:
+    with open_video(save(tmp_path / "f", [name], exif=exif, **ORIENTED[name])) as video:
         assert (video.height, video.width) == upright.shape[:2]
         np.testing.assert_array_equal(video.frame(0), upright)
 
