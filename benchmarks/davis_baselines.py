@@ -17,13 +17,16 @@ from pathlib import Path
 
 import torch
 
-from vcorr import checkpoint, color, recipe, resnet, rng
-from vcorr.correspondence import shrink
-from vcorr.data import davis
-from vcorr.evaluation import DavisScores, evaluate_davis
-from vcorr.propagation import Encode, encoder
-from vcorr.recipe import Reader
-from vcorr.sequences import label_sequences, trained
+from vcorr import rng
+from vcorr.evaluation import davis_layout as davis
+from vcorr.evaluation.davis import DavisScores, evaluate_davis
+from vcorr.evaluation.sequences import label_sequences, trained
+from vcorr.matching.rebuild import shrink
+from vcorr.model import color, resnet
+from vcorr.model import weights as checkpoint
+from vcorr.propagation.video import Encode, encoder
+from vcorr.training import recipe
+from vcorr.training.recipe import Reader
 
 COLOR_SCALE = 60.0  # set by hand, not tuned: colours 0.18 apart (L'a'b') get 1/e of the weight
 UNTRAINED_SCALE = 28.0  # that of the shipped weights

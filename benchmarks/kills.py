@@ -20,9 +20,10 @@ from pathlib import Path
 
 import torch
 
-from vcorr import color, recipe
-from vcorr.data.footage import scan
-from vcorr.training import Options, train
+from vcorr.model import color
+from vcorr.training import recipe
+from vcorr.training.clips.dataset import scan
+from vcorr.training.loop import Options, train
 
 
 def child(name: str, overrides: list[str], data: Path, out: Path) -> int:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from vcorr import checkpoint
+from vcorr.model import weights as checkpoint
 
 RATE = ("pairs.lr=3e-4", "pairs.warmup=20")  # those of the tutorial
 

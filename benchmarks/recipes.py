@@ -35,15 +35,19 @@ from typing import Any
 
 import torch
 
-from vcorr import checkpoint, color, compactness, learner, recipe, resnet
 from vcorr import rng as random
 from vcorr.config import flatten
-from vcorr.data.clips import Clips
-from vcorr.data.footage import scan
 from vcorr.kernels.negatives import cpu as negatives
 from vcorr.kernels.window import cpu as window
 from vcorr.machine import versions
-from vcorr.training import Options, train
+from vcorr.matching import compactness
+from vcorr.model import color, resnet
+from vcorr.model import weights as checkpoint
+from vcorr.training import recipe
+from vcorr.training import step as learner
+from vcorr.training.clips.cut import Clips
+from vcorr.training.clips.dataset import scan
+from vcorr.training.loop import Options, train
 
 PAGE = Path(__file__).parent.parent / "docs" / "recipes.md"
 SMALL = {

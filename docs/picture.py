@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vcorr.data.video import open_video
-from vcorr.image import write_image
+from vcorr.media.image import write_image
+from vcorr.media.video import open_video
 
 video, out, *frames = sys.argv[1:]
 with open_video(video) as source:

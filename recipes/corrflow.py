@@ -14,11 +14,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from vcorr import color, correspondence, losses, resnet
 from vcorr import rng as random
-from vcorr.affinity import Views
-from vcorr.data.clips import ClipConfig
-from vcorr.recipe import Out, Phase, Reader, Recipe, Stage, State
+from vcorr.matching import affinity, rebuild
+from vcorr.model import color, resnet
+from vcorr.training.clips.cut import ClipConfig
+from vcorr.training.losses.reconstruction import cross_entropy
+from vcorr.training.recipe import Out, Phase, Reader, Recipe, Stage, State
 
 
 @dataclass(frozen=True)
@@ -50,21 +51,20 @@ def build(cfg: Config) -> Recipe:
 
         def carry(colours, *path):  # from the first frame of a path to the next, and on along it
             for a, b in pairwise(path):
-                colours = correspondence.rebuild(features[b], [features[a]], [colours], stride=resnet.STRIDE, **how)
+                colours = rebuild.rebuild(features[b], [features[a]], [colours], stride=resnet.STRIDE, **how)
             return colours
 
         labels = color.classes(batch.lab).unbind(1)
         truth = [color.one_hot(frame) for frame in labels]
         first, last = cfg.epsilon
         taught = random.uniform(0, 1, rng) < first + (last - first) * progress  # one coin for the whole batch
-
         one = carry(truth[0], 0, 1)
         two = carry(truth[1] if taught else one, 1, 2)
-        forward = losses.cross_entropy(one, labels[1]) + losses.cross_entropy(two, labels[2])
-        cycle = sum(losses.cross_entropy(back, labels[0]) for back in (carry(one, 1, 0), carry(one, 1, 2, 1, 0)))
+        forward = cross_entropy(one, labels[1]) + cross_entropy(two, labels[2])
+        cycle = sum(cross_entropy(back, labels[0]) for back in (carry(one, 1, 0), carry(one, 1, 2, 1, 0)))
         metrics = {"forward": forward.detach(), "cycle": cycle.detach()}
         total = forward + cfg.cycle * cycle
-        return Out(total, stats, metrics, views=Views(features[2], [features[1]], references=(1,), **how))
+        return Out(total, stats, metrics, views=affinity.Views(features[2], [features[1]], references=(1,), **how))
 
     phase = Phase("triplets", cfg.triplets, cfg.clips, loss)
     return Recipe(cfg.net, lambda rng: State(*resnet.init(cfg.net, rng)), (phase,), cfg.reader)

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 
 from vcorr.recipes import mast_momentum
 
-from vcorr.data.clips import ClipConfig
+from vcorr.training.clips.cut import ClipConfig
 
 STILLS = ClipConfig(size=384, frames=2, source="stills", warp=0.12, smallest=384, read=600, flip=True, reverse=True)
 

@@ -18,13 +18,13 @@ from typing import Literal
 
 from vcorr.recipes import mast
 
-from vcorr import bank, color, compactness, correspondence, losses, resnet
-from vcorr.affinity import Views
-from vcorr.bank import BankConfig
 from vcorr.kernels import windowed_attention_lse
-from vcorr.position import PositionConfig
-from vcorr.recipe import Out, Phase, Reader, Recipe, Stage
-from vcorr.resnet import ResNetConfig
+from vcorr.matching import compactness, rebuild
+from vcorr.matching.affinity import Views
+from vcorr.model import color, position, resnet
+from vcorr.training.losses import bank, reconstruction
+from vcorr.training.losses.bank import BankConfig
+from vcorr.training.recipe import Out, Phase, Reader, Recipe, Stage
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Config(mast.Config):
             (55_000, 0.9), (85_000, 0.75), (135_000, 1 / 2), (175_000, 1 / 4), (250_000, 1 / 8), (300_000, 1 / 16),
         ),
     )  # fmt: skip
-    net: ResNetConfig = ResNetConfig(position=PositionConfig("1dape", size=128))
+    net: resnet.ResNetConfig = resnet.ResNetConfig(position=position.PositionConfig("1dape", size=128))
     radius: int = 6
     bank: BankConfig = BankConfig(frames=1_440, points=4, modulation="shifting")
     decay: float = 0.999
@@ -52,10 +52,10 @@ def build(cfg: Config) -> Recipe:
     def loss(state, batch, rng, progress):
         seen, hidden = color.hide_channel(batch.lab, rng, channels=cfg.hide)
         (key, query), stats = resnet.apply_each(cfg.net, state.params, state.stats, seen.unbind(1), train=True)
-        readout, intra = windowed_attention_lse(query, key, correspondence.shrink(hidden[:, 0], **grid), **window)
+        readout, intra = windowed_attention_lse(query, key, rebuild.shrink(hidden[:, 0], **grid), **window)
         share = bank.share(state.extra, query, batch.videos, intra, scale=cfg.reader.scale)  # eq. 4
-        copied = correspondence.enlarge(share[..., None] * readout, size=batch.rgb.shape[-2:], **grid)  # eq. 5
-        rebuilt = losses.huber(copied, hidden[:, 1])
+        copied = rebuild.enlarge(share[..., None] * readout, size=batch.rgb.shape[-2:], **grid)  # eq. 5
+        rebuilt = reconstruction.huber(copied, hidden[:, 1])
         compact = compactness.loss(query, key, **prior, **window) if cfg.peaks else 0.0  # eq. 7, 8
         points = bank.encode(cfg.bank, cfg.net, state.slow, state.slow_stats, seen[:, 0], cfg.seed, batch.samples)
         extra = bank.push(state.extra, points, batch.videos, batch.samples)

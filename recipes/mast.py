@@ -13,11 +13,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from vcorr import color, correspondence, losses, resnet
-from vcorr.affinity import Views
-from vcorr.data.clips import ClipConfig
-from vcorr.recipe import Out, Phase, Reader, Recipe, Stage, State
-from vcorr.resnet import ResNetConfig
+from vcorr.matching.affinity import Views
+from vcorr.matching.rebuild import rebuild
+from vcorr.model import color, resnet
+from vcorr.model.resnet import ResNetConfig
+from vcorr.training.clips.cut import ClipConfig
+from vcorr.training.losses.reconstruction import huber
+from vcorr.training.recipe import Out, Phase, Reader, Recipe, Stage, State
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,8 @@ def build(cfg: Config) -> Recipe:
         seen, hidden = color.hide_channel(batch.lab, rng, channels=cfg.hide)
         (*keys, query), stats = resnet.apply_each(cfg.net, state.params, state.stats, seen.unbind(1), train=True)
         *values, truth = hidden.unbind(1)
-        rebuilt = correspondence.rebuild(query, keys, values, stride=resnet.STRIDE, **how)
-        return Out(losses.huber(rebuilt, truth), stats, views=Views(query, keys, **how))
+        rebuilt = rebuild(query, keys, values, stride=resnet.STRIDE, **how)
+        return Out(huber(rebuilt, truth), stats, views=Views(query, keys, **how))
 
     phase = Phase("pairs", cfg.pairs, cfg.clips, loss)
     return Recipe(cfg.net, lambda rng: State(*resnet.init(cfg.net, rng)), (phase,), cfg.reader)

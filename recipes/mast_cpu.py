@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 
 from vcorr.recipes import mast
 
-from vcorr.data.clips import ClipConfig
-from vcorr.recipe import Reader, Recipe, Stage
-from vcorr.resnet import ResNetConfig
+from vcorr.model.resnet import ResNetConfig
+from vcorr.training.clips.cut import ClipConfig
+from vcorr.training.recipe import Reader, Recipe, Stage
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 
 from vcorr.recipes import mast
 
-from vcorr.data.clips import ClipConfig
-from vcorr.recipe import Recipe, Stage
+from vcorr.training.clips.cut import ClipConfig
+from vcorr.training.recipe import Recipe, Stage
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,11 @@ from dataclasses import dataclass, replace
 import torch
 from vcorr.recipes import mast
 
-from vcorr import color, correspondence, losses, resnet
-from vcorr.affinity import Views
-from vcorr.data.clips import ClipConfig
-from vcorr.recipe import Out, Phase, Reader, Recipe, Stage, State
+from vcorr.matching import affinity, rebuild
+from vcorr.model import color, resnet
+from vcorr.training.clips.cut import ClipConfig
+from vcorr.training.losses import reconstruction
+from vcorr.training.recipe import Out, Phase, Reader, Recipe, Stage, State
 
 
 @dataclass(frozen=True)
@@ -47,22 +48,22 @@ def build(cfg: Config) -> Recipe:
         seen, hidden = color.hide_channel(torch.stack([jittered.lab, batch.lab]), rng, channels=cfg.hide)
         return seen[0].unbind(1), hidden[1].unbind(1)
 
-    def rebuild(query, keys, hidden, stats):
+    def compare(query, keys, hidden, stats):
         *values, truth = hidden
-        rebuilt = correspondence.rebuild(query, keys, values, stride=resnet.STRIDE, **how)
-        return Out(losses.huber(rebuilt, truth), stats, views=Views(query, keys, **how))
+        rebuilt = rebuild.rebuild(query, keys, values, stride=resnet.STRIDE, **how)
+        return Out(reconstruction.huber(rebuilt, truth), stats, views=affinity.Views(query, keys, **how))
 
     def pairs(state, batch, rng, progress):
         seen, hidden = bottleneck(batch, rng)
         (key, query), stats = resnet.apply_each(cfg.net, state.params, state.stats, seen, train=True)
-        return rebuild(query, [key], hidden, stats)
+        return compare(query, [key], hidden, stats)
 
     def memory(state, batch, rng, progress):
         seen, hidden = bottleneck(batch, rng)
         (query,), stats = resnet.apply_each(cfg.net, state.params, state.stats, seen[-1:], train=True)
         with torch.no_grad():
             keys, _ = resnet.apply_each(cfg.net, state.slow, state.slow_stats, seen[:-1], train=True)
-        return rebuild(query, keys, hidden, stats)
+        return compare(query, keys, hidden, stats)
 
     first = Phase("pairs", cfg.pairs, cfg.clips, pairs)
     second = Phase("memory", cfg.memory, cfg.memory_clips, memory, State.with_slow, decay=lambda name: cfg.decay)

@@ -20,11 +20,11 @@ from typing import Literal
 
 import torch
 
-from vcorr import color, correspondence, losses, resnet, twins
-from vcorr.affinity import Views
-from vcorr.data.clips import ClipConfig
-from vcorr.recipe import Out, Phase, Reader, Recipe, Stage, State
-from vcorr.resnet import ResNetConfig
+from vcorr.matching import affinity, rebuild
+from vcorr.model import color, resnet
+from vcorr.training.clips.cut import ClipConfig
+from vcorr.training.losses import reconstruction, two_views
+from vcorr.training.recipe import Out, Phase, Reader, Recipe, Stage, State
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Config:
     seed: int = 0
     pairs: Stage = Stage(steps=2_500, batch=6, lr=1e-3, warmup=50, cooldown=0.42)
     clips: ClipConfig = ClipConfig(size=128, gaps=(1, 2, 3), crop="square", smallest=128)
-    net: ResNetConfig = ResNetConfig(unit=True)
+    net: resnet.ResNetConfig = resnet.ResNetConfig(unit=True)
     radius: int = 6
     scale: float = 1 / 0.07
-    balance: twins.Balance = twins.Balance()
-    twin: twins.TwinConfig = twins.TwinConfig()
+    balance: two_views.Balance = two_views.Balance()
+    twin: two_views.TwinConfig = two_views.TwinConfig()
     jitter: color.JitterConfig = color.JitterConfig(share=1, brightness=0.2, contrast=0.3, saturation=0.3, hue=0.03)
     hide: tuple[Literal[0, 1, 2], ...] = (color.A, color.B)
     reader: Reader = Reader(scale=28.0)
@@ -44,26 +44,26 @@ class Config:
 
 def build(cfg: Config) -> Recipe:
     def loss(state, batch, rng, progress):
-        matrices = twins.draw(cfg.twin, batch.samples, cfg.seed).to(batch.rgb)
-        twin = twins.view(batch.rgb[:, 0], matrices)
+        matrices = two_views.draw(cfg.twin, batch.samples, cfg.seed).to(batch.rgb)
+        twin = two_views.view(batch.rgb[:, 0], matrices)
         recoloured = color.jitter(torch.cat([batch.rgb, twin[:, None]], 1), batch.samples, cfg.jitter, cfg.seed)
         lab = color.to_lab(recoloured.flatten(0, 1)).view(recoloured.shape)
         seen, hidden = color.hide_channel(torch.cat([lab, batch.lab], 1), rng, channels=cfg.hide)
         (first, second, other), stats = resnet.apply_each(
             cfg.net, state.params, state.stats, seen[:, :3].unbind(1), train=True
         )
-        at = twins.positions(matrices, *other.shape[1:3])
-        rebuilt = correspondence.rebuild(
+        at = two_views.positions(matrices, *other.shape[1:3])
+        rebuilt = rebuild.rebuild(
             second, [first], [hidden[:, 3]], radius=cfg.radius, stride=resnet.STRIDE,
             scale=cfg.scale, border=cfg.reader.border, alignment=cfg.reader.alignment,
         )  # fmt: skip
         parts = {
-            "reconstruct": losses.huber(rebuilt, hidden[:, 4]),
-            "contrast": twins.contrast(other, first, at, scale=cfg.scale),
-            "cycle": twins.cycle(other, second, first, at, scale=cfg.scale),
+            "reconstruct": reconstruction.huber(rebuilt, hidden[:, 4]),
+            "contrast": two_views.contrast(other, first, at, scale=cfg.scale),
+            "cycle": two_views.cycle(other, second, first, at, scale=cfg.scale),
         }
         total = sum(getattr(cfg.balance, name) * part for name, part in parts.items())
-        views = Views(second, [first], cfg.radius, cfg.scale, cfg.reader.border, cfg.reader.alignment)
+        views = affinity.Views(second, [first], cfg.radius, cfg.scale, cfg.reader.border, cfg.reader.alignment)
         return Out(total, stats, {name: part.detach() for name, part in parts.items()}, views=views)
 
     phase = Phase("pairs", cfg.pairs, cfg.clips, loss)

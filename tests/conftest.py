@@ -10,8 +10,10 @@ import torch
 from PIL import Image
 
 from tests.toys import save_mask, scene
-from vcorr import checkpoint, resnet, rng
-from vcorr.recipe import Reader
+from vcorr import rng
+from vcorr.model import resnet
+from vcorr.model import weights as checkpoint
+from vcorr.training.recipe import Reader
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("vcorr", deadline=None)  # a busy machine is no failure

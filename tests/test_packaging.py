@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from vcorr import checkpoint, recipe
+from vcorr.model import weights as checkpoint
+from vcorr.training import recipe
 
 ROOT = Path(__file__).parent.parent
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from tests.training.together import side_by_side
-from vcorr import nn, ranks, rng
+from vcorr import ranks, rng
 from vcorr.errors import UsageError
+from vcorr.model import nn
 
 
 def toy(wide=torch.float64, narrow=torch.float64):

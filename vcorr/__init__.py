@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vcorr.propagation import Frame, propagate
+    from vcorr.propagation.video import Frame, propagate
 
 __version__ = "0.1.0"
 __all__ = ["Frame", "propagate"]
@@ -21,4 +21,4 @@ __all__ = ["Frame", "propagate"]
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 'vcorr' has no attribute {name!r}")
-    return getattr(importlib.import_module("vcorr.propagation"), name)
+    return getattr(importlib.import_module("vcorr.propagation.video"), name)

@@ -26,7 +26,7 @@ from vcorr.bench.commands import app as bench_app
 from vcorr.errors import Stopped, UsageError, VcorrError
 
 if TYPE_CHECKING:
-    from vcorr.training import Progress as TrainProgress
+    from vcorr.training.loop import Progress as TrainProgress
 
 app = typer.Typer(
     help="Label one frame of a video, get every frame labelled; train on raw video.",
@@ -119,7 +119,7 @@ def propagate(
 ) -> None:
     """Label every frame of a video from masks of one or some of its frames."""
     from vcorr.machine import pick_device
-    from vcorr.results import Request, propagate_to
+    from vcorr.propagation.run import Request, propagate_to
 
     more = dict(_labelled(pair) for pair in at or [])
     request = Request(video, labels, out, more, weights, size, start, end, str(pick_device(device)))
@@ -140,8 +140,8 @@ def frame(
     """Write frame K as an image, to paint a mask on."""
     from PIL import Image
 
-    from vcorr.data.video import open_video
-    from vcorr.image import write_image
+    from vcorr.media.image import write_image
+    from vcorr.media.video import open_video
 
     path = out or Path(f"frame_{index:05d}.png")
     with open_video(video) as source:
@@ -181,9 +181,9 @@ def train(
     ] = False,
 ) -> None:
     """Train a recipe on a folder of videos; the same command goes on with a stopped run. See OUT/report.html."""
-    from vcorr import recipe as recipes
     from vcorr.config import flatten
     from vcorr.machine import pick_device
+    from vcorr.training import recipe as recipes
 
     experiment = recipes.load(recipe, overrides)
     if show:
@@ -192,9 +192,9 @@ def train(
         return
     if data is None:
         raise UsageError("--data", "is missing", "give a folder of videos and/or folders of frames")
-    from vcorr import checkpoint
-    from vcorr.training import Options
-    from vcorr.training import train as run
+    from vcorr.model import weights as checkpoint
+    from vcorr.training.loop import Options
+    from vcorr.training.loop import train as run
 
     options = Options(save_every=save_every, probe=probe, workers=workers)
     weights = run(
@@ -222,8 +222,8 @@ def prepare(
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Decode and shrink videos once, into frame folders: train with --data DST. The same command goes on."""
-    from vcorr.data.prepare import prepare as run
-    from vcorr.data.prepared import Options
+    from vcorr.training.prepare.frames import Options
+    from vcorr.training.prepare.videos import prepare as run
 
     options = Options(size, every, "png" if png else "jpg")
     with _stoppable(out), _bar("preparing", "videos") as progress:
@@ -252,7 +252,7 @@ def davis(
     """DAVIS-2017, semi-supervised: J, F, their recalls and decays, by the official protocol."""
     import tempfile
 
-    from vcorr.evaluation import evaluate_davis
+    from vcorr.evaluation.davis import evaluate_davis
 
     if (pred is None) == (weights is None):
         raise UsageError(
@@ -262,7 +262,7 @@ def davis(
         )
     with tempfile.TemporaryDirectory(prefix="vcorr-") as scratch:
         if weights is not None:
-            from vcorr.sequences import label_sequences, trained
+            from vcorr.evaluation.sequences import label_sequences, trained
 
             pred = out or Path(scratch) / "results"
             model, about = trained(_weights(weights))
@@ -280,7 +280,7 @@ def davis(
 def recipes(context: typer.Context) -> None:
     """List the recipes that come with vcorr; ``copy`` one to change it."""
     if context.invoked_subcommand is None:
-        from vcorr.recipe import shipped, summary
+        from vcorr.training.recipe import shipped, summary
 
         for name, path in shipped().items():
             typer.echo(f"{name:13} {summary(path)}")
@@ -289,7 +289,7 @@ def recipes(context: typer.Context) -> None:
 @recipes_app.command()
 def copy(name: Annotated[str, typer.Argument(help="A shipped recipe.")]) -> None:
     """Put a recipe in the folder you stand in; ``vcorr train NAME.py`` trains the copy."""
-    from vcorr.recipe import copy as copy_to
+    from vcorr.training.recipe import copy as copy_to
 
     typer.echo(copy_to(name, Path()))
 
@@ -304,8 +304,8 @@ def weights(
     export: Annotated[Path | None, typer.Option(help="Write a copy in half precision, at half the size.")] = None,
 ) -> None:
     """Show where weights come from and how labels are read with them; write a copy."""
-    from vcorr import checkpoint
     from vcorr.config import flatten, override
+    from vcorr.model import weights as checkpoint
 
     loaded = checkpoint.load_weights(file)
     loaded = dataclasses.replace(loaded, reader=override(loaded.reader, overrides or []))

@@ -20,7 +20,7 @@ def override(config: Any, pairs: list[str]) -> Any:
 
     Values are written as in Python or JSON; tuples with or without brackets; text without quotes.
 
-    >>> from vcorr.data.clips import ClipConfig
+    >>> from vcorr.training.clips.cut import ClipConfig
     >>> override(ClipConfig(), ["size=64", "gaps=1,2"]).gaps
     (1, 2)
 

@@ -9,7 +9,7 @@ import torch
 
 import vcorr
 from vcorr.errors import UsageError
-from vcorr.nn import native_bf16
+from vcorr.model.nn import native_bf16
 
 
 def pick_device(name: str) -> torch.device:

@@ -10,10 +10,13 @@ import pytest
 import torch
 
 import vcorr
-from vcorr import checkpoint, color, recipe, resnet, rng
-from vcorr.color import CENTROIDS
-from vcorr.recipe import Batch
-from vcorr.training import train
+from vcorr import rng
+from vcorr.model import color, resnet
+from vcorr.model import weights as checkpoint
+from vcorr.model.color import CENTROIDS
+from vcorr.training import recipe
+from vcorr.training.loop import train
+from vcorr.training.recipe import Batch
 
 RADIUS, SIDE, CELLS = 1, 16, 4
 TOY = [
@@ -156,7 +159,7 @@ def test_the_chance_of_the_truth_falls_over_the_training(batch, low, high, taugh
 
 
 def test_each_frame_is_encoded_once_and_six_readings_serve_all_paths(batch, monkeypatch):
-    from vcorr import correspondence
+    from vcorr.matching import rebuild as correspondence
 
     calls = {"encoder": 0, "reading": 0}
 

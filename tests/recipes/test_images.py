@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vcorr import recipe
-from vcorr.training import Options, train
+from vcorr.training import recipe
+from vcorr.training.loop import Options, train
 
 TINY = [
     *("net.widths=8,8,8,8", "net.features=8", "radius=2", "pairs.batch=4", "pairs.warmup=0", "memory.batch=2"),

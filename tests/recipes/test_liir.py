@@ -8,8 +8,12 @@ import pytest
 import torch
 
 from tests.recipes.dense import CELLS, RADIUS, SIDE, TAPS, copied, huber
-from vcorr import bank, color, compactness, position, recipe, resnet, rng
-from vcorr.recipe import Batch
+from vcorr import rng
+from vcorr.matching import compactness
+from vcorr.model import color, position, resnet
+from vcorr.training import recipe
+from vcorr.training.losses import bank
+from vcorr.training.recipe import Batch
 
 TOY = [
     *("net.widths=8,4,8,8", "net.features=8", "net.position.size=8", f"radius={RADIUS}", f"clips.size={SIDE}"),

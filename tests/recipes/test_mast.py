@@ -7,8 +7,10 @@ import dataclasses
 import pytest
 import torch
 
-from vcorr import color, recipe, resnet, rng
-from vcorr.recipe import Batch
+from vcorr import rng
+from vcorr.model import color, resnet
+from vcorr.training import recipe
+from vcorr.training.recipe import Batch
 
 RADIUS, SIDE, CELLS = 1, 16, 4
 TOY = ["net.widths=4,4,8,8", "net.features=8", f"radius={RADIUS}", f"clips.size={SIDE}", "pairs.batch=2"]

@@ -8,8 +8,11 @@ import pytest
 import torch
 
 from tests.recipes.dense import RADIUS, SIDE, copied, huber
-from vcorr import color, learner, recipe, resnet, rng
-from vcorr.recipe import Batch
+from vcorr import rng
+from vcorr.model import color, resnet
+from vcorr.training import recipe
+from vcorr.training import step as learner
+from vcorr.training.recipe import Batch
 
 TOY = [
     *("net.widths=4,4,8,8", "net.features=8", f"radius={RADIUS}", "pairs.batch=2", "memory.batch=2", "pairs.warmup=0"),

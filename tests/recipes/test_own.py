@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.test_recipe import GOOD, write
-from vcorr import recipe
+from tests.training.test_recipe import GOOD, write
 from vcorr.errors import InputError, OutputError
+from vcorr.training import recipe
 
 FAILING = """
 import dataclasses

@@ -12,8 +12,9 @@ import torch
 
 from tests.training.conftest import films  # noqa: F401 (a fixture)
 from tests.training.runs import assert_same_run, newest
-from vcorr import checkpoint, recipe
-from vcorr.training import Options, train
+from vcorr.model import weights as checkpoint
+from vcorr.training import recipe
+from vcorr.training.loop import Options, train
 
 TINY = [
     *("net.widths=8,8,8,8", "net.features=8", "radius=2", "clips.size=24", "clips.smallest=20", "clips.read=48"),
@@ -31,8 +32,8 @@ import os, signal, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from vcorr import recipe
-from vcorr.training import Options, train
+from vcorr.training import recipe
+from vcorr.training.loop import Options, train
 
 name, data, out, phase, step, *overrides = sys.argv[1:]
 

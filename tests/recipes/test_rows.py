@@ -10,9 +10,13 @@ import torch
 from PIL import Image
 
 from benchmarks import recipes
-from vcorr import bank, color, learner, recipe, rng
-from vcorr.data.clips import Clips
-from vcorr.data.footage import scan
+from vcorr import rng
+from vcorr.model import color
+from vcorr.training import recipe
+from vcorr.training import step as learner
+from vcorr.training.clips.cut import Clips
+from vcorr.training.clips.dataset import scan
+from vcorr.training.losses import bank
 
 ROWS = recipes.rows(recipes.PAGE.read_text())
 TINY = ["net.widths=8,8,8,8", "net.features=8", *(f"{clips}.size=24" for clips in ("clips", "memory_clips"))]

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import torch
 
-from vcorr import recipe
-from vcorr.training import Options, Progress, train
+from vcorr.training import recipe
+from vcorr.training.loop import Options, Progress, train
 
 
 def report(progress: Progress) -> None:

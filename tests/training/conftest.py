@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.training.runs import TWO_STAGES, Run
-from vcorr.training import Stopped
+from vcorr.training.loop import Stopped
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,9 @@ import signal
 
 import torch
 
-from vcorr import checkpoint, recipe
-from vcorr.training import Options, train
+from vcorr.model import weights as checkpoint
+from vcorr.training import recipe
+from vcorr.training.loop import Options, train
 
 TOY = [
     *("net.widths=8,8,8,8", "net.features=8", "radius=2", "clips.size=24", "clips.smallest=20", "clips.read=48"),
@@ -26,7 +27,7 @@ from dataclasses import dataclass
 import torch
 
 from vcorr.recipes import mast_cpu
-from vcorr.recipe import Phase, Stage
+from vcorr.training.recipe import Phase, Stage
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,15 @@ from dataclasses import dataclass
 
 import torch
 
-from vcorr import color, correspondence, losses, ranks, resnet
+from vcorr import ranks
 from vcorr import rng as random
-from vcorr.data.clips import ClipConfig
-from vcorr.nn import Tensors
-from vcorr.recipe import Out, Phase, Reader, Recipe, Stage, State
-from vcorr.resnet import ResNetConfig
+from vcorr.matching import rebuild as correspondence
+from vcorr.model import color, resnet
+from vcorr.model.nn import Tensors
+from vcorr.model.resnet import ResNetConfig
+from vcorr.training.clips.cut import ClipConfig
+from vcorr.training.losses import reconstruction as losses
+from vcorr.training.recipe import Out, Phase, Reader, Recipe, Stage, State
 
 
 @dataclass(frozen=True)

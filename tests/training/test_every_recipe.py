@@ -11,8 +11,8 @@ import pytest
 
 from tests.training.runs import EVERY_STEP, assert_same_run, newest
 from tests.training.together import LIMIT, environment, side_by_side, torchrun
-from vcorr import recipe
-from vcorr.training import Options, Stopped, train
+from vcorr.training import recipe
+from vcorr.training.loop import Options, Stopped, train
 
 STEPS = 3
 LAST_STEP = Options(log_every=1, save_every=1e9)  # the only one that is saved

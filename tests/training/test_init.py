@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from tests.training.runs import Run, assert_same_run, newest
-from vcorr import checkpoint
 from vcorr.errors import InputError, OutputError
-from vcorr.training import Options, Stopped
+from vcorr.model import weights as checkpoint
+from vcorr.training.loop import Options, Stopped
 
 
 @pytest.fixture(scope="session")

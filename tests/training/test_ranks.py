@@ -11,9 +11,11 @@ import torch
 from tests.training import slow_and_bank
 from tests.training.runs import EVERY_STEP, assert_same_run, metrics, newest
 from tests.training.together import side_by_side, torchrun
-from vcorr import checkpoint, cli, ranks, recipe
+from vcorr import cli, ranks
 from vcorr.errors import InputError
-from vcorr.training import train
+from vcorr.model import weights as checkpoint
+from vcorr.training import recipe
+from vcorr.training.loop import train
 
 RECIPE = slow_and_bank.__file__
 # A sample of the second process, in the third step of both stages, spoils that step for both. In float32, so that what

@@ -11,7 +11,7 @@ import pytest
 
 from tests.training.runs import TOY, Run, assert_same_run, metrics, tensors
 from vcorr.errors import OutputError
-from vcorr.training import Options, Stopped
+from vcorr.training.loop import Options, Stopped
 
 # --- exact resume --------------------------------------------------------------------------------------------------
 
@@ -20,9 +20,9 @@ import os, random, signal, sys, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from vcorr import recipe
-from vcorr.training import Options, train
-import vcorr.color, kornia.color, vcorr.kernels   # before the fork: a child that has threads cannot be forked
+from vcorr.training import recipe
+from vcorr.training.loop import Options, train
+import vcorr.model.color, kornia.color, vcorr.kernels   # before the fork: a child that has threads cannot be forked
 
 data, out, kills, *overrides = sys.argv[1:]
 chance = random.Random(os.getpid())

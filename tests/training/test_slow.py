@@ -14,9 +14,10 @@ import torch
 from tests.training import slow_and_bank
 from tests.training.runs import EVERY_STEP, assert_same_run, metrics, newest
 from tests.training.together import LIMIT, environment
-from vcorr import checkpoint, recipe
 from vcorr.errors import InputError
-from vcorr.training import Stopped, train
+from vcorr.model import weights as checkpoint
+from vcorr.training import recipe
+from vcorr.training.loop import Stopped, train
 
 RECIPE = slow_and_bank.__file__
 

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vcorr.data.video import VideoWriter, open_video
 from vcorr.errors import VcorrError
+from vcorr.media.video import VideoWriter, open_video
 
 # The peak of children counts what their parent held when they began: so a small process starts the command.
 LAUNCHER = """

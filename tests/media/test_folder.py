@@ -1,0 +1,141 @@
+"""Folders of frames and patterns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.media.films import encode, number, numbered
+from vcorr.errors import InputError, UsageError
+from vcorr.media.video import open_video
+
+
+def save(folder: Path, names: list[str], **options: object) -> Path:
+    folder.mkdir(exist_ok=True)
+    for k, name in enumerate(names):
+        Image.fromarray(numbered(k)).save(folder / name, **options)
+    return folder
+
+
+def test_frames_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    names = [f"shot2_frame{k}.png" for k in (1, 2, 9, 10, 11, 100)]
+    with open_video(save(tmp_path / "f", names)) as video:
+        assert [(k, number(rgb)) for k, rgb in video.frames()] == [(k, k) for k in range(6)]
+        assert video.names == [name[:-4] for name in names]
+        assert len(video) == 6 and video.pts is None and (video.height, video.width) == (96, 160)
+        assert video.seconds(5) == pytest.approx(5 / video.fps)
+        assert number(video.frame(4)) == 4 and video.frame(4, short_side=48).shape == (48, 80, 3)
+        assert [(k, number(rgb)) for k, rgb in video.frames(2, 4, short_side=48)] == [(2, 2), (3, 3)]
+        with pytest.raises(UsageError):
+            video.frame(6)
+
+
+def test_other_files_are_passed_over(tmp_path: Path) -> None:
+    folder = save(tmp_path / "f", ["0.JPG", "1.JPG"])
+    for name in ("Thumbs.db", ".DS_Store", "._0.JPG", "notes.txt"):
+        (folder / name).write_bytes(b"no picture")
+    (folder / "masks").mkdir()
+    assert len(open_video(folder)) == 2
+
+
+def test_a_pattern_chooses_files(tmp_path: Path) -> None:
+    folder = save(tmp_path / "f", ["0.jpg", "1.jpg", "10.jpg"])
+    save(folder, ["0.png", "1.png"])
+    assert len(open_video(str(folder / "*.jpg"))) == 3
+    assert [number(rgb) for _, rgb in open_video(f"{folder}/*.jpg").frames()] == [0, 1, 2]
+    with pytest.raises(InputError, match=r"0\.(jpg|png) and 0\.(jpg|png), two files for one frame; .*quoted pattern"):
+        open_video(folder)
+
+
+def test_a_pattern_may_name_one_video(tmp_path: Path) -> None:
+    encode(tmp_path / "a.mp4", frames=3)
+    assert len(open_video(tmp_path / "*.mp4")) == 3
+
+
+def test_brackets_in_a_name_are_no_pattern(tmp_path: Path) -> None:
+    assert len(open_video(encode(tmp_path / "take[1].mp4", frames=3))) == 3
+    assert len(open_video(save(tmp_path / "take[2]", ["0.png"]))) == 1
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1", "I;16", "CMYK", "webp"])
+def test_every_kind_of_image_becomes_rgb(tmp_path: Path, mode: str) -> None:
+    folder = tmp_path / "f"
+    folder.mkdir()
+    if mode == "I;16":
+        grey = np.asarray(Image.fromarray(numbered(5)).convert("L")).astype(np.uint16) * 257
+        Image.fromarray(grey).save(folder / "0.png")
+    elif mode == "webp":
+        Image.fromarray(numbered(5)).save(folder / "0.webp")
+    else:
+        Image.fromarray(numbered(5)).convert(mode).save(folder / ("0.tif" if mode == "CMYK" else "0.png"))
+    rgb = open_video(folder).frame(0)
+    assert rgb.shape == (96, 160, 3) and rgb.dtype == np.uint8 and number(rgb) == 5
+
+
+ORIENTED = {
+    "0.png": {},
+    "0.webp": {"lossless": True},
+    "0.tif": {},
+    "0.tiff": {"compression": "tiff_lzw"},
+}
+
+
+@pytest.mark.parametrize("name", ORIENTED)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied_once(tmp_path: Path, orientation: int, name: str) -> None:
+    """The tag says at which sides of the upright picture the first row and the first column of the file lie."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = numbered(0)
+    upright = stored.swapaxes(0, 1) if orientation > 4 else stored
+    upright = upright[:: -1 if orientation in (3, 4, 7, 8) else 1, :: -1 if orientation in (2, 3, 6, 7) else 1]
+    with open_video(save(tmp_path / "f", [name], exif=exif, **ORIENTED[name])) as video:
+        assert (video.height, video.width) == upright.shape[:2]
+        np.testing.assert_array_equal(video.frame(0), upright)
+
+
+def test_frames_of_two_sizes_are_refused_by_name(tmp_path: Path) -> None:
+    folder = save(tmp_path / "f", ["000.png", "001.png"])
+    Image.new("RGB", (80, 60)).save(folder / "002.png")
+    with pytest.raises(InputError, match=r"000\.png is 160x96, but 002\.png is 80x60"):
+        open_video(folder)
+
+
+def test_a_frame_that_does_not_decode_keeps_its_index(tmp_path: Path) -> None:
+    folder = save(tmp_path / "f", [f"{k}.png" for k in range(5)])
+    for k in (0, 3):
+        content = (folder / f"{k}.png").read_bytes()
+        (folder / f"{k}.png").write_bytes(content[: len(content) // 2])
+    with open_video(folder) as video:
+        assert [number(rgb) for _, rgb in video.frames()] == [1, 1, 2, 2, 4]
+        assert [number(rgb) for _, rgb in video.frames(3)] == [2, 4]
+        assert video.damaged == [0, 3]
+        with pytest.raises(InputError, match=r"frame 3 \(3\) is damaged"):
+            video.frame(3)
+
+
+def test_fingerprint_covers_names_bytes_and_order(tmp_path: Path) -> None:
+    one = open_video(save(tmp_path / "a", ["0.png", "1.png"])).fingerprint()
+    assert open_video(save(tmp_path / "b", ["0.png", "1.png"])).fingerprint() == one
+    assert open_video(save(tmp_path / "c", ["0.png", "2.png"])).fingerprint() != one
+    assert open_video(save(tmp_path / "d", ["1.png", "0.png"])).fingerprint() != one
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "0.png").write_bytes(b"")
+    Image.new("RGB", (8, 8)).save(tmp_path / "one.png")
+    for path, what in {
+        "empty": "holds no image files",
+        "missing.mp4": "does not exist",
+        "none/*.png": "does not exist",
+        "0.png": "is an empty file",
+        "one.png": "is an image file, not a video; give a folder, or a quoted pattern .* of one file per frame",
+        "0*.png": "is an empty file",
+        "nul\0.mp4": "does not exist",
+    }.items():
+        with pytest.raises(InputError, match=what):
+            open_video(tmp_path / path)

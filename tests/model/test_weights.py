@@ -1,0 +1,299 @@
+"""Weights on disk: whole or not at all, and nothing foreign is believed."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pickle
+import resource
+import stat
+from contextlib import contextmanager
+
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vcorr import rng
+from vcorr.errors import InputError, OutputError
+from vcorr.model import resnet
+from vcorr.model import weights as checkpoint
+from vcorr.model.resnet import ResNetConfig
+from vcorr.model.weights import Weights
+from vcorr.training.recipe import Reader
+
+NET = ResNetConfig(widths=(4, 4, 6, 8), features=5)
+
+
+def tiny(**meta):
+    params, stats = resnet.init(NET, rng.generator(0, "init"))
+    return Weights(params, stats, NET, Reader(radius=3, border="zeros", short=(1, 2)), meta)
+
+
+@pytest.fixture(scope="module")
+def content(tmp_path_factory):
+    """The bytes of a good weights file."""
+    path = tmp_path_factory.mktemp("good") / "w.safetensors"
+    checkpoint.save_weights(path, tiny())
+    return path.read_bytes()
+
+
+def rewritten(path, change):
+    """A good weights file with tensors and header changed by ``change(tensors, header)``."""
+    checkpoint.save_weights(path, tiny())
+    tensors = safetensors.torch.load_file(path)
+    with safetensors.safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()["vcorr"])
+    change(tensors, header)
+    safetensors.torch.save_file(tensors, path, {"vcorr": json.dumps(header)})
+    return path
+
+
+def in_one_line(refused):
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+# --- what is written comes back -------------------------------------------------------------------------------------
+
+
+def test_weights_come_back(tmp_path):
+    wanted = tiny(step=7, recipe="mast")
+    checkpoint.save_weights(tmp_path / "deep" / "w.safetensors", wanted)
+    got = checkpoint.load_weights(tmp_path / "deep" / "w.safetensors")
+    assert (got.net, got.reader) == (wanted.net, wanted.reader)
+    assert (got.meta["step"], got.meta["recipe"]) == (7, "mast")
+    for old, new in ((wanted.params, got.params), (wanted.stats, got.stats)):
+        assert old.keys() == new.keys()
+        assert all(torch.equal(old[k], new[k]) for k in old)
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["w.safetensors"]
+
+
+def test_half_weights_are_half_as_large_and_as_exact_as_float16(tmp_path):
+    whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
+    wanted = tiny()
+    checkpoint.save_weights(whole, wanted)
+    checkpoint.save_weights(half, wanted, half=True)
+    got = checkpoint.load_weights(half)
+    assert all(v.dtype == torch.float32 for v in got.params.values())
+    assert all(torch.equal(got.params[k], v.half().float()) for k, v in wanted.params.items())
+    assert all(torch.equal(got.stats[k], v) for k, v in wanted.stats.items())
+    assert half.stat().st_size < whole.stat().st_size
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_tensors_in_any_layout_and_with_gradients_are_saved(tmp_path, layout):
+    tensor = torch.randn(2, 3, 4, 5, generator=rng.generator(0, "test")).contiguous(memory_format=layout)
+    checkpoint.save(tmp_path / "t", {"x": tensor.requires_grad_(), "n": torch.tensor(3)}, {"a": [1, None]})
+    tensors, meta = checkpoint.load(tmp_path / "t")
+    assert torch.equal(tensors["x"], tensor.detach()) and int(tensors["n"]) == 3
+    assert meta == {"a": [1, None]}
+
+
+def test_the_default_weights_have_their_place():
+    assert checkpoint.default_weights().parent.name == "weights"
+
+
+# --- what is foreign or damaged is refused --------------------------------------------------------------------------
+
+
+@given(st.data())
+def test_a_file_cut_anywhere_is_refused(tmp_path_factory, content, data):
+    path = tmp_path_factory.getbasetemp() / "cut.safetensors"
+    path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
+    with pytest.raises(InputError) as refused:
+        checkpoint.load_weights(path)
+    assert in_one_line(refused).startswith(str(path))
+
+
+@given(st.binary(max_size=200))
+def test_random_bytes_are_refused(tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp() / "random.safetensors"
+    path.write_bytes(data)
+    with pytest.raises(InputError):
+        checkpoint.load_weights(path)
+
+
+@given(st.data())
+def test_a_header_with_random_bytes_in_it_is_refused_or_harmless(tmp_path_factory, content, data):
+    """Whatever stands in the header, the answer is weights or an InputError."""
+    length = 8 + int.from_bytes(content[:8], "little")
+    at = data.draw(st.integers(0, length - 1))
+    noise = data.draw(st.binary(min_size=1, max_size=8))
+    path = tmp_path_factory.getbasetemp() / "noise.safetensors"
+    path.write_bytes(content[:at] + noise + content[at + len(noise) :])
+    try:
+        assert checkpoint.load_weights(path).net.features > 0
+    except InputError as error:
+        assert str(path) in str(error)
+
+
+class Trap:
+    """Runs code when it is unpickled."""
+
+    def __reduce__(self):
+        return os.mkdir, ("sprung",)
+
+
+def test_a_pickle_is_refused_unopened(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "w.safetensors").write_bytes(pickle.dumps(Trap()))
+    torch.save({"x": torch.zeros(2)}, tmp_path / "w.pt")
+    for name in ("w.safetensors", "w.pt"):
+        with pytest.raises(InputError, match="is not a readable safetensors file"):
+            checkpoint.load_weights(tmp_path / name)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_files_that_are_not_there_or_no_files_are_refused(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        checkpoint.load_weights(tmp_path / "none")
+    with pytest.raises(InputError, match="is not a readable"):
+        checkpoint.load_weights(tmp_path)
+
+
+@pytest.mark.parametrize("header", [None, {}, {"format": "pt"}, {"vcorr": "["}, {"vcorr": "3"}, {"vcorr": "[" * 99999}])
+def test_foreign_safetensors_are_refused(tmp_path, header):
+    safetensors.torch.save_file({"x": torch.zeros(2)}, tmp_path / "w", header)
+    with pytest.raises(InputError, match="not one that vcorr wrote"):
+        checkpoint.load_weights(tmp_path / "w")
+
+
+def test_a_training_state_is_not_taken_for_weights(tmp_path):
+    checkpoint.save(tmp_path / "s", {"x": torch.zeros(2)}, {"format": "vcorr-state-1"})
+    with pytest.raises(InputError, match=r"holds vcorr-state-1, not vcorr-weights-1; give the weights\.safetensors"):
+        checkpoint.load_weights(tmp_path / "s")
+
+
+def put(group, **values):
+    return lambda tensors, header: header[group].update(values)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param(lambda t, h: h.pop("net"), "does not say how to read it", id="no-net"),
+        pytest.param(lambda t, h: h.update(net=3), "does not say how to read it", id="net-no-object"),
+        pytest.param(put("net", depth=3), "unknown fields depth", id="unknown-field"),
+        pytest.param(put("net", widths=[4, 4, 6]), "widths", id="three-widths"),
+        pytest.param(put("net", widths=[4, 4, 6, -8]), "widths", id="negative-width"),
+        pytest.param(put("net", widths=[4, 4, 6, 10**7]), "wanted", id="wide"),
+        pytest.param(put("net", widths=[10**12] * 4), "impossible network", id="too-wide-for-memory"),
+        pytest.param(put("net", widths=[10**30] * 4), "impossible network", id="too-wide-for-integers"),
+        pytest.param(put("reader", radius=-1), "radius", id="negative-radius"),
+        pytest.param(put("reader", border="wrap"), "border", id="unknown-border"),
+        pytest.param(put("reader", short=[0]), "short", id="reads-itself"),
+        pytest.param(put("reader", scale=float("nan")), "scale", id="nan-scale"),
+        pytest.param(lambda t, h: t.pop("params/head.bias"), "lacks 1 tensors, first head.bias", id="lacks"),
+        pytest.param(lambda t, h: t.update({"params/x": torch.zeros(1)}), "unknown tensors, first x", id="extra"),
+        pytest.param(
+            lambda t, h: t.update({"params/head.bias": torch.zeros(6)}), r"shape \[6\], wanted \[5\]", id="shape"
+        ),
+        pytest.param(
+            lambda t, h: t["params/head.bias"].fill_(float("nan")), "head.bias holds values that are not", id="nan"
+        ),
+        pytest.param(lambda t, h: t["stats/stem.bn.var"].fill_(-1), "negative variances", id="negative-variance"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(tmp_path, change, message):
+    with pytest.raises(InputError, match=message) as refused:
+        checkpoint.load_weights(rewritten(tmp_path / "w", change))
+    in_one_line(refused)
+
+
+# --- a file is replaced whole or not at all -------------------------------------------------------------------------
+
+
+@contextmanager
+def file_size_limit(size):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path):
+    path = tmp_path / "w"
+    path.write_bytes(b"old")
+    with file_size_limit(4096), pytest.raises(OutputError, match="cannot be written") as refused:
+        checkpoint.save_weights(path, tiny())
+    assert "free space" in in_one_line(refused)
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["w"]
+
+
+def test_a_disk_that_is_full_at_the_end_leaves_the_old_file(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / "w"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match="No space left on device"):
+        checkpoint.save_weights(path, tiny())
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["w"]
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, ValueError])
+def test_an_interruption_leaves_the_old_file(tmp_path, raised):
+    path = tmp_path / "w"
+    path.write_bytes(b"old")
+    with pytest.raises(raised), checkpoint.replacing(path) as file:
+        file.write(b"new")
+        raise raised
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["w"]
+
+
+def test_an_error_about_another_file_keeps_its_name(tmp_path):
+    with pytest.raises(OutputError, match="other: is full"), checkpoint.replacing(tmp_path / "w"):
+        raise OutputError("other", "is full", "make room")
+
+
+def test_places_that_cannot_be_written_are_refused(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "folder" / "w").mkdir(parents=True)
+    for path in (tmp_path / "file" / "w", tmp_path / "folder" / "w"):
+        with pytest.raises(OutputError, match="cannot be written") as refused:
+            checkpoint.save_weights(path, tiny())
+        assert str(path) in in_one_line(refused)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_the_right_to_write_is_refused(tmp_path):
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(OutputError, match="Permission denied"):
+            checkpoint.save_weights(tmp_path / "w", tiny())
+    finally:
+        tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_the_mode_of_a_file_follows_the_umask(tmp_path, mask):
+    old = os.umask(mask)
+    try:
+        checkpoint.save_weights(tmp_path / "w", tiny())
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "w").stat().st_mode) == 0o666 & ~mask
+
+
+# --- differences ----------------------------------------------------------------------------------------------------
+
+
+def test_differences_name_every_value_that_differs():
+    old = {"a": 1, "b": {"c": [1], "d": None}, "e": {"f": 1}}
+    new = {"a": 1, "b": {"c": [2], "d": 0}, "g": "x"}
+    assert list(checkpoint.differences(old, new)) == [
+        "b.c [1] -> [2]",
+        "b.d None -> 0",
+        "e {'f': 1} -> None",
+        "g None -> x",
+    ]
+    assert list(checkpoint.differences(old, old)) == []

@@ -1,0 +1,281 @@
+"""The folder of a run: what is in it, who may go on in it, and damage."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+
+import pytest
+import torch
+
+from tests.training.runs import EVERY_STEP, TOY, Run, assert_same_run, metrics, newest, tensors
+from vcorr.errors import InputError, OutputError
+from vcorr.model import weights as checkpoint
+from vcorr.training import recipe
+from vcorr.training.loop import Options, Stopped, train
+
+# --- what a run leaves ---------------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_what_it_promises(unbroken):
+    assert sorted(p.relative_to(unbroken).as_posix() for p in unbroken.rglob("*") if p.is_file()) == [
+        "config.json",
+        "metrics.jsonl",
+        "recipe.py",
+        "report.html",
+        "state/00000011.safetensors",
+        "state/00000012.safetensors",
+        "weights.safetensors",
+    ]
+    lines = metrics(unbroken)
+    assert [line["step"] for line in lines] == list(range(1, 13))
+    assert all(math.isfinite(line["loss"]) and line["grad_norm"] > 0 for line in lines)
+    assert [line["lr"] for line in lines[:4]] == pytest.approx([1e-3 / 3, 2e-3 / 3, 1e-3, 1e-3])
+    assert (unbroken / "recipe.py").read_text() == recipe.shipped()["mast_cpu"].read_text()
+
+
+def test_weights_say_where_they_come_from_and_are_those_of_the_state(unbroken):
+    weights = checkpoint.load_weights(unbroken / "weights.safetensors")
+    assert weights.meta["recipe"] == "mast_cpu" and weights.meta["step"] == 12
+    assert weights.meta["config"]["net"]["widths"] == [8, 8, 8, 8]
+    state, _ = checkpoint.load(newest(unbroken))
+    assert all(torch.equal(v, state[f"params/{k}"]) for k, v in weights.params.items())
+    assert all(torch.equal(v, state[f"stats/{k}"]) for k, v in weights.stats.items())
+
+
+def test_a_state_keeps_the_form_that_older_runs_have(unbroken):
+    """A change here would end every run that is under way."""
+    state, meta = checkpoint.load(newest(unbroken))
+    assert (meta["format"], meta["step"], meta["phase"], meta["threads"]) == ("vcorr-state-1", 12, "pairs", 1)
+    names = {k.removeprefix("params/") for k in state if k.startswith("params/")}
+    assert "layer2.0.skip.conv.weight" in names
+    assert {k for k in state if k.startswith("moments/")} == {
+        f"moments/{kind}/{name}" for kind in ("step", "exp_avg", "exp_avg_sq") for name in names
+    }
+    assert {k.removeprefix("stats/") for k in state if k.startswith("stats/")} == {
+        n.replace("weight", kind) for n in names if "bn" in n and "weight" in n for kind in ("mean", "var")
+    }
+
+
+def test_logging_and_saving_less_often_changes_nothing(films, tmp_path, unbroken):
+    Run(films, tmp_path / "run")(options=Options(log_every=5, save_every=1e9))
+    got, wanted = tensors(tmp_path / "run")[0], tensors(unbroken)[0]
+    assert all(torch.equal(got[k], wanted[k]) for k in wanted)
+    assert metrics(tmp_path / "run") == [line for line in metrics(unbroken) if line["step"] in (5, 10, 12)]
+
+
+def test_a_finished_run_is_left_as_it_is_and_its_weights_come_back(films, tmp_path, unbroken):
+    out = tmp_path / "run"
+    shutil.copytree(unbroken, out)
+    (out / "weights.safetensors").unlink()
+    assert Run(films, out)() == out / "weights.safetensors"
+    assert_same_run(out, unbroken)
+
+
+# --- another run ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("override", "difference"),
+    [
+        ("pairs.lr=2e-3", "pairs.lr 0.001 -> 0.002"),
+        ("seed=1", "seed 0 -> 1"),
+        ("pairs.steps=11", "pairs.steps 12 -> 11"),
+        ("clips.gaps=1,2", "clips.gaps [1, 2, 3] -> [1, 2]"),
+        ("reader.scale=0.5", "reader.scale 14.0 -> 0.5"),
+    ],
+)
+def test_another_configuration_is_refused(films, stopped, override, difference):
+    before = {p: p.read_bytes() for p in stopped.rglob("*") if p.is_file()}
+    with pytest.raises(OutputError) as refused:
+        Run(films, stopped, override)()
+    assert f"holds another run ({difference}); give the same values, or another --out" in str(refused.value)
+    assert {p: p.read_bytes() for p in stopped.rglob("*") if p.is_file()} == before
+
+
+def test_another_recipe_is_refused(films, stopped, two_stages):
+    with pytest.raises(OutputError, match=r"holds another run \(recipe mast_cpu -> two_stages\)"):
+        Run(films, stopped, name=two_stages)()
+
+
+def test_every_difference_is_named(films, stopped):
+    with pytest.raises(OutputError, match=r"\(seed 0 -> 1; pairs.batch 2 -> 3; clips.flip True -> False\)"):
+        Run(films, stopped, "seed=1", "pairs.batch=3", "clips.flip=False")()
+
+
+def test_other_videos_are_refused(films, tmp_path, stopped):
+    data = tmp_path / "more"
+    shutil.copytree(films, data)
+    shutil.copy(data / "a" / "000.png", data / "a" / "100.png")
+    with pytest.raises(OutputError, match=r"data.frames 24 -> 25; data.sha256 \w{12}\.\.\. -> \w{12}\.\.\."):
+        Run(data, stopped)()
+
+
+def test_the_same_videos_in_another_place_are_the_same(films, tmp_path, stopped, unbroken):
+    shutil.copytree(films, tmp_path / "moved")
+    Run(tmp_path / "moved", stopped)()
+    assert_same_run(stopped, unbroken)
+    assert json.loads((stopped / "config.json").read_text())["data"]["path"] == str(tmp_path / "moved")
+
+
+def test_a_run_of_an_early_version_goes_on(films, stopped, unbroken):
+    """It wrote the path alone for its data, and knew fewer fields and conditions."""
+    path = stopped / "config.json"
+    config = json.loads(path.read_text())
+    del config["config"]["clips"]["cache"]
+    path.write_text(json.dumps(config | {"data": "somewhere"}))
+    found, meta = checkpoint.load(newest(stopped))
+    checkpoint.save(newest(stopped), found, {k: meta[k] for k in ("format", "step", "phase", "threads")})
+    Run(films, stopped)()
+    assert_same_run(stopped, unbroken)
+
+
+def test_memory_for_frames_is_no_part_of_a_run(films, stopped, unbroken):
+    Run(films, stopped, "clips.cache=0")()
+    assert_same_run(stopped, unbroken, weights=False)  # whose header has the configuration
+
+
+def test_a_recipe_whose_code_changed_is_said(films, stopped, unbroken):
+    copy = stopped / "recipe.py"
+    copy.write_text('"""Another docstring."""\n# and a comment\n' + copy.read_text().split('"""', 2)[2])
+    quiet = Run(films, stopped)
+    with pytest.raises(Stopped):
+        quiet(stop_at=("pairs", 6))
+    assert not quiet.heard("the recipe's code")
+    copy.write_text(copy.read_text() + "\nx = 1\n")
+    told = Run(films, stopped)
+    told()
+    assert told.heard("the recipe's code is not what this run began with")
+    assert_same_run(stopped, unbroken)
+
+
+@pytest.mark.parametrize("config", ["", "{", "[]", "{}", '{"recipe": 1, "data": 2, "config": 3}', "[" * 9999])
+def test_a_damaged_configuration_is_refused(films, stopped, config):
+    (stopped / "config.json").write_text(config)
+    with pytest.raises(InputError, match=r"config\.json: is damaged; train into another folder"):
+        Run(films, stopped)()
+
+
+def test_a_folder_of_something_else_is_left_alone(films, tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    (tmp_path / "movie.mp4.part").write_text("y")
+    with pytest.raises(OutputError, match="is not empty and holds no run"):
+        Run(films, tmp_path)()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["movie.mp4.part", "thesis.tex"]
+
+
+def test_two_processes_do_not_train_in_one_folder(films, tmp_path, unbroken):
+    out = tmp_path / "run"
+    refused = []
+
+    def report(progress):
+        if progress.step == 3:
+            try:
+                train(recipe.load("mast_cpu", TOY), films, out)
+            except OutputError as error:
+                refused.append(str(error))
+
+    train(recipe.load("mast_cpu", TOY), films, out, options=EVERY_STEP, report=report)
+    assert len(refused) == 1 and "another process works in it" in refused[0]
+    assert_same_run(out, unbroken)
+
+
+def test_missing_data_leaves_no_folder(films, tmp_path):
+    with pytest.raises(InputError, match="no such folder"):
+        Run(films / "none", tmp_path / "run")()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_refused(films, tmp_path):
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(OutputError, match="cannot be made"):
+            Run(films, out)()
+
+
+# --- damage --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda f: f.write_bytes(f.read_bytes()[:-100]), id="cut"),
+        pytest.param(lambda f: f.write_bytes(b""), id="empty"),
+        pytest.param(lambda f: f.write_bytes(os.urandom(5000)), id="noise"),
+        pytest.param(lambda f: checkpoint.save(f, {"x": torch.zeros(1)}, {"format": "vcorr-state-1"}), id="foreign"),
+        pytest.param(lambda f: (f.unlink(), f.mkdir()), id="folder"),
+    ],
+)
+def test_a_damaged_newest_state_gives_way_to_the_one_before(films, stopped, unbroken, damage):
+    damage(stopped / "state" / "00000005.safetensors")
+    again = Run(films, stopped)
+    again()
+    assert again.heard("00000005.safetensors: ") and again.heard("trying the state before it")
+    assert again.heard("going on from step 4 of 12")
+    assert (stopped / "state" / "00000005.safetensors.damaged").exists()
+    assert_same_run(stopped, unbroken)
+
+
+def test_a_run_without_a_good_state_does_not_start_over_by_itself(films, stopped):
+    for state in (stopped / "state").iterdir():
+        state.write_bytes(b"x")
+    log = (stopped / "metrics.jsonl").read_bytes()
+    with pytest.raises(InputError, match="no training state in it can be read"):
+        Run(films, stopped)()
+    assert (stopped / "metrics.jsonl").read_bytes() == log
+    assert len(list((stopped / "state").glob("*.safetensors"))) == 2
+
+
+def test_a_state_of_another_network_is_refused(films, stopped):
+    for state in (stopped / "state").iterdir():
+        found, meta = checkpoint.load(state)
+        found["params/head.bias"] = torch.zeros(9)
+        checkpoint.save(state, found, meta)
+    again = Run(films, stopped)
+    with pytest.raises(InputError):
+        again()
+    assert again.heard("head.bias has shape [9], wanted [8]")
+
+
+def test_foreign_files_among_the_states_are_passed_over(films, stopped, unbroken):
+    (stopped / "state" / "zzz.safetensors").write_bytes(b"x")
+    Run(films, stopped)()
+    (stopped / "state" / "zzz.safetensors").unlink()
+    assert_same_run(stopped, unbroken)
+
+
+def test_another_number_of_threads_is_said(films, stopped):
+    found, meta = checkpoint.load(newest(stopped))
+    assert meta["threads"] == torch.get_num_threads()
+    checkpoint.save(newest(stopped), found, meta | {"threads": 7, "device": "cuda"})
+    again = Run(films, stopped)
+    again()
+    assert again.heard("threads: 7 before, 1 now; the last bits will differ")
+    assert again.heard("device: cuda before, cpu now")
+
+
+def test_a_full_disk_ends_the_run_and_leaves_what_was_saved(films, stopped, monkeypatch):
+    def full(path, *args):
+        raise OutputError(path, "cannot be written (No space left on device)", "check the free space")
+
+    before = {p: p.read_bytes() for p in (stopped / "state").iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", full)
+        with pytest.raises(OutputError, match="No space left"):
+            Run(films, stopped)()
+    assert {p: p.read_bytes() for p in (stopped / "state").iterdir()} == before
+    Run(films, stopped)()
+
+
+def test_damaged_frames_are_said_once_each(films, tmp_path):
+    data = tmp_path / "films"
+    shutil.copytree(films, data)
+    for k in range(8):
+        (data / "b" / f"{k:03d}.png").write_bytes(b"x")
+    run = Run(data, tmp_path / "run", "pairs.steps=12")
+    run()
+    lines = [line for line in run.said if "other clips stand in" in line]
+    assert len(lines) == len(set(lines)) == 5
+    assert run.heard("further damaged files are not told by name")

@@ -1,0 +1,1 @@
+"""Scores on the benchmarks, by their own protocols."""

@@ -1,0 +1,241 @@
+"""The benchmarks' protocols: scores of results that lie in a folder, the numbers of the official toolkits.
+
+DAVIS-2017, semi-supervised (Pont-Tuset et al. 2017). The objects of a sequence are 1..K, K the largest id of its first
+annotation. J and F (`vcorr.evaluation.metrics.masks`) are taken on every annotated frame but the first, which is given,
+and the last; void is background. An object's statistics run over its frames; a sequence has the mean of its objects,
+the data set the mean of all objects (not of the sequences); J&F is the mean of the mean J and the mean F.
+
+To label the sequences first, write results where `evaluate_davis` reads them:
+
+    for sequence in davis.sequences(root):
+        label(sequence, pred / sequence.name)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, ClassVar
+
+from vcorr.errors import InputError
+from vcorr.evaluation import davis_layout as davis
+from vcorr.evaluation.metrics.masks import Statistics, boundary_f, jaccard, statistics
+
+
+@dataclass(frozen=True)
+class MaskScores:
+    """J and F, of one object or as the mean of several; shares in [0, 1], decay in [-1, 1]."""
+
+    j: Statistics
+    f: Statistics
+
+    @property
+    def j_and_f(self) -> float:
+        """(mean J + mean F) / 2."""
+        return (self.j.mean + self.f.mean) / 2
+
+    @classmethod
+    def average(cls, several: Iterable[MaskScores]) -> MaskScores:
+        """The mean of each number over several objects (at least one)."""
+        several = list(several)
+        return cls(Statistics.average(s.j for s in several), Statistics.average(s.f for s in several))
+
+    def to_json(self) -> dict[str, Any]:
+        """`j_and_f`, and `j` and `f` with `mean`, `recall` and `decay`."""
+        return {"j_and_f": self.j_and_f, "j": asdict(self.j), "f": asdict(self.f)}
+
+
+@dataclass(frozen=True)
+class SequenceScores:
+    """The scores of one sequence.
+
+    Args:
+        name: of the sequence.
+        frames: how many frames were scored.
+        objects: scores of the objects 1..K, in this order.
+    """
+
+    name: str
+    frames: int
+    objects: tuple[MaskScores, ...]
+
+    @property
+    def overall(self) -> MaskScores:
+        """The mean over the objects."""
+        return MaskScores.average(self.objects)
+
+
+@dataclass(frozen=True)
+class DavisScores:
+    """The scores of a set of sequences, in the order in which they were listed."""
+
+    columns: ClassVar[tuple[str, ...]] = (
+        "sequence", "objects", "J&F", "J mean", "J recall", "J decay", "F mean", "F recall", "F decay",
+    )  # fmt: skip
+
+    sequences: tuple[SequenceScores, ...]
+
+    @property
+    def overall(self) -> MaskScores:
+        """The mean over the objects of all sequences: the score of the benchmark."""
+        return MaskScores.average(scores for sequence in self.sequences for scores in sequence.objects)
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """A table under `columns`, scores times 100: one row a sequence, and the mean over all objects last."""
+        named = [(s.name, len(s.objects), s.overall) for s in self.sequences]
+        named.append(("mean over objects", sum(len(s.objects) for s in self.sequences), self.overall))
+        return [(name, str(count), *_cells(scores)) for name, count, scores in named]
+
+    def to_json(self) -> dict[str, Any]:
+        """The overall scores, and under `sequences` those of each sequence and, under `objects`, of each object."""
+        return self.overall.to_json() | {
+            "objects": sum(len(s.objects) for s in self.sequences),
+            "frames": sum(s.frames for s in self.sequences),
+            "sequences": [
+                {"name": s.name, "frames": s.frames}
+                | s.overall.to_json()
+                | {"objects": [{"id": k} | scores.to_json() for k, scores in enumerate(s.objects, start=1)]}
+                for s in self.sequences
+            ],
+        }
+
+
+def evaluate_davis(
+    root: str | PathLike[str],
+    pred: str | PathLike[str],
+    *,
+    split: str = "val",
+    sequences: Iterable[str] | None = None,
+    workers: int | None = None,
+    progress: Callable[[SequenceScores], None] | None = None,
+) -> DavisScores:
+    """Score results on a data set in the layout of DAVIS-2017, by the official protocol (see the module).
+
+    Sequences are scored in parallel processes; the scores do not depend on how many. The processes start by importing
+    the main module anew, so a script calls this under `if __name__ == "__main__":`, or with `workers=1`, in which case
+    there are no processes.
+
+    Args:
+        root: folder of the data set (`vcorr.evaluation.davis_layout`); its images are not read.
+        pred: folder of the results: PRED/<sequence>/00000.png, or PRED/<sequence>/masks/00000.png, one PNG with one id
+            a pixel for every scored frame, named and sized as its annotation. An object without pixels is empty.
+        split: the list of sequences.
+        sequences: names of sequences, instead of the split's.
+        workers: number of processes, at least 1; as many as there are CPU cores by default.
+        progress: called with the scores of each sequence, in order, as they are there.
+
+    Raises:
+        InputError: the data set or a result is missing or unreadable; a result has another size than its annotation, or
+            an id above the number of objects; a sequence has no object or no frame to score.
+        ValueError: `workers` is below 1.
+    """
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}")
+    chosen = davis.sequences(root, split, names=sequences)
+    jobs = [(sequence, _results(Path(pred), sequence)) for sequence in chosen]
+    scored = []
+    with contextlib.closing(_outcomes(jobs, min(workers or _cores(), len(jobs)))) as outcomes:
+        for outcome in outcomes:
+            if progress is not None:
+                progress(outcome)
+            scored.append(outcome)
+    return DavisScores(tuple(scored))
+
+
+_Job = tuple[davis.Sequence, list[Path]]
+
+
+def _outcomes(jobs: list[_Job], workers: int) -> Generator[SequenceScores]:
+    """Scores in the order of the jobs, so that the first failure in this order is the one that is told."""
+    if workers == 1:
+        yield from itertools.starmap(_score_sequence, jobs)
+        return
+    # Spawned and not forked: the caller may hold threads (torch), which do not survive a fork. Ctrl-C is the caller's
+    # to act on: the processes finish what they score, seconds at most. One that died of it instead could hold a lock
+    # of the pool, and the pool wait for it for ever.
+    pool = ProcessPoolExecutor(
+        workers,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_IGN),
+    )
+    try:
+        with _interrupts_ignored():
+            futures = [pool.submit(_score_sequence, *job) for job in jobs]
+        for future in futures:
+            yield future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Processes that are started here ignore Ctrl-C from their first moment, before their initializer says so."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before is None:  # not ours to change
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _score_sequence(sequence: davis.Sequence, results: list[Path]) -> SequenceScores:
+    first = davis.read_annotation(sequence.annotations[0])
+    size, count = (first.shape[0], first.shape[1]), int(first.max())
+    if count == 0:
+        advice = "ids start at 1 and 255 is void; masks of 0 and 255 (DAVIS-2016) must be written as 0 and 1"
+        raise InputError(sequence.annotations[0], "no object in the first annotation", advice)
+    regions: list[list[float]] = [[] for _ in range(count)]
+    contours: list[list[float]] = [[] for _ in range(count)]
+    for annotation, result in zip(sequence.annotations[1:-1], results, strict=True):
+        truth, ids = davis.read_annotation(annotation, size), davis.read_ids(result, size)
+        if ids.max() > count:
+            advice = f"write 0 for the background and 1 to {count} for the objects of {sequence.name}"
+            raise InputError(result, f"id {ids.max()} where the first annotation has ids up to {count}", advice)
+        for k in range(count):
+            pair = ids == k + 1, truth == k + 1
+            regions[k].append(jaccard(*pair))
+            contours[k].append(boundary_f(*pair))
+    objects = (MaskScores(statistics(j), statistics(f)) for j, f in zip(regions, contours, strict=True))
+    return SequenceScores(sequence.name, len(results), tuple(objects))
+
+
+def _results(pred: Path, sequence: davis.Sequence) -> list[Path]:
+    """The result files of the scored frames, all of them there."""
+    if len(sequence.annotations) < 3:
+        what = f"{len(sequence.annotations)} annotated frame(s), and the first and the last are not scored"
+        raise InputError(sequence.annotations[0].parent, what, "leave this sequence out")
+    folder = pred / sequence.name
+    if not folder.is_dir():
+        advice = "write the masks of each sequence to a folder of its name, or name the sequences to score"
+        raise InputError(folder, "no results of this sequence", advice)
+    if (folder / "masks").is_dir():
+        folder /= "masks"
+    files = [folder / f"{annotation.stem}.png" for annotation in sequence.annotations[1:-1]]
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        what = f"no such file, {len(missing)} of {len(files)} results of {sequence.name} are missing"
+        raise InputError(missing[0], what, "write a mask for every frame; one without objects is all 0")
+    return files
+
+
+def _cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _cells(scores: MaskScores) -> tuple[str, ...]:
+    j, f = scores.j, scores.f
+    return tuple(f"{100 * x:.1f}" for x in (scores.j_and_f, j.mean, j.recall, j.decay, f.mean, f.recall, f.decay))

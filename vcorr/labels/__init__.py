@@ -1,0 +1,1 @@
+"""Labels of a frame: read, written and drawn."""

@@ -1,0 +1,112 @@
+"""A video as image files: the frames of a folder, or the files that match a pattern."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vcorr.errors import InputError
+from vcorr.media.image import FRAME_SUFFIXES, displayed_size, open_image, read_rgb, shrink
+
+FOLDER_FPS = 25.0
+"""Frames per second assumed of image files, which carry no time."""
+
+
+def natural_key(path: Path) -> tuple[object, ...]:
+    """Sorts frame2 before frame10: runs of digits compare as numbers, the rest as text."""
+    parts: list[object] = list(re.split("([0-9]+)", str(path).casefold()))
+    parts[1::2] = [int(str(digits)) for digits in parts[1::2]]
+    return (parts, str(path))
+
+
+def list_frames(folder: Path) -> list[Path]:
+    """The image files of a folder in natural order; hidden files and files of other kinds are passed over.
+
+    Raises:
+        InputError: the folder cannot be listed or holds no image.
+    """
+    try:
+        entries = list(folder.iterdir())
+    except OSError as error:
+        raise InputError(folder, f"cannot be listed ({error.strerror})", "check the permissions") from error
+    files = [p for p in entries if p.suffix.lower() in FRAME_SUFFIXES and not p.name.startswith(".")]
+    if not files:
+        raise InputError(folder, "holds no image files", "give a video file, or a folder of frames such as 00000.jpg")
+    return sorted(files, key=natural_key)
+
+
+class FrameFolder:
+    """Frames in image files of one size, in the order given. Opening reads headers; after that, one picture at a time.
+
+    Raises:
+        InputError: a file is no image, two sizes occur, or two files bear one name (00000.jpg and 00000.png), which is
+            how masks beside their frames look.
+    """
+
+    pts = None
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, path: Path, files: Sequence[Path]) -> None:
+        self._files = list(files)
+        self.names = [file.stem for file in files]
+        self.fps = FOLDER_FPS
+        named: dict[Path, Path] = {}
+        for file in files:
+            other = named.setdefault(file.with_suffix(""), file)
+            if other is not file:
+                what = f"holds {other.name} and {file.name}, two files for one frame"
+                raise InputError(path, what, f"give a quoted pattern, such as '{file.with_name('*' + file.suffix)}'")
+        self.height, self.width = _header_size(files[0])
+        for file in files[1:]:
+            height, width = _header_size(file)
+            if (height, width) != (self.height, self.width):
+                what = f"{files[0].name} is {self.width}x{self.height}, but {file.name} is {width}x{height}"
+                raise InputError(
+                    path, what, "the frames of a video have one size: take out or resize those that differ"
+                )
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def seconds(self, k: int) -> float:
+        return k / self.fps
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for file in self._files:
+            name = file.name.encode("utf-8", "surrogateescape")
+            with file.open("rb") as stream:
+                content = hashlib.file_digest(stream, "sha256").digest()
+            digest.update(len(name).to_bytes(4, "big") + name + content)
+        return digest.hexdigest()
+
+    def walk(self, start: int, size: tuple[int, int]) -> Iterator[tuple[int, np.ndarray, bool]]:
+        """Like `VideoFile.walk`: a file that does not decode is passed over."""
+        first = start
+        while first and self.picture(first, size) is None:
+            first -= 1
+        for k in range(first, len(self._files)):
+            rgb = self.picture(k, size)
+            if rgb is not None:
+                yield k, rgb, True
+
+    def picture(self, k: int, size: tuple[int, int]) -> np.ndarray | None:
+        try:
+            rgb = read_rgb(self._files[k])
+        except InputError:
+            return None
+        if rgb.shape[:2] != (self.height, self.width):  # replaced since it was opened
+            return None
+        return shrink(rgb, size)
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+
+def _header_size(file: Path) -> tuple[int, int]:
+    with open_image(file) as image:
+        return displayed_size(image)

@@ -1,0 +1,205 @@
+"""Reads a video file, a folder of frames or a pattern as one thing: RGB frames in order, by index, in bounded memory.
+
+with open_video("video.mp4") as video:
+    for k, rgb in video.frames(short_side=480):    # int, uint8 [h w 3]
+        ...
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+import numpy as np
+
+from vcorr.errors import InputError, UsageError
+from vcorr.media.container import VideoFile
+from vcorr.media.folder import FrameFolder, list_frames, natural_key
+from vcorr.media.image import FRAME_SUFFIXES, shrunk_size
+from vcorr.media.writer import VideoWriter
+
+__all__ = ["Video", "VideoWriter", "open_video", "shrunk_size"]
+
+
+def open_video(path: str | Path) -> Video:
+    """Opens a video file, a folder of frames, or the files that match a pattern such as "frames/*.png".
+
+    Frame files are taken in natural order (frame2 before frame10); hidden files and other kinds are passed over.
+
+    Raises:
+        InputError: nothing is there, it is empty or no video, no frame of it decodes, it is a playlist (which would
+            read other files), or the frames of a folder differ in size.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            return Video(path, FrameFolder(path, list_frames(path)))
+        if path.exists():
+            return Video(path, _file_source(path))
+        matches = sorted((Path(name) for name in glob.glob(str(path))), key=natural_key)  # noqa: PTH207, Path.glob takes no absolute pattern
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(path, f"cannot be opened ({error})", "check the path and its permissions") from error
+    if not any(match.exists() for match in matches):  # a link to nothing matches itself
+        raise InputError(path, "does not exist", "give a video file, a folder of frames, or a quoted pattern of frames")
+    if len(matches) == 1 and matches[0].suffix.lower() not in FRAME_SUFFIXES:
+        return open_video(matches[0])
+    return Video(path, FrameFolder(path, matches))
+
+
+def _file_source(path: Path) -> Source:
+    if not path.is_file():
+        raise InputError(path, "is neither a file nor a folder", "give a video file or a folder of frames")
+    if path.stat().st_size == 0:
+        raise InputError(path, "is an empty file", "copy or export the video again")
+    if path.suffix.lower() in FRAME_SUFFIXES:
+        advice = (
+            f"give a folder, or a quoted pattern such as '{path.with_name('*' + path.suffix)}', of one file per frame"
+        )
+        raise InputError(path, "is an image file, not a video", advice)
+    return VideoFile(path)
+
+
+class Source(Protocol):
+    """What `Video` needs of a video file or a folder."""
+
+    height: int
+    width: int
+    fps: float
+    notes: tuple[str, ...]
+
+    @property
+    def pts(self) -> list[int] | None: ...
+    @property
+    def names(self) -> list[str] | None: ...
+    def __len__(self) -> int: ...
+    def seconds(self, k: int) -> float: ...
+    def fingerprint(self) -> str: ...
+    def walk(self, start: int, size: tuple[int, int]) -> Iterator[tuple[int, np.ndarray, bool]]: ...
+    def picture(self, k: int, size: tuple[int, int]) -> np.ndarray | None: ...
+    def close(self) -> None: ...
+
+
+class Video:
+    """Frames of one video, as displayed: rotated as the file asks, pixels square, RGB of 8 bits.
+
+    Frame k is the k-th time stamp in order of display, or the k-th file. A frame that cannot be decoded keeps its
+    index: `frames` shows the picture before it in its place (the one after it, at the very start), `frame` refuses it,
+    and `damaged` lists it.
+
+    Attributes:
+        path: as given to `open_video`.
+        height, width: in pixels, as displayed.
+        fps: average frames per second; 25 for image files, which carry no time.
+        pts: time stamp of each frame in the units of the file; None for image files.
+        names: file name of each frame without its suffix; None for video files.
+        notes: what the user should be told about the file, one line each.
+    """
+
+    def __init__(self, path: Path, source: Source) -> None:
+        self.path = path
+        self.height, self.width = source.height, source.width
+        self.fps, self.pts, self.names, self.notes = source.fps, source.pts, source.names, source.notes
+        self._source = source
+        self._damaged: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Releases the file. Iterators over `frames` that still run are not affected."""
+        self._source.close()
+
+    @property
+    def damaged(self) -> list[int]:
+        """Frames met so far that have no picture of their own, or one that the decoder had to fill in."""
+        return sorted(self._damaged)
+
+    def seconds(self, k: int) -> float:
+        """Time of frame k, counted from frame 0."""
+        return self._source.seconds(self._checked(k))
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the bytes of the file, or of the names and bytes of the frame files in order."""
+        try:
+            return self._source.fingerprint()
+        except OSError as error:
+            raise InputError(self.path, f"cannot be read ({error.strerror})", "check the file") from error
+
+    def frames(
+        self, start: int = 0, end: int | None = None, *, short_side: int | None = None
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Streams (index, RGB uint8 [h w 3]) of the frames start <= index < end, every index once.
+
+        Args:
+            start: first frame.
+            end: one past the last frame; None for all.
+            short_side: shrink pictures whose short side is longer to this many pixels (`shrunk_size`).
+
+        Raises:
+            UsageError: the range does not lie in the video.
+        """
+        end = len(self) if end is None else end
+        if not 0 <= start <= end <= len(self):
+            what = f"frames {start} to {end} asked for, but it has {len(self)} frames"
+            raise UsageError(self.path, what, f"choose 0 <= start <= end <= {len(self)}")
+        return self._stream(start, end, shrunk_size(self.height, self.width, short_side))
+
+    def _stream(self, start: int, end: int, size: tuple[int, int]) -> Iterator[tuple[int, np.ndarray]]:
+        due = start
+        shown: np.ndarray | None = None
+        if start == end:
+            return
+        for k, rgb, whole in self._source.walk(start, size):
+            while due < min(k, end):
+                self._damaged.add(due)
+                yield due, (rgb if shown is None else shown).copy()
+                due += 1
+            if k >= end:
+                return
+            shown = rgb.copy()  # the caller may draw on the one that it gets
+            if k < start:
+                continue
+            if not whole:
+                self._damaged.add(k)
+            due = k + 1
+            yield k, rgb
+            if due == end:
+                return
+        if shown is None:
+            raise InputError(self.path, "no longer decodes", "check that the file is unchanged")
+        for k in range(due, end):
+            self._damaged.add(k)
+            yield k, shown.copy()
+
+    def frame(self, k: int, *, short_side: int | None = None) -> np.ndarray:
+        """RGB uint8 [h w 3] of exactly frame k. For frames in a row, `frames` is many times faster.
+
+        Raises:
+            UsageError: there is no frame k.
+            InputError: frame k cannot be decoded.
+        """
+        rgb = self._source.picture(self._checked(k), shrunk_size(self.height, self.width, short_side))
+        if rgb is None:
+            self._damaged.add(k)
+            name = "" if self.names is None else f" ({self.names[k]})"
+            raise InputError(self.path, f"frame {k}{name} is damaged and has no picture", "choose another frame")
+        return rgb
+
+    def _checked(self, k: int) -> int:
+        if not 0 <= k < len(self):
+            what = f"there is no frame {k}: it has {len(self)} frames"
+            raise UsageError(self.path, what, f"choose 0 to {len(self) - 1}")
+        return k

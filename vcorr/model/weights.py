@@ -1,0 +1,210 @@
+"""Weights and training states on disk: safetensors with a JSON header, never pickle, never half a file."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.resources
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import safetensors
+import safetensors.torch
+import torch
+
+from vcorr import rng
+from vcorr.errors import InputError, OutputError
+from vcorr.model import resnet
+from vcorr.model.nn import Tensors
+from vcorr.model.resnet import ResNetConfig
+from vcorr.training.recipe import Reader, from_json, to_json
+
+WEIGHTS = "vcorr-weights-1"
+GROUPS = ("params", "stats", "slow", "slow_stats")
+
+
+def changes(old: Any, new: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(key, old, new) of every value that differs between two nested dicts; keys of inner ones as ``outer.inner``."""
+    for key in dict.fromkeys([*old, *new]):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            yield from changes(a, b, f"{prefix}{key}.")
+        elif a != b:
+            yield f"{prefix}{key}", a, b
+
+
+def differences(old: Any, new: Any) -> Iterator[str]:
+    """``"key old -> new"`` of every value that differs between two nested dicts."""
+    return (f"{key} {a} -> {b}" for key, a, b in changes(old, new))
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write beside ``path`` that takes its place at the end; on an error the old file stays as it was.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        if isinstance(error, OSError) and not isinstance(error, OutputError):
+            reason = error.strerror or error
+            raise OutputError(
+                path, f"cannot be written ({reason})", "check the folder, its rights and the free space"
+            ) from error
+        raise
+
+
+def save(path: Path, tensors: Tensors, meta: dict[str, Any]) -> None:
+    """Write tensors and JSON-able ``meta`` as one safetensors file."""
+    plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    with replacing(path) as file:
+        file.write(safetensors.torch.save(plain, {"vcorr": json.dumps(meta)}))
+
+
+def load(path: Path) -> tuple[Tensors, dict[str, Any]]:
+    """Read what ``save`` wrote.
+
+    Raises:
+        InputError: missing, damaged, or not one of ours.
+    """
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            meta = json.loads((file.metadata() or {})["vcorr"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except FileNotFoundError:
+        raise InputError(path, "no such file", "check the path") from None
+    except (safetensors.SafetensorError, OSError) as error:
+        raise InputError(path, f"is not a readable safetensors file ({error})", "give an undamaged file") from None
+    except (KeyError, ValueError, RecursionError):
+        meta = None
+    if not isinstance(meta, dict):
+        raise InputError(path, "is a safetensors file, but not one that vcorr wrote", "give weights from vcorr train")
+    return tensors, meta
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 of a file.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(path, f"cannot be read ({error.strerror})", "check the path") from None
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A trained encoder and how to read labels with it.
+
+    Attributes:
+        params, stats, net, reader: as the names say.
+        meta: where it came from.
+        slow, slow_stats: the encoder of references (``Reader.slow``); empty where there is none.
+    """
+
+    params: Tensors
+    stats: Tensors
+    net: ResNetConfig
+    reader: Reader
+    meta: dict[str, Any]
+    slow: Tensors = field(default_factory=dict)
+    slow_stats: Tensors = field(default_factory=dict)
+
+
+def save_weights(path: Path, weights: Weights, *, half: bool = False) -> None:
+    """Write weights for ``propagate``; ``half`` stores the parameters in float16, at half the size."""
+    tensors: Tensors = {}
+    for group in GROUPS:
+        halved = half and not group.endswith("stats")
+        tensors |= {f"{group}/{k}": v.half() if halved else v for k, v in getattr(weights, group).items()}
+    save(
+        path,
+        tensors,
+        weights.meta | {"format": WEIGHTS, "net": to_json(weights.net), "reader": to_json(weights.reader)},
+    )
+
+
+def load_weights(path: Path | None = None) -> Weights:
+    """Weights from a file, or the ones that come with the package.
+
+    Raises:
+        InputError: not a weights file, or one whose tensors do not fit the network that it names.
+    """
+    path = default_weights() if path is None else path
+    tensors, meta = load(path)
+    if meta.get("format") != WEIGHTS:
+        raise InputError(
+            path, f"holds {meta.get('format', 'something')}, not {WEIGHTS}", "give the weights.safetensors of a run"
+        )
+    try:
+        net, reader = from_json(ResNetConfig, meta["net"]), from_json(Reader, meta["reader"])
+    except (KeyError, ValueError) as error:
+        raise InputError(
+            path, f"its header does not say how to read it ({error})", "use the vcorr that wrote it"
+        ) from None
+    groups: dict[str, Tensors] = {group: {} for group in GROUPS}
+    for key, value in tensors.items():
+        group, _, name = key.partition("/")
+        if group in groups:
+            groups[group][name] = value.float()
+    weights = Weights(net=net, reader=reader, meta=meta, **groups)
+    _check(path, net, weights.params, weights.stats)
+    if weights.slow or weights.slow_stats:
+        _check(path, net, weights.slow, weights.slow_stats)
+    return weights
+
+
+def default_weights() -> Path:
+    """The weights file that comes with the package."""
+    return Path(str(importlib.resources.files("vcorr.weights") / "default.safetensors"))
+
+
+def _check(path: Path, net: ResNetConfig, params: Tensors, stats: Tensors) -> None:
+    """Tensors that fit the network and that it can compute with."""
+    advice = "give an undamaged weights file"
+    try:
+        with torch.device("meta"):  # shapes alone: a header may ask for any size
+            wanted_params, wanted_stats = resnet.init(net, rng.generator(0, "shapes"))
+    except (RuntimeError, TypeError):
+        raise InputError(path, f"its header names an impossible network, widths {net.widths}", advice) from None
+    check_shapes(path, wanted_params, params)
+    check_shapes(path, wanted_stats, stats)
+    for name, tensor in (params | stats).items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise InputError(
+                path, f"{name} holds values that are not finite", "give weights of a run that did not diverge"
+            )
+        if name.endswith(".var") and bool((tensor < 0).any()):
+            raise InputError(path, f"{name} holds negative variances", advice)
+
+
+def check_shapes(path: Path, wanted: Tensors, got: Tensors) -> None:
+    """Raise ``InputError`` unless ``got`` has the names, shapes and types of ``wanted``."""
+    if missing := wanted.keys() - got.keys():
+        raise InputError(path, f"lacks {len(missing)} tensors, first {min(missing)}", "give an undamaged file")
+    if extra := got.keys() - wanted.keys():
+        raise InputError(path, f"has unknown tensors, first {min(extra)}", "use the vcorr that wrote it")
+    for name, tensor in wanted.items():
+        if tensor.shape != got[name].shape:
+            found, expected = list(got[name].shape), list(tensor.shape)
+            raise InputError(path, f"{name} has shape {found}, wanted {expected}", "use the vcorr that wrote it")
+        if tensor.dtype != got[name].dtype:
+            kinds = f"{got[name].dtype}, wanted {tensor.dtype}"
+            raise InputError(path, f"{name} is of type {kinds}", "use the vcorr that wrote it")

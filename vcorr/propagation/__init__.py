@@ -1,0 +1,1 @@
+"""Labels of some frames to labels of all."""

@@ -1,0 +1,1 @@
+"""Training: what an experiment is, the one loop, its clips, losses and the folder of a run."""

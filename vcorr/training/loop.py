@@ -1,0 +1,315 @@
+"""The one training loop: order of samples, backward, optimiser, checkpoints, logging, exact resume.
+
+All randomness is a function of (seed, purpose, step), so a run that was killed and started again ends with the same
+weights, bit for bit, as one that was never stopped (on the same machine with the same number of threads). What a run
+leaves on disk is the matter of ``runfolder``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import torch
+
+from vcorr import files as lock
+from vcorr import ranks
+from vcorr.errors import Stopped, VcorrError
+from vcorr.model import color
+from vcorr.model.nn import Tensors
+from vcorr.training.clips.ahead import ReadAhead, workers_for
+from vcorr.training.clips.cut import Clips
+from vcorr.training.clips.dataset import Footage, scan
+from vcorr.training.recipe import Batch, Experiment, Phase, State
+from vcorr.training.run import GROUPS, Point, RunFolder
+from vcorr.training.step import Learner, Taken
+from vcorr.training.watch.monitor import Monitor
+from vcorr.training.watch.validation import Probe
+
+BAD_STEPS = 10  # steps without a finite loss and gradient, one after another, that end a run
+TOLD = 5  # damaged training files that are told by name; the rest are counted
+
+
+class Diverged(VcorrError):
+    """Loss or gradient was not finite for many steps in a row."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a person wants to see of a running training: ``step`` of ``steps`` in this phase, shares in [0, 1]."""
+
+    phase: str
+    step: int
+    steps: int
+    loss: float
+    clips_per_second: float
+    seconds_left: float
+    data_share: float
+
+
+@dataclass(frozen=True)
+class Options:
+    """What does not change the result.
+
+    Attributes:
+        log_every: steps. save_every: seconds.
+        probe: folder of labelled clips to try the weights on.
+        workers: threads of each process that make clips ahead of time; 0 makes them when they are needed, None goes by
+            the device.
+    """
+
+    log_every: int = 10
+    save_every: float = 300.0
+    probe: Path | None = None
+    workers: int | None = None
+
+
+def train(
+    experiment: Experiment,
+    data: Path,
+    out: Path,
+    *,
+    device: torch.device | str = "cpu",
+    init: Path | None = None,
+    options: Options | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> Path:
+    """Train an experiment on a folder of videos, or go on where a run in ``out`` stopped.
+
+    SIGINT, SIGTERM and SIGUSR1 let the step finish, save and raise ``Stopped``; a second SIGINT stops at once.
+    (Signals are left alone where this is not the main thread.)
+
+    Args:
+        experiment: a loaded recipe.
+        data: folder of video files and frame folders.
+        out: folder of the run; created, or continued if it holds the same run. More ``steps`` is the same run, and
+            ends as if it had had them from the start if they came before the cooldown.
+        init: weights to start from instead of fresh ones, of the recipe's network. A run that goes on needs no
+            mention of them.
+        say: takes lines worth telling; report: takes progress every ``log_every`` steps.
+
+    Returns:
+        The weights file.
+
+    Raises:
+        InputError: nothing to train on, or a training state or weights that cannot be read or do not fit.
+        OutputError: the folder holds another run, another process works in it, or it cannot be written.
+        Diverged, Stopped: as they say; the last good state is saved.
+    """
+    options = options or Options()
+    probe = None if options.probe is None else Probe(options.probe)
+    footage = scan(data)
+    with ranks.joined(torch.device(device)) as own_device, _signals() as stopped:
+        folder = RunFolder(experiment, out, own_device, say, init)
+        with lock.held(out, say) if ranks.rank() == 0 else nullcontext():
+            point = ranks.from_first(lambda: folder.open(footage))
+            point = dataclasses.replace(point, state=_place(point.state, folder.device))
+            if point.step >= folder.steps and ranks.rank() == 0:  # the weights file may have gone since
+                folder.save_weights(point)
+            monitor = Monitor(folder, probe, lambda: bool(stopped)) if ranks.rank() == 0 else None
+            for phase in experiment.recipe.phases:
+                if point.step < folder.offset(phase.name) + phase.stage.steps:
+                    point = _Loop(folder, phase, footage, point, options, stopped, report, monitor).run()
+    return out / "weights.safetensors"
+
+
+class _Loop:
+    """One phase, from a point on."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        phase: Phase,
+        footage: Footage,
+        point: Point,
+        options: Options,
+        stopped: list[int],
+        report: Callable[[Progress], None],
+        monitor: Monitor | None,
+    ) -> None:
+        self.folder, self.phase, self.options, self.stopped, self.report = folder, phase, options, stopped, report
+        self.monitor = monitor
+        self.clips = Clips(footage, phase.clips, folder.experiment.config.seed, folder.device)
+        self.first = point.step - folder.offset(phase.name)
+        self.skipped = point.skipped
+        state = point.state if self.first else _place(phase.enter(point.state), folder.device)
+        moments = point.moments if self.first else {}  # another phase's are no business of this one
+        self.learner = Learner(phase, state, moments, folder.experiment.config.seed)
+        self.rgb = torch.empty(0)  # of the last clips
+        self.clock = _Clock()
+        self.saved = time.monotonic()
+        self.told = 0
+
+    def run(self) -> Point:
+        stage = self.phase.stage
+        self._tell_what_comes()
+        workers = self.options.workers
+        if workers is None:
+            workers = workers_for(self.folder.device, ranks.here())
+        plan = (samples for step in range(self.first, stage.steps) for samples in self.learner.samples(step))
+        with ReadAhead(self.clips, plan, workers) as ahead:
+            self._go(ahead)
+        return self._point(stage.steps)
+
+    def _go(self, ahead: ReadAhead) -> None:
+        stage, bad = self.phase.stage, 0
+        for step in range(self.first, stage.steps):
+            began = time.monotonic()
+            taken = self.learner.step(step, self._parts(step, ahead))
+            self._tell_unreadable()
+            bad = bad + 1 if taken.norm is None else 0
+            self.skipped += taken.norm is None
+            if bad == BAD_STEPS:
+                self._diverged(step, bad)
+            self.clock.add(time.monotonic() - began, stage.batch)
+            done = step + 1 == stage.steps
+            if (step + 1) % self.options.log_every == 0 or done:
+                self._log(step, taken)
+                self.clock = _Clock()
+            signalled, due = ranks.largest(next(iter(self.stopped), 0), self._due())
+            if signalled or due or done:
+                self._save(step + 1, stopped=bool(signalled))
+            if signalled and not done:
+                raise ranks.shared(Stopped(self.folder.out, signalled))
+
+    def _parts(self, step: int, ahead: ReadAhead) -> Iterator[Batch]:
+        for samples in self.learner.samples(step):
+            began = time.monotonic()
+            pictures, videos = ahead.batch(samples)
+            self.clock.data += time.monotonic() - began
+            self.rgb = color.from_uint8(pictures, self.folder.device)
+            yield Batch(self.rgb, tuple(samples), videos)
+
+    def _due(self) -> bool:
+        """Whether it is time to save; the first rank's clock counts."""
+        return ranks.rank() == 0 and time.monotonic() - self.saved >= self.options.save_every
+
+    def _save(self, step: int, *, stopped: bool) -> None:
+        if self.monitor is not None:
+            self.folder.save(self._point(step))
+            self.monitor.saved(self.phase.name, step, stopped=stopped)
+        self.saved = time.monotonic()
+
+    def _point(self, step: int) -> Point:
+        """Where the run stands after ``step`` steps of this phase."""
+        done = self.folder.offset(self.phase.name) + step
+        return Point(done, self.phase.name, self.learner.state, self.learner.moments(), self.skipped)
+
+    def _diverged(self, step: int, bad: int) -> None:
+        good = step + 1 - bad
+        self.skipped -= bad
+        if good > self.first:  # nothing has changed since
+            self._save(good, stopped=True)
+        elif self.monitor is not None:
+            self.monitor.saved(self.phase.name, good, stopped=True)
+        raise ranks.shared(
+            Diverged(
+                self.folder.out,
+                f"{self.phase.name}: loss or gradient was not finite in any of the {bad} steps up to {step + 1}",
+                f"the state of step {good} is kept; train with a lower {self.phase.name}.lr into another --out",
+            )
+        )
+
+    def _log(self, step: int, taken: Taken) -> None:
+        stage, name, clock = self.phase.stage, self.phase.name, self.clock
+        means = ranks.mean(*map(float, taken.metrics.values()))
+        numbers: dict[str, float | None] = {"loss": taken.loss, "lr": stage.rate(step), "grad_norm": taken.norm}
+        numbers |= dict(zip(taken.metrics, means, strict=True))
+        if self.monitor is None:
+            return
+        numbers |= self.monitor.logged(name, step + 1, taken.out.views, self.rgb)
+        finite = {k: v if v is not None and math.isfinite(v) else None for k, v in numbers.items()}
+        speed = {"clips_per_second": round(clock.rate, 3), "data_share": round(clock.share, 4)}
+        self.folder.log({"phase": name, "step": step + 1} | finite | {"skipped_steps": self.skipped} | speed)
+        left = (stage.steps - step - 1) * clock.step
+        self.report(Progress(name, step + 1, stage.steps, taken.loss, clock.rate, left, clock.share))
+
+    def _tell_what_comes(self) -> None:
+        if ranks.rank():
+            return
+        stage, clips = self.phase.stage, self.clips
+        left_out = f", {len(clips.skipped)} videos left out" if clips.skipped else ""
+        self.folder.say(
+            f"{self.phase.name}: {len(clips.sources)} videos, {len(clips)} clips an epoch, "
+            f"{stage.steps} steps of {stage.batch}{left_out}"
+        )
+        for note in clips.notes:
+            self.folder.say(note)
+
+    def _tell_unreadable(self) -> None:
+        unreadable = self.clips.unreadable
+        if len(unreadable) == self.told:
+            return
+        for path, reason in list(unreadable.items())[self.told : TOLD]:
+            self.folder.say(f"{path}: {reason}; other clips stand in for those that need it")
+        if len(unreadable) >= TOLD > self.told:
+            self.folder.say("further damaged files are not told by name")
+        self.told = len(unreadable)
+
+
+class _Clock:
+    """Seconds spent since the last report."""
+
+    def __init__(self) -> None:
+        self.total = self.data = 0.0
+        self.clips = self.steps = 0
+
+    def add(self, seconds: float, clips: int) -> None:
+        self.total += max(seconds, 1e-9)
+        self.clips += clips
+        self.steps += 1
+
+    @property
+    def rate(self) -> float:
+        return self.clips / self.total
+
+    @property
+    def step(self) -> float:
+        return self.total / self.steps
+
+    @property
+    def share(self) -> float:
+        return self.data / self.total
+
+
+def _place(state: State, device: torch.device) -> State:
+    """On the device; weights of convolutions in channels_last, as activations are."""
+
+    def move(group: str, tensors: Tensors) -> Tensors:
+        wide = torch.channels_last if group in ("params", "slow") else torch.contiguous_format
+        return {
+            k: v.to(device, memory_format=wide if v.ndim == 4 else torch.contiguous_format) for k, v in tensors.items()
+        }
+
+    return State(**{group: move(group, getattr(state, group)) for group in GROUPS})
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Signals received while inside: the loop finishes its step, saves and stops. A second Ctrl-C stops at once."""
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
+        yield received
+        return
+    wanted = [s for s in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, s)]
+    old = {getattr(signal, s): signal.signal(getattr(signal, s), note) for s in wanted}
+    try:
+        yield received
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

@@ -1,0 +1,1 @@
+"""Videos decoded and shrunk once, into folders of frames."""

@@ -1,0 +1,241 @@
+"""A video as a folder of frames: written from a video or from images, and what is noted about it.
+
+prepared.json   name, size, time and SHA-256 of the source; frames it has, frames kept, frames that do not decode
+00000.jpg ...   the frames, named by their index in the source
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from pydantic import TypeAdapter
+
+from vcorr.errors import InputError, OutputError, UsageError
+from vcorr.media.image import read_rgb, shrink, shrunk_size
+from vcorr.media.video import open_video
+from vcorr.training.clips.dataset import Picture, frame_folder
+
+RECORD = "prepared.json"
+# Colour is what training learns from: full resolution for it too, which JPEG halves by default.
+SAVE: dict[str, dict[str, Any]] = {"jpg": {"quality": 95, "subsampling": 0}, "png": {}}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is kept of a video.
+
+    Attributes:
+        size: frames with a larger short side are shrunk to this one, pixels.
+        every: frames 0, every, 2 every, ... are kept.
+        format: jpg (quality 95, colour at full resolution) or png (lossless).
+    """
+
+    size: int = 480
+    every: int = 1
+    format: str = "jpg"
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.every < 1:
+            raise UsageError("size and every", f"are {self.size} and {self.every}", "give at least 1")
+        if self.format not in SAVE:
+            raise UsageError("format", f"is {self.format}", f"give one of {', '.join(SAVE)}")
+
+
+@dataclass(frozen=True)
+class Original:
+    """A video by its path, its frame files (None for a video file), and its name below the source folder."""
+
+    path: Path
+    stills: tuple[Path, ...] | None
+    name: str
+
+    def stamp(self) -> dict[str, int]:
+        """Cheap to read, and another after a change.
+
+        Raises:
+            InputError: a file is gone, or a link to nothing.
+        """
+        try:
+            stats = [file.stat() for file in self.stills or (self.path,)]
+        except OSError as error:
+            raise InputError(self.path, f"cannot be read ({error.strerror})", "check the file") from error
+        size, time = sum(s.st_size for s in stats), max(s.st_mtime_ns for s in stats)
+        return {"files": len(stats), "bytes": size, "modified": time}
+
+    def sha256(self) -> str:
+        """Of the bytes of the video file; of the names and digests of frame files in order.
+
+        Raises:
+            InputError: a file cannot be read.
+        """
+        digest = hashlib.sha256()
+        try:
+            for file in self.stills or (self.path,):
+                with file.open("rb") as stream:
+                    content = hashlib.file_digest(stream, "sha256")
+                if self.stills is None:
+                    return content.hexdigest()
+                digest.update(os.fsencode(file.name) + b"\0" + content.digest())
+        except OSError as error:
+            raise InputError(self.path, f"cannot be read ({error.strerror})", "check the file") from error
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is noted of a folder of frames.
+
+    Attributes:
+        source: name below the source folder.
+        stamp, sha256: of the source when it was read.
+        frames: of the source. kept: written. damaged: to be kept, but they do not decode.
+        fps: frames per second of the source; None for images.
+        notes: what the user should know.
+    """
+
+    source: str
+    stamp: dict[str, int]
+    sha256: str
+    frames: int
+    kept: int
+    damaged: int
+    fps: float | None
+    notes: list[str] = field(default_factory=list)
+
+    def still_holds(self, folder: Path, original: Original) -> Record | None:
+        """The record of a folder that is whole and comes from the same bytes; None where it must be made anew.
+
+        Where the source's time alone is another, the record takes that over, in the folder too.
+        """
+        try:
+            if len(list(folder.iterdir())) != self.kept + 1:
+                return None
+        except OSError:
+            return None
+        stamp = original.stamp()
+        if stamp == self.stamp:
+            return self
+        if stamp["bytes"] != self.stamp.get("bytes") or original.sha256() != self.sha256:
+            return None
+        fresh = Record(**asdict(self) | {"stamp": stamp})
+        write_json(folder / RECORD, asdict(fresh))
+        return fresh
+
+
+def read_records(out: Path) -> dict[str, Record]:
+    """Folder, relative with ``/`` -> record, of those below ``out``. A damaged record is none: it is made anew."""
+    records: dict[str, Record] = {}
+    kind = TypeAdapter(Record)
+    for path in sorted(out.rglob(RECORD)):
+        folder = path.parent.relative_to(out).as_posix()
+        try:
+            record = kind.validate_json(path.read_bytes(), strict=True)
+        except (OSError, ValueError):
+            continue
+        if not folder.startswith("."):
+            records[folder] = record
+    return records
+
+
+def write_frames(original: Original, options: Options, part: Path, stopped: Callable[[], bool]) -> Record | None:
+    """Fill a new folder ``part`` with the frames and the record of a video; None where it was stopped.
+
+    Raises:
+        MasksFound, InputError: the video cannot be read, or no frame of it.
+        OutputError: the folder cannot be written.
+    """
+    stamp, sha256 = original.stamp(), original.sha256()
+    try:
+        part.mkdir(parents=True)
+    except OSError as error:
+        raise OutputError(part, f"cannot be made ({error.strerror})", "check the folder's rights") from error
+    frames = _Frames(original, options)
+    kept = 0
+    for k, rgb in frames:
+        if stopped():
+            return None
+        _save(part / f"{k:05d}.{options.format}", rgb, SAVE[options.format])
+        kept += 1
+    if not kept:
+        raise InputError(original.path, "no frame of it can be decoded", "export it again")
+    if frames.damaged:
+        frames.notes.append(f"{frames.damaged} of {frames.count} frames cannot be decoded and were left out")
+    record = Record(original.name, stamp, sha256, frames.count, kept, frames.damaged, frames.fps, frames.notes)
+    write_json(part / RECORD, asdict(record))
+    return record
+
+
+class _Frames:
+    """Iterates (index, RGB) over the frames of a video that are kept.
+
+    Attributes:
+        count: frames of the video.
+        damaged: frames that were to be kept and do not decode.
+        fps: frames per second; None for images.
+        notes: what the user should know.
+    """
+
+    def __init__(self, original: Original, options: Options) -> None:
+        self._original, self._options = original, options
+        self.count = self.damaged = 0
+        self.fps: float | None = None
+        self.notes: list[str] = []
+
+    def __iter__(self) -> Iterator[tuple[int, Picture]]:
+        return self._film() if self._original.stills is None else self._folder(self._original.stills)
+
+    def _film(self) -> Iterator[tuple[int, Picture]]:
+        with open_video(self._original.path) as video:
+            self.count, self.fps = len(video), round(video.fps, 3)
+            self.notes += [note.removeprefix(f"{video.path}: ") for note in video.notes]
+            for k, rgb in video.frames(short_side=self._options.size):
+                if k % self._options.every:
+                    continue
+                if k in video.damaged:  # the picture is another frame's
+                    self.damaged += 1
+                else:
+                    yield k, rgb
+
+    def _folder(self, stills: tuple[Path, ...]) -> Iterator[tuple[int, Picture]]:
+        frame_folder(self._original.path, stills)  # no masks, no two files for one frame
+        self.count = len(stills)
+        sizes = set()
+        for k in range(0, len(stills), self._options.every):
+            try:
+                rgb = read_rgb(stills[k])
+            except InputError:
+                self.damaged += 1
+                continue
+            sizes.add(rgb.shape)
+            yield k, shrink(rgb, shrunk_size(rgb.shape[0], rgb.shape[1], self._options.size))
+        if len(sizes) > 1:
+            self.notes.append("its images differ in size: of use as stills, not as a video")
+
+
+def _save(path: Path, rgb: Picture, options: dict[str, Any]) -> None:
+    try:
+        Image.fromarray(rgb).save(path, **options)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(path, f"cannot be written ({reason})", "check the free space") from error
+
+
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    """Write a JSON file beside ``path`` and rename it.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise OutputError(path, f"cannot be written ({error.strerror})", "check the free space") from error

@@ -1,0 +1,217 @@
+"""Videos decoded and shrunk once, into folders of frames that training reads.
+
+OUT/manifest.json    what was asked for, what each folder came from, what failed and why
+OUT/a/b/clip/        the frames of SOURCE/a/b/clip.mp4 and their record (see ``prepared``)
+
+A folder appears when it is whole, by one renaming. So a run that was killed leaves nothing to clean up, and the same
+command does what is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import vcorr
+from vcorr.errors import InputError, OutputError, UsageError
+from vcorr.files import held
+from vcorr.media.naming import folders_for
+from vcorr.training.clips.dataset import MasksFound, walk
+from vcorr.training.prepare.frames import RECORD, Options, Original, Record, read_records, write_frames, write_json
+
+FORMAT = "vcorr-prepared-1"
+MANIFEST = "manifest.json"
+UNFINISHED = ".unfinished"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the folder holds now.
+
+    Attributes:
+        out: the folder.
+        videos, frames: in it, of this source.
+        made: videos of them that were made now; the others were there.
+        gone: videos in it, from earlier, whose source is no longer there or can no longer be read.
+        failed: path -> reason, of those that could not be read.
+        left_out: path -> reason, of what is no video.
+        notes: path -> what the user should know of a video.
+    """
+
+    out: Path
+    videos: int
+    frames: int
+    made: int
+    gone: int
+    failed: dict[str, str]
+    left_out: dict[str, str]
+    notes: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"out": str(self.out)}
+
+
+def prepare(
+    source: Path,
+    out: Path,
+    options: Options | None = None,
+    *,
+    workers: int | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Summary:
+    """Decode and shrink every video below a folder into frame folders of the same relative tree.
+
+    What is there already from the same bytes is left as it is; a video that changed is made anew. Frames that cannot be
+    decoded are left out of their folder; the others keep their names.
+
+    Args:
+        source: folder of video files and frame folders, at any depth.
+        out: folder to write; created, or continued if it was made with the same options.
+        workers: videos at a time; default: one a core.
+        say: takes lines worth telling; progress: takes (videos seen to, videos in all).
+
+    Raises:
+        InputError: no such folder, no video in it, or none that can be read.
+        UsageError: ``source`` lies in ``out``.
+        OutputError: ``out`` holds something else, is used by another process, or cannot be written.
+    """
+    options = options or Options()
+    if source.resolve().is_relative_to(out.resolve()):
+        raise UsageError(out, "holds the source folder", "give another folder to write to")
+    failed: dict[str, str] = {}
+    found = _find(source, out, failed)
+    if not found and not failed:
+        raise InputError(source, "holds no videos or frame folders", "give a folder that does")
+    with held(out, say):
+        about = {"format": FORMAT, "source": str(source.resolve()), "options": asdict(options)}
+        _claim(out, about)
+        run = _Run(out, options, found, failed)
+        run.all(workers or os.cpu_count() or 1, progress)
+        gone = {folder: r for folder, r in run.old.items() if folder not in run.records}
+        videos = [{"folder": folder} | asdict(r) for folder, r in sorted((gone | run.records).items())]
+        failed = dict(sorted(failed.items()))
+        write_json(
+            out / MANIFEST,
+            about | {"vcorr": vcorr.__version__, "complete": True} | {"videos": videos, "failed": failed},
+        )
+    if not run.records:
+        reasons = failed | run.left_out
+        path, reason = min(reasons.items())
+        raise InputError(source, f"none of its {len(reasons)} videos can be read ({path}: {reason})", "check the files")
+    notes = {str(source / r.source): "; ".join(r.notes) for _, r in sorted(run.records.items()) if r.notes}
+    frames = sum(r.kept for r in run.records.values())
+    return Summary(out, len(run.records), frames, len(run.made), len(gone), failed, run.left_out, notes)
+
+
+def _find(source: Path, out: Path, failed: dict[str, str]) -> list[Original]:
+    """The videos of a folder, without those that were written."""
+    if not source.is_dir():
+        raise InputError(source, "no such folder", "give a folder of videos and/or folders of frames")
+    own = os.path.realpath(out)
+    return [
+        Original(path, None if stills is None else tuple(stills), path.relative_to(source).as_posix())
+        for path, stills in walk(source, failed)
+        if not Path(os.path.realpath(path)).is_relative_to(own)  # unlike resolve, it takes a link to itself
+    ]
+
+
+def _claim(out: Path, wanted: dict[str, Any]) -> None:
+    """Make the folder ours, or check that it is."""
+    path = out / MANIFEST
+    if path.exists():
+        try:
+            old = json.loads(path.read_text(encoding="utf-8"))
+            before = {"source": old["source"]} | old["options"]
+            moved = not Path(before["source"]).exists()
+            if old["format"] != FORMAT:
+                raise ValueError(f"format {old['format']}")
+        except (OSError, ValueError, KeyError, TypeError):
+            raise OutputError(path, "is no manifest of prepared videos", "give another folder") from None
+        now = {"source": wanted["source"]} | wanted["options"]
+        differences = [
+            f"{key} {before.get(key)} -> {value}"
+            for key, value in now.items()
+            if before.get(key) != value and not (key == "source" and moved)
+        ]
+        if differences:
+            raise OutputError(
+                out, f"was made otherwise ({'; '.join(differences)})", "give the same options, or another folder"
+            )
+    elif {p.name for p in out.iterdir()} - {f"{MANIFEST}.part"}:
+        raise OutputError(out, "is not empty and holds no prepared videos", "give another folder")
+    write_json(path, wanted | {"vcorr": vcorr.__version__, "complete": False})
+
+
+@dataclass
+class _Run:
+    """The work of one call, in a folder that is ours; ``failed`` and what follows it is filled."""
+
+    out: Path
+    options: Options
+    found: Sequence[Original]
+    failed: dict[str, str]
+    left_out: dict[str, str] = field(default_factory=dict)
+    old: dict[str, Record] = field(default_factory=dict)
+    records: dict[str, Record] = field(default_factory=dict)
+    made: set[str] = field(default_factory=set)
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+    def all(self, workers: int, progress: Callable[[int, int], None]) -> None:
+        scratch = self.out / UNFINISHED
+        shutil.rmtree(scratch, ignore_errors=True)  # what a killed run had begun
+        self.old = read_records(self.out)
+        names = {original.name: original.stills is None for original in self.found}
+        folders = folders_for(names, {record.source: folder for folder, record in self.old.items()})
+        with ThreadPoolExecutor(workers, thread_name_prefix="prepare") as pool:
+            try:
+                jobs = [
+                    pool.submit(self._one, original, folders[original.name], scratch / str(k))
+                    for k, original in enumerate(self.found)
+                ]
+                for done, job in enumerate(as_completed(jobs), 1):
+                    job.result()
+                    progress(done, len(jobs))
+            finally:  # on an error or a signal, the other jobs end at their next frame
+                self.stopped.set()
+                pool.shutdown(wait=True, cancel_futures=True)
+                shutil.rmtree(scratch, ignore_errors=True)
+
+    def _one(self, original: Original, folder: str, part: Path) -> None:
+        """Make the folder of one video, unless it is there."""
+        try:
+            old = self.old.get(folder)
+            record = old.still_holds(self.out / folder, original) if old else None
+            if record is None:
+                record = write_frames(original, self.options, part, self.stopped.is_set)
+                if record is None:
+                    return
+                _put(part, self.out / folder)
+                self.made.add(folder)
+            self.records[folder] = record
+        except MasksFound as error:
+            self.left_out[str(original.path)] = error.what
+        except InputError as error:
+            self.failed[str(original.path)] = error.what
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _put(part: Path, folder: Path) -> None:
+    """Let a finished folder appear, in place of one from an earlier state of the video, but of nobody else's."""
+    if folder.exists() and not (folder / RECORD).exists():
+        raise OutputError(folder, "is in the way, and was not made by vcorr prepare", "move it away")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if folder.exists():
+            folder.rename(part.with_name(part.name + ".old"))
+        part.rename(folder)
+    except OSError as error:
+        raise OutputError(folder, f"cannot be written ({error.strerror})", "check the folder's rights") from error

@@ -1,0 +1,346 @@
+"""The folder of a training run: who may go on in it, and every file in it.
+
+config.json  recipe.py      what was asked for, and the recipe's text
+metrics.jsonl               a line a logged step
+state/00001000.safetensors  everything needed to go on, the last two
+weights.safetensors         for ``vcorr propagate``, as of the last state
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import vcorr
+from vcorr import rng
+from vcorr.errors import InputError, OutputError
+from vcorr.model import weights as checkpoint
+from vcorr.model.nn import Tensors, native_bf16
+from vcorr.training.clips.dataset import Footage
+from vcorr.training.recipe import Experiment, State, from_json, to_json
+
+FORMAT = "vcorr-state-1"
+KEEP = 2  # training states kept
+GROUPS = tuple(f.name for f in dataclasses.fields(State))  # of the tensors in a state file, besides the moments
+FREE = "cache"  # last part of keys that change no result
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where a run stands.
+
+    Attributes:
+        step: steps done, of all phases together.
+        phase: name of the phase that the last of them belongs to; None at the very start.
+        state: everything that the recipe trains and keeps.
+        moments: the optimiser's, as ``"exp_avg/NAME"``.
+        skipped: steps so far that were skipped, since loss or gradient was not finite.
+    """
+
+    step: int
+    phase: str | None
+    state: State
+    moments: Tensors
+    skipped: int = 0
+
+
+class RunFolder:
+    """The folder of one run."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        out: Path,
+        device: torch.device,
+        say: Callable[[str], None],
+        init: Path | None = None,
+    ) -> None:
+        self.experiment, self.recipe, self.out, self.device, self.say = experiment, experiment.recipe, out, device, say
+        self.init = init
+        self.began: str | None = None  # SHA-256 of the weights that the run began from
+
+    def offset(self, name: str) -> int:
+        """Steps of the phases before the one of a name."""
+        steps = 0
+        for phase in self.recipe.phases:
+            if phase.name == name:
+                return steps
+            steps += phase.stage.steps
+        raise KeyError(name)
+
+    @property
+    def steps(self) -> int:
+        """Steps of all phases."""
+        return sum(phase.stage.steps for phase in self.recipe.phases)
+
+    # --- who may go on --------------------------------------------------------------------------------------------
+
+    def open(self, footage: Footage) -> Point:
+        """Make the folder this run's, or check that it is, and read where it stands.
+
+        The same run has the same recipe, configuration and videos, and began from the same weights if from any; the
+        folder of the videos may have moved, and a stage that is not over may have got more steps.
+
+        Raises:
+            OutputError: the folder holds another run, or cannot be written.
+            InputError: what it holds is damaged.
+        """
+        path = self.out / "config.json"
+        config = to_json(self.experiment.config)
+        videos = {"videos": len(footage.sources), "frames": footage.frames, "sha256": footage.fingerprint()}
+        self.began = None if self.init is None else checkpoint.fingerprint(self.init)
+        wanted = {
+            "recipe": self.experiment.name,
+            "data": {"path": str(footage.root)} | videos,
+            "init": self.began,
+            "config": config,
+        }
+        raised: dict[str, int] = {}
+        if path.exists():
+            raised = self._same_run(path, wanted)
+        elif {p.name for p in self.out.iterdir()} - {"config.json.part"}:
+            raise OutputError(self.out, "is not empty and holds no run", "give another --out")
+        point = self._restore(raised)
+        for name, content in (
+            ("config.json", json.dumps(wanted, indent=2) + "\n"),
+            ("recipe.py", self.experiment.source),
+        ):
+            with checkpoint.replacing(self.out / name) as file:
+                file.write(content.encode("utf-8", "surrogateescape"))
+        for left_by_a_kill in (*self.out.glob("*.part"), *self.out.glob("state/*.safetensors.part")):
+            left_by_a_kill.unlink(missing_ok=True)
+        return point
+
+    def _same_run(self, path: Path, wanted: dict[str, Any]) -> dict[str, int]:
+        """Stages that got more steps, with those they had; or an error with every difference."""
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            old = {key: found[key] for key in ("recipe", "data", "config")} | {"init": found.get("init")}
+            if not isinstance(old["config"], dict):
+                raise ValueError("config is no object")
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            raise InputError(path, "is damaged", "train into another folder") from None
+        with contextlib.suppress(ValueError):  # fields that vcorr got since then have their defaults
+            old["config"] = to_json(from_json(type(self.experiment.config), old["config"]))
+        # The path may change; runs of early versions say nothing else of their data.
+        path_only = not isinstance(old["data"], dict)
+        old["data"] = wanted["data"] if path_only else old["data"] | {"path": wanted["data"]["path"]}
+        if self.init is None:  # a run that goes on need not be told again what it began from
+            self.began = wanted["init"] = old["init"]
+        phases = {f"config.{phase.name}.steps": phase.name for phase in self.recipe.phases}
+        raised: dict[str, int] = {}
+        refused = []
+        for key, before, after in checkpoint.changes(old, wanted):
+            if key in phases and isinstance(before, int) and after > before:
+                raised[phases[key]] = before
+            elif key.rpartition(".")[2] != FREE:
+                refused.append(f"{key.removeprefix('config.')} {_short(before)} -> {_short(after)}")
+        if refused:
+            raise OutputError(
+                self.out, f"holds another run ({'; '.join(refused)})", "give the same values, or another --out"
+            )
+        copy = self.out / "recipe.py"
+        if copy.exists() and _code(copy.read_bytes()) != _code(self.experiment.source.encode()):
+            self.say(
+                f"{self.experiment.name}: the recipe's code is not what this run began with; going on with the new"
+            )
+        return raised
+
+    # --- states -----------------------------------------------------------------------------------------------------
+
+    def states(self) -> list[Path]:
+        """Training states, oldest first."""
+        return sorted(
+            (p for p in self.out.glob("state/*.safetensors") if p.stem.isdecimal()), key=lambda p: int(p.stem)
+        )
+
+    def _restore(self, raised: dict[str, int]) -> Point:
+        """The newest training state that can be read, or a fresh start."""
+        files = self.states()
+        if not files:
+            self._trim_log(0)
+            return Point(0, None, self._beginning(), {})
+        for file in reversed(files):
+            try:
+                point, meta = self._read(file)
+            except InputError as error:
+                self.say(f"{error.where}: {error.what}; set aside as {file.name}.damaged, trying the state before it")
+                damaged = file
+                continue
+            break
+        else:
+            raise InputError(damaged.parent, "no training state in it can be read", "train into another folder")
+        self._check_raised(raised, point)
+        for unread in files[files.index(file) + 1 :]:
+            with contextlib.suppress(OSError):
+                unread.rename(unread.with_name(unread.name + ".damaged"))
+        for key, now in self._conditions().items():
+            if meta.get(key, now) != now:
+                self.say(f"{key}: {meta[key]} before, {now} now; the last bits will differ from an unbroken run's")
+        self._trim_log(point.step)
+        self.say(f"going on from step {point.step} of {self.steps}")
+        return point
+
+    def _fresh(self) -> State:
+        return self.recipe.init(rng.generator(self.experiment.config.seed, "init"))
+
+    def _beginning(self) -> State:
+        """Where the run starts: from the recipe's own draws, or from weights."""
+        state = self._fresh()
+        if self.init is None:
+            if self.began is not None:
+                what = f"began from weights of SHA-256 {self.began[:12]}... and holds no training state yet"
+                raise OutputError(self.out, what, "give those by --init again")
+            return state
+        weights = checkpoint.load_weights(self.init)
+        differing = checkpoint.differences(to_json(weights.net), to_json(self.recipe.net))
+        if said := "; ".join(f"net.{difference}" for difference in differing):
+            what = f"is of another network than the recipe's ({said})"
+            raise InputError(self.init, what, "give the recipe the values of the weights, or other weights")
+        checkpoint.check_shapes(self.init, state.params, weights.params)
+        checkpoint.check_shapes(self.init, state.stats, weights.stats)
+        self.say(f"starting from {self.init}")
+        params = {name: weights.params[name] for name in state.params}
+        stats = {name: weights.stats[name] for name in state.stats}
+        return dataclasses.replace(state, params=params, stats=stats)
+
+    def _like(self, name: str) -> State:
+        """A state of the names and shapes that one has in the phase of a name."""
+        state = self._fresh()
+        for phase in self.recipe.phases:
+            state = phase.enter(state)
+            if phase.name == name:
+                return state
+        raise KeyError(name)
+
+    def _read(self, file: Path) -> tuple[Point, dict[str, Any]]:
+        tensors, meta = checkpoint.load(file)
+        groups: dict[str, Tensors] = {group: {} for group in (*GROUPS, "moments")}
+        try:
+            for key, value in tensors.items():
+                group, name = key.split("/", 1)
+                groups[group][name] = value
+            step, phase, skipped = int(meta["step"]), str(meta["phase"]), int(meta.get("skipped", 0))
+            if meta["format"] != FORMAT:
+                raise ValueError(f"format {meta['format']}")
+            like = self._like(phase)
+            odd = [k for k in groups["moments"] if k.split("/", 1)[1] not in like.params]
+        except (KeyError, ValueError, TypeError, IndexError) as error:
+            raise InputError(file, f"is no training state of this run ({error})", "train into another folder") from None
+        if odd:
+            raise InputError(file, f"has moments of unknown parameters, first {odd[0]}", "train into another folder")
+        ordered = {}
+        for group in GROUPS:
+            wanted = getattr(like, group)
+            checkpoint.check_shapes(file, wanted, groups[group])
+            # A file's order is the alphabet's; the gradient's norm is a sum in the order of the parameters.
+            ordered[group] = {name: groups[group][name] for name in wanted}
+        return Point(step, phase, State(**ordered), groups["moments"], skipped), meta
+
+    def _check_raised(self, raised: dict[str, int], point: Point) -> None:
+        """More steps may come to the stage that runs, or to later ones; say so where the cooldown had begun."""
+        assert point.phase is not None
+        names = [phase.name for phase in self.recipe.phases]
+        for name, before in raised.items():
+            stage = next(phase.stage for phase in self.recipe.phases if phase.name == name)
+            if names.index(name) < names.index(point.phase):
+                raise OutputError(
+                    self.out,
+                    f"{name}.steps {before} -> {stage.steps}, but {name} is over and {point.phase} has begun",
+                    "give the same value, or another --out",
+                )
+            last = point.step - self.offset(name) - 1
+            if name == point.phase and dataclasses.replace(stage, steps=before).rate(last) != stage.rate(last):
+                self.say(
+                    f"{name}.steps {before} -> {stage.steps}: the cooldown had begun, so the result is not quite that "
+                    f"of {stage.steps} steps from the start"
+                )
+
+    def save(self, point: Point) -> None:
+        """Write the weights and the training state, and drop the states before the last two.
+
+        The weights come first: where there is a state, there are weights as new as it.
+        """
+        self.save_weights(point)
+        groups = {group: getattr(point.state, group) for group in GROUPS} | {"moments": point.moments}
+        tensors = {f"{group}/{name}": value for group, named in groups.items() for name, value in named.items()}
+        meta = {
+            "format": FORMAT,
+            "step": point.step,
+            "phase": point.phase,
+            "skipped": point.skipped,
+        } | self._conditions()
+        checkpoint.save(self.out / "state" / f"{point.step:08d}.safetensors", tensors, meta)
+        for old in self.states()[:-KEEP]:
+            with contextlib.suppress(OSError):  # a state too many does no harm
+                old.unlink()
+
+    def save_weights(self, point: Point) -> None:
+        """Write the weights for ``propagate``."""
+        about = {
+            "recipe": self.experiment.name,
+            "config": to_json(self.experiment.config),
+            "step": point.step,
+            "vcorr": vcorr.__version__,
+            "torch": torch.__version__,
+        } | ({} if self.began is None else {"init": self.began})
+        state, net, reader = point.state, self.recipe.net, self.recipe.reader
+        slow = (state.slow, state.slow_stats) if reader.slow else ()
+        weights = checkpoint.Weights(state.params, state.stats, net, reader, about, *slow)
+        checkpoint.save_weights(self.out / "weights.safetensors", weights)
+
+    def _conditions(self) -> dict[str, Any]:
+        """What the last bits of a result hang on, besides the run itself."""
+        return {"threads": torch.get_num_threads(), "device": self.device.type, "bf16": native_bf16(self.device)}
+
+    # --- metrics ----------------------------------------------------------------------------------------------------
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Append a line to metrics.jsonl."""
+        path = self.out / "metrics.jsonl"
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, allow_nan=False) + "\n")
+        except OSError as error:
+            raise OutputError(path, f"cannot be written ({error.strerror})", "check the free space") from error
+
+    def _trim_log(self, steps: int) -> None:
+        """Drop the lines of steps that will be taken again, and a last line cut short by a kill."""
+        path = self.out / "metrics.jsonl"
+        if not path.exists():
+            return
+        kept = []
+        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                line = json.loads(text)
+                if self.offset(line["phase"]) + line["step"] <= steps:
+                    kept.append(text + "\n")
+            except (ValueError, KeyError, TypeError):
+                continue
+        with checkpoint.replacing(path) as file:
+            file.write("".join(kept).encode())
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:12]}..."
+
+
+def _code(source: bytes) -> str:
+    """A recipe's code without comments, docstrings and layout."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return source.decode("utf-8", "replace")
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return ast.dump(tree)

@@ -1,0 +1,210 @@
+"""One optimiser step after another: loss, gradient, Adam, running statistics, slow encoder; on one process or several.
+
+With several (see ``ranks``) each takes its share of the batch: gradients and losses are averaged, statistics of batch
+normalisation are those of all shares, and what is decided (to skip a step) is decided by all alike.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vcorr import ranks, rng
+from vcorr.errors import UsageError
+from vcorr.model.nn import Tensors, native_bf16
+from vcorr.training.recipe import Batch, Out, Phase, State
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a step came to.
+
+    Attributes:
+        loss: of the whole batch. norm: of its gradient before it was cut; None: not finite, so nothing was changed.
+        metrics: of this process's share; accumulated parts are averaged.
+        out: what the loss gave for the last part.
+    """
+
+    loss: float
+    norm: float | None
+    metrics: Mapping[str, float | Tensor]
+    out: Out
+
+
+class Learner:
+    """What one phase trains: parameters, what goes with them, and the optimiser.
+
+    Args:
+        phase: what to train.
+        state: to go on from, on the device.
+        moments: the optimiser's, as ``"exp_avg/NAME"``; empty at the beginning.
+        seed: of the run.
+
+    Attributes:
+        state: what the steps so far have made. Its tensors are written to by the next step.
+
+    Raises:
+        UsageError: the phase trains nothing, its slow encoder has nothing to follow, or its batch cannot be parted.
+    """
+
+    def __init__(self, phase: Phase, state: State, moments: Tensors, seed: int) -> None:
+        self.phase, self.seed = phase, seed
+        params = {k: v.detach().clone().requires_grad_(phase.trainable(k)) for k, v in state.params.items()}
+        slow, slow_stats = (
+            {k: v.detach().clone() for k, v in group.items()} for group in (state.slow, state.slow_stats)
+        )
+        self.state = dataclasses.replace(state, params=params, slow=slow, slow_stats=slow_stats)
+        self.trained = {k: v for k, v in params.items() if v.requires_grad}
+        if not self.trained:
+            raise UsageError(phase.name, "trains no parameter", "mend Phase.trainable in the recipe")
+        if lost := (slow.keys() - params.keys()) | (slow_stats.keys() - state.stats.keys()):
+            raise UsageError(
+                phase.name, f"has nothing that slow {min(lost)} could follow", "mend Phase.enter in the recipe"
+            )
+        if phase.stage.batch % (ranks.size() * phase.stage.accumulate):
+            raise UsageError(
+                f"{phase.name}.batch={phase.stage.batch}",
+                f"cannot be parted among {ranks.size()} processes, {phase.stage.accumulate} times",
+                f"give a multiple of {ranks.size() * phase.stage.accumulate}",
+            )
+        self.optimiser = torch.optim.AdamW(
+            self.trained.values(), lr=phase.stage.lr, weight_decay=phase.stage.weight_decay
+        )
+        _restore_moments(self.optimiser, self.trained, moments)
+        self.device = next(iter(params.values())).device
+
+    def samples(self, step: int) -> list[range]:
+        """The samples of a step that this process takes, part by part."""
+        stage = self.phase.stage
+        part = stage.batch // stage.accumulate
+        first = step * stage.batch
+        return [ranks.share(range(k, k + part)) for k in range(first, first + stage.batch, part)]
+
+    def step(self, step: int, parts: Iterable[Batch]) -> Taken:
+        """Take a step; a loss or gradient that is not finite changes nothing.
+
+        Args:
+            step: of this phase, from 0.
+            parts: the clips of ``samples(step)``.
+        """
+        stage, state, losses = self.phase.stage, self.state, []
+        metrics: dict[str, float | Tensor] = {}
+        self.optimiser.zero_grad()
+        for batch in parts:
+            loss, out = self._loss(step, state, batch)
+            (mean,) = ranks.mean(float(out.loss))
+            losses.append(mean)
+            if not math.isfinite(mean):
+                break
+            (loss / stage.accumulate).backward()  # type: ignore[no-untyped-call]
+            state = self._next(state, out)
+            for name, value in out.metrics.items():
+                metrics[name] = metrics.get(name, 0.0) + value / stage.accumulate
+        norm = self._descend(stage.rate(step)) if math.isfinite(sum(losses)) else None
+        if norm is not None:
+            self.state = state
+            self._follow()
+        return Taken(sum(losses) / len(losses), norm, metrics, out)
+
+    def moments(self) -> Tensors:
+        """The optimiser's, by parameter."""
+        return {f"{k}/{n}": v for n, p in self.trained.items() for k, v in self.optimiser.state[p].items()}
+
+    def _loss(self, step: int, state: State, batch: Batch) -> tuple[Tensor, Out]:
+        """The loss with its graph, and all that it came with without."""
+        stage, name = self.phase.stage, self.phase.name
+        autocast = stage.bf16 and native_bf16(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=autocast):
+            # Draws for the whole batch are the same in every part and on every rank.
+            out = self.phase.loss(state, batch, rng.generator(self.seed, name, step), step / stage.steps)
+        return out.loss, _detached(out)
+
+    def _descend(self, rate: float) -> float | None:
+        """One step down; returns the gradient's norm before it was cut, or None if it is not finite."""
+        _average_gradients(self.trained.values())
+        norm = float(torch.nn.utils.clip_grad_norm_(self.trained.values(), self.phase.stage.clip_norm))
+        if not math.isfinite(norm):
+            return None
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.step()
+        return norm
+
+    def _next(self, state: State, out: Out) -> State:
+        """The state with what a loss brought besides a gradient."""
+        extra = state.extra if out.extra is None else {k: v.contiguous() for k, v in out.extra.items()}
+        if (now := _form(extra)) != (was := _form(state.extra)):
+            raise UsageError(
+                self.phase.name, f"its loss changed the form of State.extra, {was} -> {now}", "mend the recipe"
+            )
+        return dataclasses.replace(state, stats=dict(out.stats), extra=extra)
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """slow <- d * slow + (1 - d) * params, and the statistics likewise."""
+        decay, state = self.phase.decay, self.state
+        if decay is None:
+            return
+        for slow, fast in ((state.slow, state.params), (state.slow_stats, state.stats)):
+            for name, tensor in slow.items():
+                tensor.lerp_(fast[name], 1 - decay(name))
+
+
+def _average_gradients(params: Iterable[Tensor]) -> None:
+    """Over the processes, in one message whose order never changes, so that a resumed run rounds as an unbroken one.
+
+    (DistributedDataParallel, which overlaps messages with the backward pass, rearranges them after its first step, and
+    wants every parameter to have a gradient. Encoders of this family are small: 21 MB.)
+    """
+    if ranks.size() == 1:
+        return
+    params = list(params)
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
+    given = torch.tensor([p.grad is not None for p in params], dtype=gradients[0].dtype, device=gradients[0].device)
+    means = ranks.mean_(torch.cat([*(g.flatten() for g in gradients), given]))
+    *pieces, given = torch.split(means, [*(g.numel() for g in gradients), len(params)])
+    for param, gradient, piece, got in zip(params, gradients, pieces, given.tolist(), strict=True):
+        if got:
+            param.grad = gradient.copy_(piece.view(gradient.shape))
+
+
+def _detached(out: Out) -> Out:
+    """Without gradients, so that no graph outlives its step."""
+
+    def cut(value: Any) -> Any:
+        return value.detach() if isinstance(value, Tensor) else value
+
+    views = out.views
+    if views is not None:
+        views = dataclasses.replace(views, query=cut(views.query), keys=[cut(key) for key in views.keys])
+    return dataclasses.replace(
+        out,
+        loss=cut(out.loss),
+        views=views,
+        stats={k: cut(v) for k, v in out.stats.items()},
+        metrics={k: cut(v) for k, v in out.metrics.items()},
+        extra=None if out.extra is None else {k: cut(v) for k, v in out.extra.items()},
+    )
+
+
+def _form(tensors: Tensors) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    return {k: (tuple(v.shape), v.dtype) for k, v in sorted(tensors.items())}
+
+
+def _restore_moments(optimiser: torch.optim.Optimizer, params: Mapping[str, Tensor], moments: Tensors) -> None:
+    """Give each parameter its moments, by name: by position, a reordered file would swap them silently.
+
+    Adam counts its steps on the CPU; moments live where the parameter does, in its memory format, so that the
+    arithmetic is that of a run that was not stopped.
+    """
+    for key, value in moments.items():
+        kind, name = key.split("/", 1)
+        param = params[name]
+        moment = torch.empty_like(param, requires_grad=False).copy_(value) if value.ndim else value.clone()
+        optimiser.state[param][kind] = moment

@@ -1,0 +1,152 @@
+"""A score while training: a few labelled clips, shortened and shrunk, are propagated with the present weights.
+
+It is for curves, not for tables: the clips are read at a short side of 240 pixels and cut to 25 frames, so it costs
+seconds. Score with ``vcorr evaluate davis`` what is to be compared with anything else. J and F are those of
+``metrics``, at full size, over every annotated frame but the given one, as the mean of the objects.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vcorr.errors import InputError
+from vcorr.evaluation import davis_layout as davis
+from vcorr.evaluation.metrics.masks import boundary_f, jaccard
+from vcorr.labels.draw import overlay
+from vcorr.labels.masks import read_mask
+from vcorr.media.image import shrink, shrunk_size
+from vcorr.media.video import open_video
+from vcorr.model import weights as checkpoint
+from vcorr.propagation.video import Encode, Job, Walk, encoder
+from vcorr.training.recipe import Reader
+
+CLIPS = 3  # sequences, evenly spread over the list
+FRAMES = 25  # of a sequence, from the one whose labels are given
+SIDE = 240  # short side that frames are read at
+SHOWN = 5  # frames of the first sequence that are drawn
+
+Picture = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class ClipScore:
+    """J and F of one sequence, in [0, 1], over ``frames`` scored frames."""
+
+    name: str
+    frames: int
+    j: float
+    f: float
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What a probe found.
+
+    Attributes:
+        clips: scores, one a sequence.
+        pictures: (index from the given frame, the frame with its labels drawn in), of the first sequence.
+        seconds: how long it took.
+    """
+
+    clips: tuple[ClipScore, ...]
+    pictures: tuple[tuple[int, Picture], ...]
+    seconds: float
+
+    @property
+    def j_and_f(self) -> float:
+        """(mean J + mean F) / 2 over the sequences."""
+        return float(np.mean([(clip.j + clip.f) / 2 for clip in self.clips]))
+
+
+class Probe:
+    """Labelled clips to try weights on.
+
+    Args:
+        root: data set in DAVIS's layout.
+
+    Raises:
+        InputError: it is none, or a sequence has no images, no object or no second annotated frame.
+    """
+
+    def __init__(self, root: Path) -> None:
+        listed = davis.sequences(root)
+        count = min(CLIPS, len(listed))
+        self.sequences = [listed[(2 * k + 1) * len(listed) // (2 * count)] for k in range(count)]
+        for sequence in self.sequences:
+            first = sequence.start
+            within = {frame.stem for frame in sequence.frames[first + 1 : first + FRAMES]}
+            if not within & {annotation.stem for annotation in sequence.annotations[1:]}:
+                what = f"no annotation in the {FRAMES - 1} frames after the first annotated one"
+                raise InputError(sequence.annotations[0].parent, what, "give sequences with more annotations")
+            if not davis.read_annotation(sequence.annotations[0]).any():
+                raise InputError(
+                    sequence.annotations[0], "no object in it", "label an object, or leave the sequence out"
+                )
+
+    def run(
+        self, weights: Path, device: torch.device, *, cancelled: Callable[[], bool] = lambda: False
+    ) -> Probed | None:
+        """Propagate with a weights file and score; None if ``cancelled`` between two frames.
+
+        Draws no random number and leaves nothing behind.
+        """
+        began = time.monotonic()
+        model = checkpoint.load_weights(weights)
+        encode = encoder(model, device)
+        clips: list[ClipScore] = []
+        pictures: list[tuple[int, Picture]] = []
+        for sequence in self.sequences:
+            drawn = pictures if not clips else None
+            score = _score(sequence, encode, model.reader, device, drawn, cancelled)
+            if score is None:
+                return None
+            clips.append(score)
+        return Probed(tuple(clips), tuple(pictures), time.monotonic() - began)
+
+
+def _score(
+    sequence: davis.Sequence,
+    encode: Encode,
+    reader: Reader,
+    device: torch.device,
+    drawn: list[tuple[int, Picture]] | None,
+    cancelled: Callable[[], bool],
+) -> ClipScore | None:
+    """Label one sequence and compare; add pictures to ``drawn`` where it is given."""
+    first, truths = sequence.start, {path.stem: path for path in sequence.annotations[1:]}
+    scores: list[tuple[float, float]] = []
+    with open_video(sequence.images) as video:
+        size = (video.height, video.width)
+        given = read_mask(sequence.annotations[0], size=size)
+        objects = [int(k) for k in np.unique(given.ids) if k]
+        frames = range(first, min(first + FRAMES, len(video)))
+        wanted = set(np.linspace(0, len(frames) - 1, SHOWN).round().astype(int).tolist())
+        job = Job(video, {first: given}, encode, reader, SIDE, device)
+        compared = 0
+        for frame in job.walk(Walk(frames)):
+            if cancelled():
+                return None
+            if drawn is not None and frame.index - first in wanted:
+                drawn.append((frame.index - first, _drawn(video.frame(frame.index), frame.mask, given.palette)))
+            truth = truths.get(sequence.frames[frame.index].stem)
+            if truth is None or frame.index == first:
+                continue
+            ids = davis.read_annotation(truth, size)
+            compared += 1
+            scores += [(jaccard(frame.mask == k, ids == k), boundary_f(frame.mask == k, ids == k)) for k in objects]
+    j, f = np.mean(scores, axis=0).tolist()
+    return ClipScore(sequence.name, compared, j, f)
+
+
+def _drawn(rgb: Picture, mask: Picture | NDArray[np.uint16], palette: Picture) -> Picture:
+    size = shrunk_size(rgb.shape[0], rgb.shape[1], SIDE)
+    rows = (np.arange(size[0]) * mask.shape[0] // size[0])[:, None]
+    columns = np.arange(size[1]) * mask.shape[1] // size[1]
+    return overlay(shrink(rgb, size), mask[rows, columns], palette)
