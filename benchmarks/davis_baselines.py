@@ -22,7 +22,7 @@ from vcorr.evaluation import davis_layout as davis
 from vcorr.evaluation.davis import DavisScores, evaluate_davis
 from vcorr.evaluation.sequences import label_sequences, trained
 from vcorr.matching.rebuild import shrink
-from vcorr.model import color, resnet
+from vcorr.model import color
 from vcorr.model import weights as checkpoint
 from vcorr.propagation.video import Encode, encoder
 from vcorr.training import recipe
@@ -37,7 +37,7 @@ def colors() -> tuple[Encode, Reader]:
     """Lab values as features, lifted to one length, so that <q, k> falls with the distance of the colours."""
 
     def encode(rgb):
-        cells = shrink(color.to_lab(color.from_uint8(rgb[None])), resnet.STRIDE, alignment="cell")
+        cells = shrink(color.to_lab(color.from_uint8(rgb[None])), 4, alignment="cell")
         rest = (LIFT - cells.square().sum(-1, keepdim=True)).sqrt()
         return torch.cat([cells, rest], -1).contiguous()
 

@@ -41,7 +41,7 @@ from vcorr.kernels.negatives import cpu as negatives
 from vcorr.kernels.window import cpu as window
 from vcorr.machine import versions
 from vcorr.matching import compactness
-from vcorr.model import color, resnet
+from vcorr.model import color, network
 from vcorr.model import weights as checkpoint
 from vcorr.training import recipe
 from vcorr.training import step as learner
@@ -209,7 +209,7 @@ class Watch:
         return step
 
     def apply(self, plain: Callable[..., Any]) -> Callable[..., Any]:
-        """A ``resnet.apply`` that is watched."""
+        """A ``network.apply`` that is watched."""
 
         def apply(cfg: Any, params: dict[str, torch.Tensor], *args: Any, **options: Any) -> Any:
             began = time.perf_counter()
@@ -264,7 +264,7 @@ def _timed(parts: Iterable[recipe.Batch], waited: Counter[str]) -> Iterator[reci
 
 @contextmanager
 def watching(watch: Watch) -> Iterator[None]:
-    wraps = [(learner.Learner, "step", watch.step), (resnet, "apply", watch.apply)]
+    wraps = [(learner.Learner, "step", watch.step), (network, "apply", watch.apply)]
     wraps += [(owner, name, watch.operator) for owner, name in OPERATORS]
     plain = [getattr(owner, name) for owner, name, _ in wraps]
     for (owner, name, wrap), function in zip(wraps, plain, strict=True):

@@ -16,7 +16,7 @@ from itertools import pairwise
 
 from vcorr import rng as random
 from vcorr.matching import affinity, rebuild
-from vcorr.model import color, resnet
+from vcorr.model import color, network
 from vcorr.training.clips.cut import ClipConfig
 from vcorr.training.losses.reconstruction import cross_entropy
 from vcorr.training.recipe import Out, Phase, Reader, Recipe, Stage, State
@@ -32,7 +32,7 @@ class Config:
     clips: ClipConfig = ClipConfig(
         size=256, frames=3, gaps=(4,), sampling="intervals", crop="frame", flip=False, reverse=False
     )
-    net: resnet.ResNetConfig = resnet.ResNetConfig()
+    net: network.NetworkConfig = network.ResNetConfig()
     radius: int | None = 6
     keep: float = 0.3  # chance that no channel is dropped
     jitter: color.JitterConfig = color.JitterConfig()
@@ -47,11 +47,11 @@ def build(cfg: Config) -> Recipe:
     def loss(state, batch, rng, progress):
         seen = color.drop_channels(color.jitter(batch.rgb, batch.samples, cfg.jitter, cfg.seed), rng, keep=cfg.keep)
         frames = (color.to_space(frame, cfg.reader.space) for frame in seen.unbind(1))
-        features, stats = resnet.apply_each(cfg.net, state.params, state.stats, frames, train=True)
+        features, stats = network.apply_each(cfg.net, state.params, state.stats, frames, train=True)
 
         def carry(colours, *path):  # from the first frame of a path to the next, and on along it
             for a, b in pairwise(path):
-                colours = rebuild.rebuild(features[b], [features[a]], [colours], stride=resnet.STRIDE, **how)
+                colours = rebuild.rebuild(features[b], [features[a]], [colours], stride=cfg.net.stride, **how)
             return colours
 
         labels = color.classes(batch.lab).unbind(1)
@@ -67,4 +67,4 @@ def build(cfg: Config) -> Recipe:
         return Out(total, stats, metrics, views=affinity.Views(features[2], [features[1]], references=(1,), **how))
 
     phase = Phase("triplets", cfg.triplets, cfg.clips, loss)
-    return Recipe(cfg.net, lambda rng: State(*resnet.init(cfg.net, rng)), (phase,), cfg.reader)
+    return Recipe(cfg.net, lambda rng: State(*network.init(cfg.net, rng)), (phase,), cfg.reader)

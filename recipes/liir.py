@@ -21,7 +21,7 @@ from vcorr.recipes import mast
 from vcorr.kernels import windowed_attention_lse
 from vcorr.matching import compactness, rebuild
 from vcorr.matching.affinity import Views
-from vcorr.model import color, position, resnet
+from vcorr.model import color, network, position
 from vcorr.training.losses import bank, reconstruction
 from vcorr.training.losses.bank import BankConfig
 from vcorr.training.recipe import Out, Phase, Reader, Recipe, Stage
@@ -35,7 +35,7 @@ class Config(mast.Config):
             (55_000, 0.9), (85_000, 0.75), (135_000, 1 / 2), (175_000, 1 / 4), (250_000, 1 / 8), (300_000, 1 / 16),
         ),
     )  # fmt: skip
-    net: resnet.ResNetConfig = resnet.ResNetConfig(position=position.PositionConfig("1dape", size=128))
+    net: network.NetworkConfig = network.ResNetConfig(position=position.PositionConfig("1dape", size=128))
     radius: int = 6
     bank: BankConfig = BankConfig(frames=1_440, points=4, modulation="shifting")
     decay: float = 0.999
@@ -46,12 +46,12 @@ class Config(mast.Config):
 
 def build(cfg: Config) -> Recipe:
     window = dict(radius=cfg.radius, scale=cfg.reader.scale, border=cfg.reader.border)
-    grid = dict(stride=resnet.STRIDE, alignment=cfg.reader.alignment)
+    grid = dict(stride=cfg.net.stride, alignment=cfg.reader.alignment)
     prior = dict(peaks=cfg.peaks, form=cfg.mixture)
 
     def loss(state, batch, rng, progress):
         seen, hidden = color.hide_channel(batch.lab, rng, channels=cfg.hide)
-        (key, query), stats = resnet.apply_each(cfg.net, state.params, state.stats, seen.unbind(1), train=True)
+        (key, query), stats = network.apply_each(cfg.net, state.params, state.stats, seen.unbind(1), train=True)
         readout, intra = windowed_attention_lse(query, key, rebuild.shrink(hidden[:, 0], **grid), **window)
         share = bank.share(state.extra, query, batch.videos, intra, scale=cfg.reader.scale)  # eq. 4
         copied = rebuild.enlarge(share[..., None] * readout, size=batch.rgb.shape[-2:], **grid)  # eq. 5

@@ -15,8 +15,7 @@ from typing import Literal
 
 from vcorr.matching.affinity import Views
 from vcorr.matching.rebuild import rebuild
-from vcorr.model import color, resnet
-from vcorr.model.resnet import ResNetConfig
+from vcorr.model import color, network
 from vcorr.training.clips.cut import ClipConfig
 from vcorr.training.losses.reconstruction import huber
 from vcorr.training.recipe import Out, Phase, Reader, Recipe, Stage, State
@@ -38,7 +37,7 @@ class Config:
         flip=False,
         reverse=False,
     )
-    net: ResNetConfig = ResNetConfig()
+    net: network.NetworkConfig = network.ResNetConfig()
     radius: int | None = 6
     hide: tuple[Literal[0, 1, 2], ...] = (color.A, color.B)
     reader: Reader = Reader(border="zeros", alignment="sampled", feedback="hard")
@@ -49,10 +48,10 @@ def build(cfg: Config) -> Recipe:
 
     def loss(state, batch, rng, progress):
         seen, hidden = color.hide_channel(batch.lab, rng, channels=cfg.hide)
-        (*keys, query), stats = resnet.apply_each(cfg.net, state.params, state.stats, seen.unbind(1), train=True)
+        (*keys, query), stats = network.apply_each(cfg.net, state.params, state.stats, seen.unbind(1), train=True)
         *values, truth = hidden.unbind(1)
-        rebuilt = rebuild(query, keys, values, stride=resnet.STRIDE, **how)
+        rebuilt = rebuild(query, keys, values, stride=cfg.net.stride, **how)
         return Out(huber(rebuilt, truth), stats, views=Views(query, keys, **how))
 
     phase = Phase("pairs", cfg.pairs, cfg.clips, loss)
-    return Recipe(cfg.net, lambda rng: State(*resnet.init(cfg.net, rng)), (phase,), cfg.reader)
+    return Recipe(cfg.net, lambda rng: State(*network.init(cfg.net, rng)), (phase,), cfg.reader)

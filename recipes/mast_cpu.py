@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from vcorr.recipes import mast
 
-from vcorr.model.resnet import ResNetConfig
+from vcorr.model.network import NetworkConfig, ResNetConfig
 from vcorr.training.clips.cut import ClipConfig
 from vcorr.training.recipe import Reader, Recipe, Stage
 
@@ -25,7 +25,7 @@ class Config(mast.Config):
     pairs: Stage = Stage(steps=3000, batch=8, lr=1e-3, warmup=50, cooldown=0.5)
     clips: ClipConfig = ClipConfig(size=128, gaps=(1, 2, 3), crop="square", smallest=128)
     radius: int | None = 12
-    net: ResNetConfig = ResNetConfig(unit=True)
+    net: NetworkConfig = ResNetConfig(unit=True)
     reader: Reader = Reader(scale=14.0, border="mask", alignment="cell", feedback="hard")
     sharper: float = 2.0  # the scale when labels are read over that in training
 

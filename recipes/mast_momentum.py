@@ -19,7 +19,7 @@ import torch
 from vcorr.recipes import mast
 
 from vcorr.matching import affinity, rebuild
-from vcorr.model import color, resnet
+from vcorr.model import color, network
 from vcorr.training.clips.cut import ClipConfig
 from vcorr.training.losses import reconstruction
 from vcorr.training.recipe import Out, Phase, Reader, Recipe, Stage, State
@@ -50,21 +50,21 @@ def build(cfg: Config) -> Recipe:
 
     def compare(query, keys, hidden, stats):
         *values, truth = hidden
-        rebuilt = rebuild.rebuild(query, keys, values, stride=resnet.STRIDE, **how)
+        rebuilt = rebuild.rebuild(query, keys, values, stride=cfg.net.stride, **how)
         return Out(reconstruction.huber(rebuilt, truth), stats, views=affinity.Views(query, keys, **how))
 
     def pairs(state, batch, rng, progress):
         seen, hidden = bottleneck(batch, rng)
-        (key, query), stats = resnet.apply_each(cfg.net, state.params, state.stats, seen, train=True)
+        (key, query), stats = network.apply_each(cfg.net, state.params, state.stats, seen, train=True)
         return compare(query, [key], hidden, stats)
 
     def memory(state, batch, rng, progress):
         seen, hidden = bottleneck(batch, rng)
-        (query,), stats = resnet.apply_each(cfg.net, state.params, state.stats, seen[-1:], train=True)
+        (query,), stats = network.apply_each(cfg.net, state.params, state.stats, seen[-1:], train=True)
         with torch.no_grad():
-            keys, _ = resnet.apply_each(cfg.net, state.slow, state.slow_stats, seen[:-1], train=True)
+            keys, _ = network.apply_each(cfg.net, state.slow, state.slow_stats, seen[:-1], train=True)
         return compare(query, keys, hidden, stats)
 
     first = Phase("pairs", cfg.pairs, cfg.clips, pairs)
     second = Phase("memory", cfg.memory, cfg.memory_clips, memory, State.with_slow, decay=lambda name: cfg.decay)
-    return Recipe(cfg.net, lambda rng: State(*resnet.init(cfg.net, rng)), (first, second), cfg.reader)
+    return Recipe(cfg.net, lambda rng: State(*network.init(cfg.net, rng)), (first, second), cfg.reader)

@@ -21,7 +21,7 @@ from typing import Literal
 import torch
 
 from vcorr.matching import affinity, rebuild
-from vcorr.model import color, resnet
+from vcorr.model import color, network
 from vcorr.training.clips.cut import ClipConfig
 from vcorr.training.losses import reconstruction, two_views
 from vcorr.training.recipe import Out, Phase, Reader, Recipe, Stage, State
@@ -32,7 +32,7 @@ class Config:
     seed: int = 0
     pairs: Stage = Stage(steps=2_500, batch=6, lr=1e-3, warmup=50, cooldown=0.42)
     clips: ClipConfig = ClipConfig(size=128, gaps=(1, 2, 3), crop="square", smallest=128)
-    net: resnet.ResNetConfig = resnet.ResNetConfig(unit=True)
+    net: network.NetworkConfig = network.ResNetConfig(unit=True)
     radius: int = 6
     scale: float = 1 / 0.07
     balance: two_views.Balance = two_views.Balance()
@@ -49,12 +49,12 @@ def build(cfg: Config) -> Recipe:
         recoloured = color.jitter(torch.cat([batch.rgb, twin[:, None]], 1), batch.samples, cfg.jitter, cfg.seed)
         lab = color.to_lab(recoloured.flatten(0, 1)).view(recoloured.shape)
         seen, hidden = color.hide_channel(torch.cat([lab, batch.lab], 1), rng, channels=cfg.hide)
-        (first, second, other), stats = resnet.apply_each(
+        (first, second, other), stats = network.apply_each(
             cfg.net, state.params, state.stats, seen[:, :3].unbind(1), train=True
         )
         at = two_views.positions(matrices, *other.shape[1:3])
         rebuilt = rebuild.rebuild(
-            second, [first], [hidden[:, 3]], radius=cfg.radius, stride=resnet.STRIDE,
+            second, [first], [hidden[:, 3]], radius=cfg.radius, stride=cfg.net.stride,
             scale=cfg.scale, border=cfg.reader.border, alignment=cfg.reader.alignment,
         )  # fmt: skip
         parts = {
@@ -67,4 +67,4 @@ def build(cfg: Config) -> Recipe:
         return Out(total, stats, {name: part.detach() for name, part in parts.items()}, views=views)
 
     phase = Phase("pairs", cfg.pairs, cfg.clips, loss)
-    return Recipe(cfg.net, lambda rng: State(*resnet.init(cfg.net, rng)), (phase,), cfg.reader)
+    return Recipe(cfg.net, lambda rng: State(*network.init(cfg.net, rng)), (phase,), cfg.reader)

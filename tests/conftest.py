@@ -11,8 +11,9 @@ from PIL import Image
 
 from tests.toys import save_mask, scene
 from vcorr import rng
-from vcorr.model import resnet
+from vcorr.model import network
 from vcorr.model import weights as checkpoint
+from vcorr.model.resnet import ResNetConfig
 from vcorr.training.recipe import Reader
 
 torch.set_num_threads(1)
@@ -39,8 +40,8 @@ def mask(tmp_path: Path) -> Path:
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
     """A tiny encoder, untrained."""
-    net = resnet.ResNetConfig(widths=(8, 8, 8, 8), features=8)
-    params, stats = resnet.init(net, rng.generator(0, "init"))
+    net = ResNetConfig(widths=(8, 8, 8, 8), features=8)
+    params, stats = network.init(net, rng.generator(0, "init"))
     path = tmp_path / "tiny.safetensors"
     checkpoint.save_weights(path, checkpoint.Weights(params, stats, net, Reader(radius=4), {}))
     return path

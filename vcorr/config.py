@@ -18,7 +18,8 @@ from vcorr.errors import UsageError
 def override(config: Any, pairs: list[str]) -> Any:
     """A copy of a frozen config with ``a.b=value`` pairs applied; the field's annotation parses the value.
 
-    Values are written as in Python or JSON; tuples with or without brackets; text without quotes.
+    Values are written as in Python or JSON; tuples with or without brackets; text without quotes. Where a group may be
+    of several kinds, ``group=kind`` puts that kind's defaults in its place.
 
     >>> from vcorr.training.clips.cut import ClipConfig
     >>> override(ClipConfig(), ["size=64", "gaps=1,2"]).gaps
@@ -51,9 +52,20 @@ def _replace(config: Any, key: str, path: list[str], text: str) -> Any:
             raise UsageError(key, f"{name} has no fields of its own", f"write {name}=VALUE")
         return dataclasses.replace(config, **{name: _replace(value, key, rest, text)})
     if dataclasses.is_dataclass(value):
+        kinds = _kinds(hints[name])
+        if text in kinds:
+            return dataclasses.replace(config, **{name: kinds[text]()})
+        if len(kinds) > 1:
+            raise UsageError(f"{key}={text}", "no such kind", f"give one of {', '.join(kinds)}, or set {key}.FIELD")
         fields = ", ".join(f"{key}.{f.name}" for f in dataclasses.fields(value))
         raise UsageError(key, "is a group of keys", f"set one of them: {fields}")
     return dataclasses.replace(config, **{name: _parse(hints[name], text, key)})
+
+
+def _kinds(annotation: Any) -> dict[str, Any]:
+    """Kind -> configuration, of an annotation that names several dataclasses, each with a ``kind`` of its own."""
+    members = typing.get_args(annotation)
+    return {m.kind: m for m in members if dataclasses.is_dataclass(m) and hasattr(m, "kind")}
 
 
 def _near(name: str, group: list[str], config: Any) -> str:
@@ -120,8 +132,8 @@ def to_json(config: Any) -> dict[str, Any]:
     return typing.cast("dict[str, Any]", TypeAdapter(type(config)).dump_python(config, mode="json"))
 
 
-def from_json(kind: type[Any], data: Any) -> Any:
-    """Config of a kind from JSON values, strictly.
+def from_json(kind: Any, data: Any) -> Any:
+    """Config of a kind, or of one of a union of kinds, from JSON values, strictly.
 
     Raises:
         ValueError: an unknown field, one missing that has no default, or a value of another type.
@@ -131,7 +143,7 @@ def from_json(kind: type[Any], data: Any) -> Any:
     except ValidationError as error:
         raise ValueError(_first(error)) from None
     if extra := set(_paths(data)) - set(_paths(to_json(known))):
-        raise ValueError(f"unknown fields {', '.join(sorted(extra))} of {kind.__name__}")
+        raise ValueError(f"unknown fields {', '.join(sorted(extra))} of {type(known).__name__}")
     return known
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from vcorr import rng
 from vcorr.config import from_json, to_json
-from vcorr.model import position, resnet
+from vcorr.model import network, position
 from vcorr.model.position import PositionConfig
 from vcorr.model.resnet import ResNetConfig
 
@@ -137,7 +137,7 @@ def net(kind, size=16):
 
 def encoder(kind):
     cfg = net(kind)
-    params, stats = resnet.init(cfg, rng.generator(0, "init"))
+    params, stats = network.init(cfg, rng.generator(0, "init"))
     draw = rng.generator(1, "test")
     params |= {k: torch.randn(v.shape, generator=draw) for k, v in params.items() if k.startswith("position.")}
     return cfg, params, stats
@@ -148,11 +148,11 @@ def pictures(b=2, h=32, w=32):
 
 
 def test_an_encoding_of_zeros_changes_nothing():
-    cfg, params, stats = net("1dape"), *resnet.init(net("1dape"), rng.generator(0, "init"))
-    plain, plain_stats = resnet.init(net("none"), rng.generator(0, "init"))
+    cfg, params, stats = net("1dape"), *network.init(net("1dape"), rng.generator(0, "init"))
+    plain, plain_stats = network.init(net("none"), rng.generator(0, "init"))
     assert params.keys() - plain.keys() == {"position.map"}
-    y, _ = resnet.apply(cfg, params, stats, pictures(), train=True)
-    z, _ = resnet.apply(net("none"), plain, plain_stats, pictures(), train=True)
+    y, _ = network.apply(cfg, params, stats, pictures(), train=True)
+    z, _ = network.apply(net("none"), plain, plain_stats, pictures(), train=True)
     assert torch.equal(y, z)
 
 
@@ -160,8 +160,8 @@ def test_an_encoding_of_zeros_changes_nothing():
 def test_constant_pictures_get_features_that_know_their_position(kind):
     cfg, params, stats = encoder(kind)
     grey = torch.full((1, 3, 96, 96), 0.3)
-    y, _ = resnet.apply(cfg, params, stats, grey, train=False)
-    plain, _ = resnet.apply(net("none"), params, stats, grey, train=False)
+    y, _ = network.apply(cfg, params, stats, grey, train=False)
+    plain, _ = network.apply(net("none"), params, stats, grey, train=False)
     inside = slice(9, 15)  # zero padding tells positions too, but little so far from the edge
     assert (y[0, inside, inside] - y[0, 12, 12]).abs().max() > 1e-2
     assert plain[0, inside, inside].std((0, 1)).max() < y[0, inside, inside].std((0, 1)).max() / 3
@@ -173,14 +173,14 @@ def test_the_position_is_added_to_what_the_stem_gives(kind, size, monkeypatch):
     """Whether by the configuration or as an argument; one for all pictures or one for each."""
     cfg, params, stats = encoder(kind)
     x = pictures(2, *size)
-    wanted, _ = resnet.apply(cfg, params, stats, x, train=False)
-    place = resnet.place(cfg, params, size)
+    wanted, _ = network.apply(cfg, params, stats, x, train=False)
+    place = network.place(cfg, params, size)
     assert place.shape == (8, -(-size[0] // 2), -(-size[1] // 2))
     for given in (place, torch.stack([place, place])):
-        got, _ = resnet.apply(net("none"), params, stats, x, train=False, position=given)
+        got, _ = network.apply(net("none"), params, stats, x, train=False, position=given)
         torch.testing.assert_close(got, wanted)
     moved = torch.stack([place, torch.roll(place, 3, 1)])
-    got, _ = resnet.apply(cfg, params, stats, x, train=False, position=moved)
+    got, _ = network.apply(cfg, params, stats, x, train=False, position=moved)
     torch.testing.assert_close(got[0], wanted[0])
     assert (got[1] - wanted[1]).abs().max() > 1e-3
 
@@ -190,7 +190,7 @@ def test_the_position_is_added_to_what_the_stem_gives(kind, size, monkeypatch):
 def test_learned_positions_get_a_gradient(kind, size):
     cfg, params, stats = encoder(kind)
     params = {k: v.requires_grad_() for k, v in params.items()}
-    y, _ = resnet.apply(cfg, params, stats, pictures(2, size, size), train=True)
+    y, _ = network.apply(cfg, params, stats, pictures(2, size, size), train=True)
     own = [v for k, v in params.items() if k.startswith("position.")]
     assert all(bool((g != 0).all()) for g in torch.autograd.grad(y.square().sum(), own))
 
@@ -198,16 +198,16 @@ def test_learned_positions_get_a_gradient(kind, size):
 def test_features_stay_contiguous_and_folding_keeps_the_position():
     cfg, params, stats = encoder("1dape")
     x = pictures(1, 40, 48)
-    wanted, _ = resnet.apply(cfg, params, stats, x, train=False)
+    wanted, _ = network.apply(cfg, params, stats, x, train=False)
     assert wanted.is_contiguous()
-    folded, none = resnet.fold(params, stats)
-    torch.testing.assert_close(resnet.apply(cfg, folded, none, x, train=False)[0], wanted, rtol=1e-4, atol=1e-5)
+    folded, none = network.fold(params, stats)
+    torch.testing.assert_close(network.apply(cfg, folded, none, x, train=False)[0], wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_the_stem_must_share_its_channels_out():
-    with pytest.raises(ValueError, match=r"widths\[0\] must be a multiple of 4 for position 2dspe, got 6"):
+    with pytest.raises(ValueError, match="a multiple of 4 channels for position 2dspe, got 6"):
         ResNetConfig(widths=(6, 8, 8, 8), position=PositionConfig("2dspe"))
-    with pytest.raises(ValueError, match="a multiple of 2 for position 2dape, got 5"):
+    with pytest.raises(ValueError, match="a multiple of 2 channels for position 2dape, got 5"):
         ResNetConfig(widths=(5, 8, 8, 8), position=PositionConfig("2dape"))
     with pytest.raises(ValueError, match="size must be at least 1, got 0"):
         PositionConfig(size=0)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vcorr import rng
-from vcorr.model import nn, resnet
+from vcorr.model import layers, network, nn, resnet
 from vcorr.model.resnet import ResNetConfig
 
 TINY = ResNetConfig(widths=(4, 6, 8, 8), features=5)
@@ -145,7 +145,7 @@ def test_folded_parameters_give_the_same_features():
         _, stats = resnet.apply(TINY, params, stats, images(2, 32 + step, 40, torch.float64), train=True)
     generator = rng.generator(1, "test")
     params |= {k: v + 0.5 * torch.randn(v.shape, generator=generator) for k, v in params.items() if ".bn" in k}
-    folded, none = resnet.fold(params, stats)
+    folded, none = layers.fold(params, stats)
     assert none == {}
     assert not any(".bn" in k or "bn." in k for k in folded)
     x = images(2, 45, 38, torch.float64)
@@ -165,7 +165,7 @@ def test_each_frame_has_statistics_of_its_own():
     """A call a frame: no frame of the clip changes another's features, and the averages take them in turn."""
     params, stats = resnet.init(TINY, rng.generator(0, "init"))
     frames = [images(2, 16, 16), 3 * images(2, 17, 16)[..., :16, :]]
-    features, after = resnet.apply_each(TINY, params, stats, frames, train=True)
+    features, after = network.apply_each(TINY, params, stats, frames, train=True)
     first, between = resnet.apply(TINY, params, stats, frames[0], train=True)
     second, wanted = resnet.apply(TINY, params, between, frames[1], train=True)
     assert torch.equal(features[0], first) and torch.equal(features[1], second)
@@ -175,5 +175,5 @@ def test_each_frame_has_statistics_of_its_own():
 def test_each_frame_comes_back_in_float32_from_autocast():
     params, stats = resnet.init(TINY, rng.generator(0, "init"))
     with torch.autocast("cpu", torch.bfloat16):
-        features, _ = resnet.apply_each(TINY, params, stats, [images(1, 8, 8)], train=False)
+        features, _ = network.apply_each(TINY, params, stats, [images(1, 8, 8)], train=False)
     assert features[0].dtype == torch.float32

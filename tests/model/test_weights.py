@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from vcorr import rng
 from vcorr.errors import InputError, OutputError
-from vcorr.model import resnet
+from vcorr.model import network
 from vcorr.model import weights as checkpoint
 from vcorr.model.resnet import ResNetConfig
 from vcorr.model.weights import Weights
@@ -28,7 +28,7 @@ NET = ResNetConfig(widths=(4, 4, 6, 8), features=5)
 
 
 def tiny(**meta):
-    params, stats = resnet.init(NET, rng.generator(0, "init"))
+    params, stats = network.init(NET, rng.generator(0, "init"))
     return Weights(params, stats, NET, Reader(radius=3, border="zeros", short=(1, 2)), meta)
 
 

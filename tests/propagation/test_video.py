@@ -19,7 +19,7 @@ from vcorr.evaluation.metrics.masks import jaccard
 from vcorr.labels.masks import Mask, default_palette, read_mask
 from vcorr.matching.rebuild import shrink
 from vcorr.media.video import Video, open_video
-from vcorr.model import color, resnet
+from vcorr.model import color, network
 from vcorr.model import weights as checkpoint
 from vcorr.model.position import PositionConfig
 from vcorr.propagation import video as propagation
@@ -149,11 +149,11 @@ def test_the_encoder_sees_what_its_weights_say(
     rgb = scene(0)[0]
     got = propagation.encoder(model, "cpu")(rgb)
     seen = color.to_space(color.from_uint8(rgb[None]), space)
-    wanted, _ = resnet.apply(model.net, model.params, model.stats, seen, train=False)
+    wanted, _ = network.apply(model.net, model.params, model.stats, seen, train=False)
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
     others = [color.to_space(color.from_uint8(rgb[None]), s) for s in ("lab", "rgb", "gray") if s != space]
     for other in others:
-        unlike, _ = resnet.apply(model.net, model.params, model.stats, other, train=False)
+        unlike, _ = network.apply(model.net, model.params, model.stats, other, train=False)
         assert float((got - unlike).abs().max()) > 0.01
 
 
@@ -259,7 +259,7 @@ def test_a_learned_position_reaches_every_frame(weights: Path, monkeypatch: pyte
     encode = propagation.encoder(model, "cpu")
     for rgb in (scene(0)[0], scene(1)[0], scene(0)[0][:31, :40]):
         seen = color.to_lab(color.from_uint8(np.ascontiguousarray(rgb)[None]))
-        wanted, _ = resnet.apply(net, model.params, model.stats, seen, train=False)
+        wanted, _ = network.apply(net, model.params, model.stats, seen, train=False)
         torch.testing.assert_close(encode(np.ascontiguousarray(rgb)), wanted, rtol=1e-4, atol=1e-4)
 
 

@@ -11,7 +11,7 @@ import torch
 
 import vcorr
 from vcorr import rng
-from vcorr.model import color, resnet
+from vcorr.model import color, network
 from vcorr.model import weights as checkpoint
 from vcorr.model.color import CENTROIDS
 from vcorr.training import recipe
@@ -87,7 +87,7 @@ def by_hand(batch, *, taught, cycle=0.1, scale=8**-0.5):
     built, state = start()
     stats, f = state.stats, []
     for k in range(3):
-        feature, stats = resnet.apply(built.net, state.params, stats, batch.rgb[:, k], train=True)
+        feature, stats = network.apply(built.net, state.params, stats, batch.rgb[:, k], train=True)
         f.append(feature)
     ab = color.to_lab(batch.rgb.flatten(0, 1))[:, 1:] * 127
     distance = (ab.movedim(1, -1)[..., None, :] - torch.tensor(CENTROIDS)).square().sum(-1)
@@ -170,7 +170,7 @@ def test_each_frame_is_encoded_once_and_six_readings_serve_all_paths(batch, monk
 
         return call
 
-    monkeypatch.setattr(resnet, "apply", counted("encoder", resnet.apply))
+    monkeypatch.setattr(network, "apply", counted("encoder", network.apply))
     monkeypatch.setattr(correspondence, "rebuild", counted("reading", correspondence.rebuild))
     run([], batch)
     assert calls == {"encoder": 3, "reading": 6}
@@ -188,8 +188,8 @@ def seen(monkeypatch):
         frames.append(x.detach())
         return apply(cfg, params, stats, x, train=train)
 
-    apply = resnet.apply
-    monkeypatch.setattr(resnet, "apply", watched)
+    apply = network.apply
+    monkeypatch.setattr(network, "apply", watched)
     return frames
 
 

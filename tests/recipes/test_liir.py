@@ -10,7 +10,7 @@ import torch
 from tests.recipes.dense import CELLS, RADIUS, SIDE, TAPS, copied, huber
 from vcorr import rng
 from vcorr.matching import compactness
-from vcorr.model import color, position, resnet
+from vcorr.model import color, network, position
 from vcorr.training import recipe
 from vcorr.training.losses import bank
 from vcorr.training.recipe import Batch
@@ -55,7 +55,7 @@ def by_hand(built, state, batch, *, peaks=2):
     truth = lab[:, :, 1].clone()
     seen = 1.5 * lab
     seen[:, :, 1] = 0
-    key, query = (resnet.apply(built.net, state.params, state.stats, seen[:, k], train=True)[0] for k in range(2))
+    key, query = (network.apply(built.net, state.params, state.stats, seen[:, k], train=True)[0] for k in range(2))
     points, groups = bank.read(state.extra)
     logits = SCALE * query.flatten(1, 2) @ points.T  # [b 16 m]
     others = logits.exp() * (groups != torch.tensor(batch.videos)[:, None])[:, None]
@@ -127,7 +127,7 @@ def test_the_reference_goes_into_the_bank_through_the_slow_encoder(modulation):
     draws = [rng.generator(0, "bank.position", sample) for sample in batch.samples]
     moved = position.modulate(place, modulation, draws)
     assert torch.equal(moved[0], place) == (modulation == "none")
-    maps, _ = resnet.apply(built.net, state.slow, state.slow_stats, seen, train=True, position=moved)
+    maps, _ = network.apply(built.net, state.slow, state.slow_stats, seen, train=True, position=moved)
     for frame, points in zip(maps.flatten(1, 2), extra["bank.features"][4:], strict=True):
         assert float(torch.cdist(points, frame).min(1).values.max()) < 1e-4
     assert not extra["bank.features"].requires_grad

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vcorr import rng
-from vcorr.model import color, resnet
+from vcorr.model import color, network
 from vcorr.training import recipe
 from vcorr.training.recipe import Batch
 
@@ -30,7 +30,7 @@ def by_hand(net, state, batch, hidden, scale):
     seen[:, :, hidden] = 0
     stats, features = state.stats, []
     for k in range(seen.shape[1]):
-        feature, stats = resnet.apply(net, state.params, stats, seen[:, k], train=True)
+        feature, stats = network.apply(net, state.params, stats, seen[:, k], train=True)
         features.append(feature)
     y, x = torch.arange(CELLS**2) // CELLS, torch.arange(CELLS**2) % CELLS
     near = ((y[:, None] - y).abs() <= RADIUS) & ((x[:, None] - x).abs() <= RADIUS)

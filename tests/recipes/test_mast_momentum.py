@@ -9,7 +9,7 @@ import torch
 
 from tests.recipes.dense import RADIUS, SIDE, copied, huber
 from vcorr import rng
-from vcorr.model import color, resnet
+from vcorr.model import color, network
 from vcorr.training import recipe
 from vcorr.training import step as learner
 from vcorr.training.recipe import Batch
@@ -43,7 +43,7 @@ def by_hand(net, state, batch, hidden, jitter, scale):
     seen[:, :, hidden] = 0
     encoders = [(state.slow or state.params, state.slow_stats or state.stats)] * (frames - 1)
     encoders.append((state.params, state.stats))
-    *keys, query = (resnet.apply(net, *encoder, seen[:, k], train=True)[0] for k, encoder in enumerate(encoders))
+    *keys, query = (network.apply(net, *encoder, seen[:, k], train=True)[0] for k, encoder in enumerate(encoders))
     *values, truth = color.to_lab(batch.rgb.flatten(0, 1)).unflatten(0, (2, frames))[:, :, hidden].unbind(1)
     keys = [key.detach() if state.slow else key for key in keys]
     return huber(copied(query, keys, values, scale=scale), truth)
@@ -72,7 +72,7 @@ def test_references_carry_no_gradient_and_leave_the_statistics_alone():
     jittered = color.jitter(batch.rgb, batch.samples, recipe.load("mast_momentum").config.jitter, 0)
     lab = color.to_lab(jittered.flatten(0, 1)).unflatten(0, (2, 6))
     seen, _ = color.hide_channel(lab, rng.generator(0, "memory"))
-    _, stats = resnet.apply(built.net, state.params, state.stats, seen[:, -1], train=True)
+    _, stats = network.apply(built.net, state.params, state.stats, seen[:, -1], train=True)
     assert all(torch.allclose(out.stats[k], stats[k]) for k in stats)
 
 

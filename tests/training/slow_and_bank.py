@@ -16,7 +16,7 @@ import torch
 from vcorr import ranks
 from vcorr import rng as random
 from vcorr.matching import rebuild as correspondence
-from vcorr.model import color, resnet
+from vcorr.model import color, network
 from vcorr.model.nn import Tensors
 from vcorr.model.resnet import ResNetConfig
 from vcorr.training.clips.cut import ClipConfig
@@ -46,23 +46,23 @@ def build(cfg: Config) -> Recipe:
                 os.kill(os.getpid(), int(event.split(":")[3]))
 
     def rebuild(query, key, hidden):
-        return correspondence.rebuild(query, [key], [hidden], radius=cfg.radius, stride=resnet.STRIDE)
+        return correspondence.rebuild(query, [key], [hidden], radius=cfg.radius, stride=cfg.net.stride)
 
     def spoil(loss, batch):
         return loss * float("nan") if set(batch.samples) & set(cfg.nan) else loss
 
     def pairs(state, batch, rng, progress):
         seen, hidden = color.hide_channel(batch.lab, rng)
-        (key, query), stats = resnet.apply_each(cfg.net, state.params, state.stats, seen.unbind(1), train=True)
+        (key, query), stats = network.apply_each(cfg.net, state.params, state.stats, seen.unbind(1), train=True)
         loss = losses.huber(rebuild(query, key, hidden[:, 0]), hidden[:, 1])
         return Out(spoil(loss, batch), stats)
 
     def memory(state, batch, rng, progress):
         suffer(round(progress * cfg.memory.steps))
         seen, hidden = color.hide_channel(batch.lab, rng)
-        query, stats = resnet.apply(cfg.net, state.params, state.stats, seen[:, 1], train=True)
+        query, stats = network.apply(cfg.net, state.params, state.stats, seen[:, 1], train=True)
         with torch.no_grad():
-            key, _ = resnet.apply(cfg.net, state.slow, state.slow_stats, seen[:, 0], train=True)
+            key, _ = network.apply(cfg.net, state.slow, state.slow_stats, seen[:, 0], train=True)
         noise = [torch.rand((), generator=random.generator(cfg.seed, "noise", s)) for s in batch.samples]
         apart = (query.mean((1, 2)) @ state.extra["features"].T).square().mean()
         loss = losses.huber(rebuild(query, key, hidden[:, 0]), hidden[:, 1]) + 0.1 * apart
@@ -88,4 +88,4 @@ def build(cfg: Config) -> Recipe:
             trainable=lambda name: not name.startswith("stem"),
         ),
     )  # fmt: skip
-    return Recipe(cfg.net, lambda rng: State(*resnet.init(cfg.net, rng)), phases, cfg.reader)
+    return Recipe(cfg.net, lambda rng: State(*network.init(cfg.net, rng)), phases, cfg.reader)

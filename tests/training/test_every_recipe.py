@@ -11,6 +11,7 @@ import pytest
 
 from tests.training.runs import EVERY_STEP, assert_same_run, newest
 from tests.training.together import LIMIT, environment, side_by_side, torchrun
+from vcorr.model.weights import load_weights
 from vcorr.training import recipe
 from vcorr.training.loop import Options, Stopped, train
 
@@ -86,3 +87,12 @@ def test_so_they_are_on_two_processes_with_two_workers_each(films, tmp_path, nam
         "going on from step 20 of 40"
     ]
     assert_same_run(parts, whole)
+
+
+@pytest.mark.parametrize("name", sorted(recipe.shipped()))
+def test_every_recipe_trains_a_pyramid(films, tmp_path, name):
+    net = ["net=pyramid", "net.stem=4", "net.widths=4,8", "net.lateral=8", "net.features=8"]
+    unit = recipe.flatten(recipe.load(name).config)["net.unit"]
+    rest = [pair for pair in tiny(name) if not pair.startswith("net.")]
+    experiment = recipe.load(name, [*net, f"net.unit={unit}", *rest])
+    assert load_weights(train(experiment, films, tmp_path / "run")).net == experiment.recipe.net

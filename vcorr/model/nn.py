@@ -33,6 +33,11 @@ def conv(params: Tensors, name: str, x: Tensor, *, stride: int = 1) -> Tensor:
     return F.conv2d(x, weight, params.get(f"{name}.bias"), stride, padding=weight.shape[-1] // 2)
 
 
+def unit(features: Tensor) -> Tensor:
+    """Features [... c] at length 1, at least in float32: a length of 64 squares loses too much in bfloat16."""
+    return F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)
+
+
 def batch_norm_init(name: str, channels: int) -> tuple[Tensors, Tensors]:
     """Parameters (scale 1, shift 0) and running statistics (mean 0, variance 1)."""
     params = {f"{name}.weight": torch.ones(channels), f"{name}.bias": torch.zeros(channels)}

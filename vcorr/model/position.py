@@ -57,7 +57,7 @@ def check(cfg: PositionConfig, channels: int) -> None:
     """Raise ``ValueError`` unless the stem's channels can be shared out between x and y (and sine and cosine)."""
     share = {"none": 1, "1dape": 1, "2dape": 2, "2dspe": 4}[cfg.kind]
     if channels % share:
-        raise ValueError(f"widths[0] must be a multiple of {share} for position {cfg.kind}, got {channels}")
+        raise ValueError(f"the stem must have a multiple of {share} channels for position {cfg.kind}, got {channels}")
 
 
 def init(cfg: PositionConfig, channels: int) -> Tensors:
@@ -87,6 +87,14 @@ def encode(cfg: PositionConfig, params: Tensors, channels: int, size: tuple[int,
     if learned.shape[1:] == size:
         return learned
     return F.interpolate(learned[None], size, mode="bicubic", align_corners=False)[0]
+
+
+def at_half(cfg: PositionConfig, params: Tensors, channels: int, size: tuple[int, int]) -> Tensor | None:
+    """P [channels ceil(h/2) ceil(w/2)] for images of a size (h, w), on the parameters' device; None for ``none``."""
+    if cfg.kind == "none":
+        return None
+    cells = (-(-size[0] // 2), -(-size[1] // 2))
+    return encode(cfg, params, channels, cells, params["head.weight"].device)
 
 
 def _sines(channels: int, size: tuple[int, int], device: torch.device) -> Tensor:

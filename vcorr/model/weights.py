@@ -18,9 +18,9 @@ import torch
 
 from vcorr import rng
 from vcorr.errors import InputError, OutputError
-from vcorr.model import resnet
+from vcorr.model import network
+from vcorr.model.network import NetworkConfig
 from vcorr.model.nn import Tensors
-from vcorr.model.resnet import ResNetConfig
 from vcorr.training.recipe import Reader, from_json, to_json
 
 WEIGHTS = "vcorr-weights-1"
@@ -121,7 +121,7 @@ class Weights:
 
     params: Tensors
     stats: Tensors
-    net: ResNetConfig
+    net: NetworkConfig
     reader: Reader
     meta: dict[str, Any]
     slow: Tensors = field(default_factory=dict)
@@ -154,7 +154,7 @@ def load_weights(path: Path | None = None) -> Weights:
             path, f"holds {meta.get('format', 'something')}, not {WEIGHTS}", "give the weights.safetensors of a run"
         )
     try:
-        net, reader = from_json(ResNetConfig, meta["net"]), from_json(Reader, meta["reader"])
+        net, reader = from_json(NetworkConfig, meta["net"]), from_json(Reader, meta["reader"])
     except (KeyError, ValueError) as error:
         raise InputError(
             path, f"its header does not say how to read it ({error})", "use the vcorr that wrote it"
@@ -176,14 +176,14 @@ def default_weights() -> Path:
     return Path(str(importlib.resources.files("vcorr.weights") / "default.safetensors"))
 
 
-def _check(path: Path, net: ResNetConfig, params: Tensors, stats: Tensors) -> None:
+def _check(path: Path, net: NetworkConfig, params: Tensors, stats: Tensors) -> None:
     """Tensors that fit the network and that it can compute with."""
     advice = "give an undamaged weights file"
     try:
         with torch.device("meta"):  # shapes alone: a header may ask for any size
-            wanted_params, wanted_stats = resnet.init(net, rng.generator(0, "shapes"))
+            wanted_params, wanted_stats = network.init(net, rng.generator(0, "shapes"))
     except (RuntimeError, TypeError):
-        raise InputError(path, f"its header names an impossible network, widths {net.widths}", advice) from None
+        raise InputError(path, f"its header names an impossible network, {net}", advice) from None
     check_shapes(path, wanted_params, params)
     check_shapes(path, wanted_stats, stats)
     for name, tensor in (params | stats).items():

@@ -26,7 +26,7 @@ from vcorr.labels.masks import Mask, label_files, read_masks
 from vcorr.matching import compactness, region
 from vcorr.matching.rebuild import enlarge, shrink
 from vcorr.media.video import Video, open_video
-from vcorr.model import color, resnet
+from vcorr.model import color, network
 from vcorr.model import weights as checkpoint
 from vcorr.model.nn import Tensors, native_bf16
 from vcorr.propagation import memory
@@ -201,18 +201,18 @@ def encoder(weights: checkpoint.Weights, device: torch.device | str) -> Encode:
 
 
 def _encoder(weights: checkpoint.Weights, params: Tensors, stats: Tensors, device: torch.device) -> Encode:
-    params, stats = resnet.fold(*({k: v.to(device) for k, v in group.items()} for group in (params, stats)))
+    params, stats = network.fold(*({k: v.to(device) for k, v in group.items()} for group in (params, stats)))
     bf16 = native_bf16(device)
 
     @lru_cache(maxsize=1)  # the frames of a video are of one size
     def position(height: int, width: int) -> Tensor | None:
-        return resnet.place(weights.net, params, (height, width))
+        return network.place(weights.net, params, (height, width))
 
     def encode(rgb: NDArray[np.uint8]) -> Tensor:
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             seen = color.to_space(color.from_uint8(rgb[None], device), weights.reader.space)
             place = position(*rgb.shape[:2])
-            return resnet.apply(weights.net, params, stats, seen, train=False, position=place)[0].float()
+            return network.apply(weights.net, params, stats, seen, train=False, position=place)[0].float()
 
     return encode
 
@@ -227,6 +227,7 @@ class Job:
         short_side: reading size.
         device: where labels live.
         seconds: where the time went so far.
+        stride: pixels a feature cell.
     """
 
     video: Video
@@ -236,6 +237,7 @@ class Job:
     short_side: int
     device: torch.device
     seconds: Seconds = field(default_factory=Seconds)
+    stride: int = 4
 
     def __post_init__(self) -> None:
         ids = np.unique(np.concatenate([np.unique(m.ids) for m in self.masks.values()]))
@@ -359,7 +361,7 @@ class Job:
                 is_class = (full == int(value)).float()[None, None]
                 if size != tuple(ids.shape):
                     is_class = F.interpolate(is_class, tuple(size), mode="area")
-                cells.append(shrink(is_class, resnet.STRIDE, alignment=self.reader.alignment))
+                cells.append(shrink(is_class, self.stride, alignment=self.reader.alignment))
             return torch.cat(cells, -1)
 
     @torch.inference_mode()
@@ -369,7 +371,7 @@ class Job:
             best = choice = None
             for first in range(0, len(self.classes), SCORES):
                 part = label[..., first : first + SCORES]
-                scores = enlarge(part, resnet.STRIDE, (size[0], size[1]), alignment=self.reader.alignment)
+                scores = enlarge(part, self.stride, (size[0], size[1]), alignment=self.reader.alignment)
                 if tuple(size) != self.size:
                     scores = F.interpolate(scores, self.size, mode="bilinear", align_corners=False)
                 top, index = scores[0].max(0)

@@ -33,8 +33,8 @@ from vcorr.errors import InputError, OutputError, UsageError, VcorrError
 from vcorr.matching.affinity import Views
 from vcorr.matching.rebuild import Alignment
 from vcorr.model import color
+from vcorr.model.network import NetworkConfig
 from vcorr.model.nn import Tensors
-from vcorr.model.resnet import ResNetConfig
 from vcorr.training.clips.cut import ClipConfig
 from vcorr.training.schedule import Stage as Stage
 
@@ -186,7 +186,7 @@ class Phase:
 class Recipe:
     """An experiment: its encoder, where it starts, the phases it goes through, how its weights are read."""
 
-    net: ResNetConfig
+    net: NetworkConfig
     init: Callable[[torch.Generator], State]
     phases: tuple[Phase, ...]
     reader: Reader

@@ -12,8 +12,9 @@ from vcorr import rng
 from vcorr.errors import InputError
 from vcorr.evaluation import davis_layout as davis
 from vcorr.evaluation.metrics.masks import boundary_f, jaccard
-from vcorr.model import resnet
+from vcorr.model import network
 from vcorr.model import weights as checkpoint
+from vcorr.model.resnet import ResNetConfig
 from vcorr.propagation.video import propagate
 from vcorr.training.recipe import Reader
 from vcorr.training.watch import validation as probe
@@ -39,8 +40,8 @@ def root(tmp_path):
 @pytest.fixture
 def weights(tmp_path):
     """A tiny encoder, untrained, read sharply enough to carry a label."""
-    net = resnet.ResNetConfig(widths=(8, 8, 8, 8), features=8)
-    params, stats = resnet.init(net, rng.generator(0, "init"))
+    net = ResNetConfig(widths=(8, 8, 8, 8), features=8)
+    params, stats = network.init(net, rng.generator(0, "init"))
     path = tmp_path / "tiny.safetensors"
     checkpoint.save_weights(path, checkpoint.Weights(params, stats, net, Reader(radius=2, scale=300.0), {}))
     return path

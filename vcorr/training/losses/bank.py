@@ -21,10 +21,10 @@ from torch import Tensor
 from vcorr import ranks
 from vcorr import rng as random
 from vcorr.kernels import negative_logsumexp
-from vcorr.model import position, resnet
+from vcorr.model import network, position
+from vcorr.model.network import NetworkConfig
 from vcorr.model.nn import Tensors
 from vcorr.model.position import Modulation
-from vcorr.model.resnet import ResNetConfig
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def init(cfg: BankConfig, channels: int, device: torch.device | str = "cpu") -> 
 @torch.no_grad()
 def encode(
     cfg: BankConfig,
-    net: ResNetConfig,
+    net: NetworkConfig,
     slow: Tensors,
     slow_stats: Tensors,
     frames: Tensor,
@@ -76,9 +76,9 @@ def encode(
         [b points c], without gradient.
     """
     moves, points = ([random.generator(seed, use, s) for s in samples] for use in ("bank.position", "bank.points"))
-    place = resnet.place(net, slow, (frames.shape[2], frames.shape[3]))
+    place = network.place(net, slow, (frames.shape[2], frames.shape[3]))
     moved = None if place is None else position.modulate(place, cfg.modulation, moves)
-    features, _ = resnet.apply(net, slow, slow_stats, frames, train=True, position=moved)
+    features, _ = network.apply(net, slow, slow_stats, frames, train=True, position=moved)
     return draw(features.float(), cfg.points, points)
 
 
