@@ -24,9 +24,9 @@ from vcorr.evaluation.sequences import label_sequences, trained
 from vcorr.matching.rebuild import shrink
 from vcorr.model import color
 from vcorr.model import weights as checkpoint
+from vcorr.model.inference import Reader
 from vcorr.propagation.video import Encode, encoder
 from vcorr.training import recipe
-from vcorr.training.recipe import Reader
 
 COLOR_SCALE = 60.0  # set by hand, not tuned: colours 0.18 apart (L'a'b') get 1/e of the weight
 UNTRAINED_SCALE = 28.0  # that of the shipped weights

@@ -13,8 +13,8 @@ from tests.toys import save_mask, scene
 from vcorr import rng
 from vcorr.model import network
 from vcorr.model import weights as checkpoint
+from vcorr.model.inference import Reader
 from vcorr.model.resnet import ResNetConfig
-from vcorr.training.recipe import Reader
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("vcorr", deadline=None)  # a busy machine is no failure

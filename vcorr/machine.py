@@ -9,7 +9,6 @@ import torch
 
 import vcorr
 from vcorr.errors import UsageError
-from vcorr.model.nn import native_bf16
 
 
 def pick_device(name: str) -> torch.device:
@@ -27,6 +26,15 @@ def pick_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise UsageError(f"--device {name}", f"cannot be used here ({reason})", "give cpu, or auto") from None
     return device
+
+
+def native_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware; elsewhere autocast only costs accuracy and time."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return False
 
 
 def versions() -> dict[str, str]:

@@ -16,8 +16,8 @@ from vcorr.evaluation.metrics.masks import jaccard
 from vcorr.kernels import memory_read
 from vcorr.matching import region
 from vcorr.media.video import open_video
+from vcorr.model.inference import Reader
 from vcorr.propagation.video import Walk
-from vcorr.training.recipe import Reader
 
 
 def noise(*shape, seed=0):

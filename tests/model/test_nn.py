@@ -61,8 +61,3 @@ def test_batch_norm_leaves_its_arguments_alone():
     before = {k: v.clone() for k, v in (params | stats).items()}
     nn.batch_norm(params, stats, "n", normal(2, 3, 4, 5).float(), train=True)
     assert all(torch.equal(v, before[k]) for k, v in (params | stats).items())
-
-
-def test_bf16_is_asked_of_the_device():
-    assert isinstance(nn.native_bf16(torch.device("cpu")), bool)
-    assert nn.native_bf16(torch.device("meta")) is False

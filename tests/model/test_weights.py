@@ -20,9 +20,9 @@ from vcorr import rng
 from vcorr.errors import InputError, OutputError
 from vcorr.model import network
 from vcorr.model import weights as checkpoint
+from vcorr.model.inference import Reader
 from vcorr.model.resnet import ResNetConfig
 from vcorr.model.weights import Weights
-from vcorr.training.recipe import Reader
 
 NET = ResNetConfig(widths=(4, 4, 6, 8), features=5)
 

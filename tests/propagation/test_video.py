@@ -21,10 +21,10 @@ from vcorr.matching.rebuild import shrink
 from vcorr.media.video import Video, open_video
 from vcorr.model import color, network
 from vcorr.model import weights as checkpoint
+from vcorr.model.inference import Reader
 from vcorr.model.position import PositionConfig
 from vcorr.propagation import video as propagation
 from vcorr.propagation.video import Job, Walk, walks
-from vcorr.training.recipe import Reader
 
 SHARP = Reader(radius=3, scale=200.0)
 

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from vcorr.config import flatten, from_json, override, to_json
 from vcorr.errors import InputError, UsageError
 from vcorr.model import weights as checkpoint
+from vcorr.model.inference import Reader
 from vcorr.model.resnet import ResNetConfig
 from vcorr.training import recipe
 from vcorr.training.clips.cut import ClipConfig
-from vcorr.training.recipe import Batch, Reader, Stage
+from vcorr.training.recipe import Batch, Stage
 
 SMALL = {"net.widths": "4,4,8,8", "net.features": "8", "radius": "2", "batch": "2", "size": "32"}
 

@@ -17,8 +17,8 @@ from vcorr.evaluation import davis_layout as davis
 from vcorr.labels.masks import read_mask, write_mask
 from vcorr.media.video import open_video
 from vcorr.model import weights as checkpoint
+from vcorr.model.inference import Reader
 from vcorr.propagation.video import Encode, Job, Walk, encoder
-from vcorr.training.recipe import Reader
 
 Model = Callable[[], tuple[Encode, Reader]]
 """Makes the features and says how labels are read with them; called in each process, so it must be picklable."""

@@ -17,11 +17,12 @@ import safetensors.torch
 import torch
 
 from vcorr import rng
+from vcorr.config import from_json, to_json
 from vcorr.errors import InputError, OutputError
 from vcorr.model import network
+from vcorr.model.inference import Reader
 from vcorr.model.network import NetworkConfig
 from vcorr.model.nn import Tensors
-from vcorr.training.recipe import Reader, from_json, to_json
 
 WEIGHTS = "vcorr-weights-1"
 GROUPS = ("params", "stats", "slow", "slow_stats")

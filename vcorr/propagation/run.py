@@ -28,9 +28,9 @@ import vcorr
 from vcorr.errors import InputError, OutputError
 from vcorr.evaluation.davis_layout import read_ids
 from vcorr.labels.masks import Mask, overlay, write_mask
+from vcorr.machine import native_bf16
 from vcorr.media.video import Video, VideoWriter, open_video, shrunk_size
 from vcorr.model import weights as checkpoint
-from vcorr.model.nn import native_bf16
 from vcorr.propagation.video import Frame, Job, Walk, encoder, frame_range, given_labels, walks
 
 FORMAT = "vcorr-results-1"

@@ -23,14 +23,15 @@ from torch import Tensor
 from vcorr.errors import InputError, UsageError
 from vcorr.kernels import memory_read
 from vcorr.labels.masks import Mask, label_files, read_masks
+from vcorr.machine import native_bf16
 from vcorr.matching import compactness, region
 from vcorr.matching.rebuild import enlarge, shrink
 from vcorr.media.video import Video, open_video
 from vcorr.model import color, network
 from vcorr.model import weights as checkpoint
-from vcorr.model.nn import Tensors, native_bf16
+from vcorr.model.inference import Reader
+from vcorr.model.nn import Tensors
 from vcorr.propagation import memory
-from vcorr.training.recipe import Reader
 
 Ids = NDArray[np.uint8] | NDArray[np.uint16]
 Encode = Callable[[NDArray[np.uint8]], Tensor]

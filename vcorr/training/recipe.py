@@ -13,13 +13,12 @@ import difflib
 import functools
 import hashlib
 import importlib.resources
-import math
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,58 +30,12 @@ from vcorr.config import override as override
 from vcorr.config import to_json as to_json
 from vcorr.errors import InputError, OutputError, UsageError, VcorrError
 from vcorr.matching.affinity import Views
-from vcorr.matching.rebuild import Alignment
 from vcorr.model import color
+from vcorr.model.inference import Reader as Reader
 from vcorr.model.network import NetworkConfig
 from vcorr.model.nn import Tensors
 from vcorr.training.clips.cut import ClipConfig
 from vcorr.training.schedule import Stage as Stage
-
-
-@dataclass(frozen=True)
-class Reader:
-    """How labels are read with the trained weights: all that propagation needs to know of an experiment.
-
-    Attributes:
-        radius: of the window, in cells; None reads from the whole frame.
-        scale: of the logits; None is 1 / sqrt(features).
-        border: whether cells outside the frame are left out (mask) or count as logit 0, value 0 (zeros).
-        alignment: how cells and pixels meet, see ``correspondence``.
-        long, short: references kept: these frames counted from the labelled one, and these many frames back.
-        feedback: labels of earlier frames are carried as scores (soft) or as one class a pixel (hard).
-        top_k: softmax over so many largest logits of all references jointly; None is over all.
-        space: what the network sees: normalised Lab, RGB, or gray.
-        compactness: where a reference is matched surely, read from the so many best cells of it (``compactness.read``);
-            0 reads from all.
-        slow: encode references with the slow encoder, where the weights hold one (MAST-momentum).
-        search: in references more than so many frames away, look for the region to read from first (``region``; MAST:
-            15); 0 looks nowhere.
-    """
-
-    radius: int | None = 12
-    scale: float | None = None
-    border: Literal["mask", "zeros"] = "mask"
-    alignment: Alignment = "cell"
-    long: tuple[int, ...] = (0, 5)
-    short: tuple[int, ...] = (1, 3, 5)
-    feedback: Literal["soft", "hard"] = "soft"
-    top_k: int | None = None
-    space: color.Space = "lab"
-    compactness: int = 0
-    slow: bool = False
-    search: int = 0
-
-    def __post_init__(self) -> None:
-        if (self.radius or 0) < 0 or min(self.long, default=0) < 0 or min(self.short, default=1) < 1:
-            raise ValueError(f"radius and long must be >= 0, short >= 1, got {self.radius}, {self.long}, {self.short}")
-        if self.scale is not None and not math.isfinite(self.scale):
-            raise ValueError(f"scale must be finite, got {self.scale}")
-        if self.compactness < 0 or (self.compactness and self.top_k):
-            got = f"{self.compactness} with top_k {self.top_k}"
-            raise ValueError(f"compactness must be >= 0, and 0 where there is a top_k, got {got}")
-        if self.search < 0 or (self.search and (self.radius is None or self.top_k or self.compactness)):
-            got = f"{self.search} with radius {self.radius}, top_k {self.top_k}, compactness {self.compactness}"
-            raise ValueError(f"search must be >= 0, and 0 without a radius or with top_k or compactness, got {got}")
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ import torch
 import vcorr
 from vcorr import rng
 from vcorr.errors import InputError, OutputError
+from vcorr.machine import native_bf16
 from vcorr.model import weights as checkpoint
-from vcorr.model.nn import Tensors, native_bf16
+from vcorr.model.nn import Tensors
 from vcorr.training.clips.dataset import Footage
 from vcorr.training.recipe import Experiment, State, from_json, to_json
 

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from vcorr import ranks, rng
 from vcorr.errors import UsageError
-from vcorr.model.nn import Tensors, native_bf16
+from vcorr.machine import native_bf16
+from vcorr.model.nn import Tensors
 from vcorr.training.recipe import Batch, Out, Phase, State
 
 

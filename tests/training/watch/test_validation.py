@@ -14,9 +14,9 @@ from vcorr.evaluation import davis_layout as davis
 from vcorr.evaluation.metrics.masks import boundary_f, jaccard
 from vcorr.model import network
 from vcorr.model import weights as checkpoint
+from vcorr.model.inference import Reader
 from vcorr.model.resnet import ResNetConfig
 from vcorr.propagation.video import propagate
-from vcorr.training.recipe import Reader
 from vcorr.training.watch import validation as probe
 from vcorr.training.watch.validation import Probe
 

@@ -24,8 +24,8 @@ from vcorr.labels.masks import read_mask
 from vcorr.media.image import shrink, shrunk_size
 from vcorr.media.video import open_video
 from vcorr.model import weights as checkpoint
+from vcorr.model.inference import Reader
 from vcorr.propagation.video import Encode, Job, Walk, encoder
-from vcorr.training.recipe import Reader
 
 CLIPS = 3  # sequences, evenly spread over the list
 FRAMES = 25  # of a sequence, from the one whose labels are given
