@@ -36,6 +36,14 @@ FORMATS = {
     "mjpeg.avi": {"codec": "mjpeg", "pixels": "yuvj420p"},
     "ffv1-odd.mkv": {"codec": "ffv1", "size": (97, 161)},
     "animation.gif": {"codec": "gif", "pixels": "rgb8", "rate": 10},
+    "raw.h264": {"options": {"bf": "3"}},
+    "raw.264": {"options": {"x264-params": "open-gop=1:bframes=3"}},
+    "raw.hevc": {"codec": "libx265"},
+    "raw.m2v": {"codec": "mpeg2video", "options": {"bf": "2"}},
+    "raw.y4m": {"codec": "wrapped_avframe"},
+    "raw.mjpeg": {"codec": "mjpeg", "pixels": "yuvj420p", "rate": 25},
+    "raw.ivf": {"codec": "libvpx", "options": {"auto-alt-ref": "1", "lag-in-frames": "16"}},
+    "raw.nut": {},
 }
 
 
@@ -68,6 +76,12 @@ def test_any_frame_equals_the_streamed_one(film: Path) -> None:
         for start in (1, 7, 8, 17, 29):
             for k, rgb in video.frames(start):
                 assert np.abs(rgb - streamed[k]).max() <= within, f"frame {k} from {start}"
+
+
+def test_camcorder_tape(tmp_path: Path) -> None:
+    with open_video(encode(tmp_path / "tape.dv", "dvvideo", frames=5, size=(576, 720), rate=25)) as video:
+        assert [number(rgb) for _, rgb in video.frames()] == [0, 1, 2, 3, 4] and number(video.frame(3)) == 3
+        assert (video.height, video.width, video.fps) == (576, 768, pytest.approx(25))
 
 
 def test_variable_frame_rate(tmp_path: Path) -> None:

@@ -28,7 +28,18 @@ from vcorr.errors import InputError
 from vcorr.media.image import MAX_PIXELS
 
 # Formats that hold video themselves. Playlists (ffconcat, m3u8, mpd) and image patterns would open other files.
-FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,mxf,ogg,flv,asf"
+FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,mxf,ogg,flv,asf,nut,dv,ivf,yuv4mpegpipe,"
+    "h264,hevc,vvc,mpegvideo,m4v,mjpeg,vc1,obu"  # streams without a container
+)
+# fmt: off
+VIDEO_SUFFIXES = frozenset([
+    ".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg", ".vob", ".mts", ".m2ts",
+    ".ts", ".mxf", ".ogv", ".ogg", ".flv", ".f4v", ".asf", ".wmv", ".nut", ".dv", ".ivf", ".y4m",
+    ".h264", ".264", ".avc", ".hevc", ".h265", ".265", ".h266", ".266", ".vvc", ".m2v", ".m1v", ".mjpeg", ".mjpg",
+    ".vc1", ".obu",
+])
+# fmt: on
 # Formats whose packets do not say when a frame is shown, only when it is decoded: the same but for codecs that reorder.
 ORDER_OF_DECODING = frozenset({"avi", "mxf", "asf"})
 PROBED = 64  # pictures: enough to meet a reordered one in a stream that has them
@@ -345,7 +356,8 @@ def _table_of_pictures(path: Path) -> FrameTable:
     stamps = [picture.pts for picture in decoder.all_pictures()]
     known = [stamp for stamp in stamps if stamp is not None]
     if len(known) < len(stamps) or any(a >= b for a, b in itertools.pairwise(known)):
-        rate = decoder.stream.average_rate or decoder.stream.guessed_rate or Fraction(DEFAULT_FPS)
+        # The guess knows what a stream without a container says of itself; the average is then the demuxer's default.
+        rate = decoder.stream.guessed_rate or decoder.stream.average_rate or Fraction(DEFAULT_FPS)
         step = max(1, round(1 / (rate * (decoder.stream.time_base or 1 / rate))))
         known = [k * step for k in range(len(stamps))]
     decoder.close()

@@ -14,18 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcorr.errors import InputError
+from vcorr.media.container import VIDEO_SUFFIXES
 from vcorr.media.folder import natural_key
 from vcorr.media.image import FRAME_SUFFIXES, displayed_size, open_image, read_rgb, shrink, shrunk_size
 from vcorr.media.video import Video, open_video
 
 Picture = NDArray[np.uint8]
 
-# fmt: off
-VIDEO_SUFFIXES = frozenset([
-    ".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg", ".mts", ".ts", ".mxf", ".ogv",
-    ".ogg", ".flv", ".asf",
-])
-# fmt: on
 OPEN = 8  # video files kept open: each holds some frames of its own for every thread of its decoder
 
 
