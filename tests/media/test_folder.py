@@ -55,6 +55,33 @@ def test_a_pattern_may_name_one_video(tmp_path: Path) -> None:
     assert len(open_video(tmp_path / "*.mp4")) == 3
 
 
+def test_a_pattern_passes_over_what_a_folder_does(tmp_path: Path) -> None:
+    folder = save(tmp_path / "f", ["0.png", "1.png"])
+    for name in ("Thumbs.db", "desktop.ini", ".hidden.png", "notes.txt", "film.mp4"):
+        (folder / name).write_bytes(b"no picture")
+    (folder / "masks.png").mkdir()
+    assert open_video(folder / "*").names == open_video(folder).names == ["0", "1"]
+    for name in ("0.png", "1.png"):
+        (folder / name).unlink()
+    encode(folder / "film.mp4", frames=3)
+    assert len(open_video(folder / "*")) == 3
+    encode(folder / "other.mkv", frames=3)
+    with pytest.raises(InputError, match=r"matches 2 videos or folders, among them film\.mp4 and other\.mkv; give one"):
+        open_video(folder / "*.m*")
+
+
+@pytest.mark.parametrize(
+    "pattern", ["take[1]/*.png", "take[1]/sub [a-b]/f/*.png", "*/sub [a-b]/f/?.png", "take[1]/x[2]_*.png"]
+)
+def test_a_pattern_below_a_folder_with_brackets(tmp_path: Path, pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "take[1]" / "sub [a-b]").mkdir(parents=True)
+    names = ["x[2]_0.png", "x[2]_1.png"] if "x[2]" in pattern else ["0.png", "1.png"]
+    save((tmp_path / pattern).parent if "*/" not in pattern else tmp_path / "take[1]" / "sub [a-b]" / "f", names)
+    assert len(open_video(tmp_path / pattern)) == 2
+    monkeypatch.chdir(tmp_path)
+    assert len(open_video(pattern)) == 2
+
+
 def test_brackets_in_a_name_are_no_pattern(tmp_path: Path) -> None:
     assert len(open_video(encode(tmp_path / "take[1].mp4", frames=3))) == 3
     assert len(open_video(save(tmp_path / "take[2]", ["0.png"]))) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from vcorr.errors import InputError
+from vcorr.media.container import VIDEO_SUFFIXES
 from vcorr.media.image import FRAME_SUFFIXES, displayed_size, open_image, read_rgb, shrink
 
 FOLDER_FPS = 25.0
@@ -24,7 +26,7 @@ def natural_key(path: Path) -> tuple[object, ...]:
 
 
 def list_frames(folder: Path) -> list[Path]:
-    """The image files of a folder in natural order; hidden files and files of other kinds are passed over.
+    """The image files of a folder in natural order; hidden files, subfolders and other kinds are passed over.
 
     Raises:
         InputError: the folder cannot be listed or holds no image.
@@ -33,10 +35,37 @@ def list_frames(folder: Path) -> list[Path]:
         entries = list(folder.iterdir())
     except OSError as error:
         raise InputError(folder, f"cannot be listed ({error.strerror})", "check the permissions") from error
-    files = [p for p in entries if p.suffix.lower() in FRAME_SUFFIXES and not p.name.startswith(".")]
+    named = [p for p in entries if p.suffix.lower() in FRAME_SUFFIXES and not p.name.startswith(".")]
+    files = [p for p in named if not p.is_dir()]
     if not files:
         raise InputError(folder, "holds no image files", "give a video file, or a folder of frames such as 00000.jpg")
     return sorted(files, key=natural_key)
+
+
+def matching_files(pattern: Path) -> list[Path]:
+    """What a pattern such as "frames/*.png" names, in natural order; hidden files are passed over.
+
+    Parts of the path that are there are names and no patterns: a folder may be called "take[1]". Where image files
+    match, files of other kinds are passed over, as in a folder; where none does but one video, that video is meant.
+    """
+    found = [Path(pattern.anchor)]
+    for part in pattern.parts[1 if pattern.anchor else 0 :]:
+        found = [path for folder in found for path in _children(folder, part)]
+    found = sorted(dict.fromkeys(path for path in found if path.exists()), key=natural_key)
+    for suffixes in (FRAME_SUFFIXES, VIDEO_SUFFIXES):
+        if chosen := [path for path in found if path.suffix.lower() in suffixes and path.is_file()]:
+            return chosen
+    return found
+
+
+def _children(folder: Path, part: str) -> list[Path]:
+    """What one part of a pattern names in a folder."""
+    if (folder / part).exists():
+        return [folder / part]
+    for pattern in (part, part.replace("[", "[[]")):  # "img[1]_*.png": brackets that match nothing are a name
+        if names := glob.glob(pattern, root_dir=folder):  # noqa: PTH207, Path.glob matches hidden files too
+            return [folder / name for name in names]
+    return []
 
 
 class FrameFolder:

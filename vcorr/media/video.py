@@ -7,7 +7,6 @@ with open_video("video.mp4") as video:
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -16,8 +15,8 @@ from typing import Protocol, Self
 import numpy as np
 
 from vcorr.errors import InputError, UsageError
-from vcorr.media.container import VideoFile
-from vcorr.media.folder import FrameFolder, list_frames, natural_key
+from vcorr.media.container import VIDEO_SUFFIXES, VideoFile
+from vcorr.media.folder import FrameFolder, list_frames, matching_files
 from vcorr.media.image import FRAME_SUFFIXES, shrunk_size
 from vcorr.media.writer import VideoWriter
 
@@ -27,7 +26,8 @@ __all__ = ["Video", "VideoWriter", "open_video", "shrunk_size"]
 def open_video(path: str | Path) -> Video:
     """Opens a video file, a folder of frames, or the files that match a pattern such as "frames/*.png".
 
-    Frame files are taken in natural order (frame2 before frame10); hidden files and other kinds are passed over.
+    Frame files are taken in natural order (frame2 before frame10); hidden files and other kinds are passed over. In a
+    pattern, a name that is there counts before what it would match, so that folders may have brackets in their names.
 
     Raises:
         InputError: nothing is there, it is empty or no video, no frame of it decodes, it is a playlist (which would
@@ -39,15 +39,18 @@ def open_video(path: str | Path) -> Video:
             return Video(path, FrameFolder(path, list_frames(path)))
         if path.exists():
             return Video(path, _file_source(path))
-        matches = sorted((Path(name) for name in glob.glob(str(path))), key=natural_key)  # noqa: PTH207, Path.glob takes no absolute pattern
+        matches = matching_files(path)
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(path, f"cannot be opened ({error})", "check the path and its permissions") from error
-    if not any(match.exists() for match in matches):  # a link to nothing matches itself
+    if not matches:
         raise InputError(path, "does not exist", "give a video file, a folder of frames, or a quoted pattern of frames")
     if len(matches) == 1 and matches[0].suffix.lower() not in FRAME_SUFFIXES:
         return open_video(matches[0])
+    if several := [match for match in matches if match.suffix.lower() in VIDEO_SUFFIXES or match.is_dir()]:
+        what = f"matches {len(several)} videos or folders, among them {several[0].name} and {several[-1].name}"
+        raise InputError(path, what, "give one of them")
     return Video(path, FrameFolder(path, matches))
 
 
