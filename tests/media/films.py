@@ -40,11 +40,15 @@ def encode(
     group: int = 8,
     options: dict[str, str] | None = None,
     times: Sequence[int] | None = None,
+    tick: int = 1,
     rotation: int = 0,
     aspect: Fraction | None = None,
     mux: dict[str, str] | None = None,
 ) -> Path:
-    """Writes numbered frames. `times` are milliseconds of each frame; `aspect` is width over height of one pixel."""
+    """Writes numbered frames.
+
+    `times` are milliseconds of each frame, multiples of `tick`; `aspect` is width over height of one pixel.
+    """
     with av.open(str(path), "w", options=mux or {}) as container:
         stream = container.add_stream(codec, rate=rate, options=SILENT.get(codec, {}) | (options or {}))
         stream.height, stream.width, stream.pix_fmt = *size, pixels
@@ -54,11 +58,11 @@ def encode(
         if rotation:
             stream.set_display_rotation(rotation)
         if times is not None:
-            stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
+            stream.time_base = stream.codec_context.time_base = Fraction(tick, 1000)
         for k in range(frames):
             frame = av.VideoFrame.from_ndarray(numbered(k, *size), format="rgb24")
             if times is not None:
-                frame.pts, frame.time_base = times[k], Fraction(1, 1000)
+                frame.pts, frame.time_base = times[k] // tick, Fraction(tick, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path

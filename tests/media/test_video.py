@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 import subprocess
 import sys
 from fractions import Fraction
@@ -138,17 +139,38 @@ def test_times_of_decoding_alone_are_not_taken_for_times_of_display(tmp_path: Pa
         assert video.seconds(29) == pytest.approx(29 / 30)
 
 
-def test_frames_cut_off_by_an_edit_list_are_not_counted(tmp_path: Path) -> None:
-    """A clip trimmed on the phone: players decode the frames before the cut and do not show them."""
+@pytest.mark.parametrize(("first", "shown"), [(5, 25), (17, 13), (0, 12), (9, 7)])
+def test_frames_cut_off_by_an_edit_list_are_not_counted(tmp_path: Path, first: int, shown: int) -> None:
+    """A clip trimmed on the phone: players decode the frames before the cut and do not show them; none is missing."""
     path = encode(tmp_path / "a.mp4", options={"bf": "0"})
-    content = path.read_bytes()
-    cut = content.index(b"elst") + 16  # past version, count and duration: the time of the first frame shown
-    assert content[cut : cut + 4] == bytes(4)
-    path.write_bytes(content[:cut] + (5 * 512).to_bytes(4, "big") + content[cut + 4 :])
+    content = bytearray(path.read_bytes())
+    edit = content.index(b"elst") + 12  # past version and count: milliseconds shown, the time of the first frame shown
+    assert struct.unpack_from(">II", content, edit) == (1000, 0)
+    struct.pack_into(">II", content, edit, round(shown * 1000 / 30), first * 512)
+    path.write_bytes(content)
     with open_video(path) as video:
-        assert [(k, number(rgb)) for k, rgb in video.frames()] == [(k, k + 5) for k in range(25)]
-        assert number(video.frame(0)) == 5 and number(video.frame(20)) == 25 and video.damaged == []
-        assert video.seconds(1) == pytest.approx(1 / 30)
+        assert [(k, number(rgb)) for k, rgb in video.frames()] == [(k, k + first) for k in range(shown)]
+        assert [number(video.frame(k)) for k in (shown - 1, 0, 5)] == [shown - 1 + first, first, 5 + first]
+        assert video.damaged == [] and video.seconds(1) == pytest.approx(1 / 30)
+        assert video.notes == ()
+
+
+def test_what_an_edit_list_shows_may_be_missing(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.mp4", options={"bf": "0"}, mux={"movflags": "+faststart"})
+    content = bytearray(path.read_bytes())
+    struct.pack_into(">I", content, content.index(b"elst") + 16, 5 * 512)
+    path.write_bytes(content[: -len(content) // 8])
+    with open_video(path) as video:
+        assert number(video.frame(0)) == 5
+        assert video.notes == (f"{path}: the file ends early: {25 - len(video)} of 30 frames are missing",)
+
+
+def test_pauses_of_an_avi_are_no_frames(tmp_path: Path) -> None:
+    """A camera that drops frames leaves empty places, which the header counts."""
+    with open_video(encode(tmp_path / "a.avi", "mpeg4", frames=5, times=[0, 40, 200, 240, 400], tick=40)) as video:
+        assert [number(rgb) for _, rgb in video.frames()] == [0, 1, 2, 3, 4] and video.notes == ()
+        assert [number(video.frame(k)) for k in (4, 2, 0, 3)] == [4, 2, 0, 3]
+        assert [video.seconds(k) for k in range(5)] == pytest.approx([0, 0.04, 0.2, 0.24, 0.4])
 
 
 def test_avi_is_counted_however_late_its_frames_reorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

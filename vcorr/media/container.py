@@ -90,7 +90,7 @@ class VideoFile:
         self.height, self.width = self._turn.displayed(*self._stored)
         self._time_base = Fraction(stream.time_base or Fraction(1, 25))
         self.fps = self._average_rate(stream)
-        missing = stream.frames - len(table.pts)
+        missing = _missing_frames(path, stream.frames) if stream.frames > len(table.pts) else 0
         self.notes: tuple[str, ...] = (
             (f"{path}: the file ends early: {missing} of {stream.frames} frames are missing",) if missing > 0 else ()
         )
@@ -151,13 +151,13 @@ class VideoFile:
 class _Decoder:
     """An open container that decodes from any frame on. Only the latest `pictures` may be iterated."""
 
-    def __init__(self, path: Path, threads: int = MAX_THREADS) -> None:
-        self.path = path
+    def __init__(self, path: Path, threads: int = MAX_THREADS, **options: str) -> None:
+        self.path, self._options = path, options
         self._threads = min(threads, os.cpu_count() or 1)
         self._open()
 
     def _open(self) -> None:
-        self.container = _open_container(self.path)
+        self.container = _open_container(self.path, **self._options)
         self.stream = _picture_stream(self.container, self.path)
         self.stream.codec_context.thread_type = "AUTO"
         self.stream.codec_context.thread_count = self._threads
@@ -292,8 +292,8 @@ class _Turn:
         return np.ascontiguousarray(turned)
 
 
-def _open_container(path: Path) -> InputContainer:
-    options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+def _open_container(path: Path, **more: str) -> InputContainer:
+    options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"} | more
     try:
         # An absolute path cannot be taken for a protocol ("a:b.mp4"). Metadata may be in any encoding.
         return av.open(str(path.absolute()), options=options, metadata_errors="ignore")
@@ -362,6 +362,22 @@ def _table_of_pictures(path: Path) -> FrameTable:
         known = [k * step for k in range(len(stamps))]
     decoder.close()
     return FrameTable(known, keys=[], places=None)
+
+
+def _missing_frames(path: Path, announced: int) -> int:
+    """How many of the frames that the header announces are not in the file.
+
+    Not missing: what an edit list cuts off, and the pauses that AVI counts as frames.
+    """
+    decoder = _Decoder(path, threads=1, ignore_editlist="1")
+    counts_pauses = decoder.container.format.name == "avi"
+    count = 0
+    for packet in decoder.packets():
+        count += 1
+        if counts_pauses and packet.dts is not None:
+            count = max(count, packet.dts + 1)
+    decoder.close()
+    return announced - count
 
 
 def _index(stamps: list[int], stamp: int | None) -> int | None:
