@@ -31,7 +31,7 @@ check-kernels: $(TRITON:%=.venv/triton-%)
 gpu: OUT ?= out/gpu
 gpu: export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 gpu:
-	$(PYTHON) benchmarks/gpu.py $(OUT) $(GPU_ARGS)
+	$(PYTHON) -m benchmarks.gpu $(OUT) $(GPU_ARGS)
 
 format: .venv/dev
 	$(BIN)/ruff format .

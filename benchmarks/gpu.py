@@ -1,10 +1,10 @@
 """Everything that is asked of a GPU, in one folder: the operators' tests at real sizes, then what is measured.
 
-    python benchmarks/gpu.py out/gpu                    # minutes; torch, triton, numpy, pytest, hypothesis and einops
-    python benchmarks/gpu.py out/gpu --only tests       # a part of it, where a GPU is lent for minutes at a time
-    python benchmarks/gpu.py out/gpu --tune             # and with autotuned tiles: tiles.json says which
+    python -m benchmarks.gpu out/gpu                    # minutes; torch, triton, numpy, pytest, hypothesis and einops
+    python -m benchmarks.gpu out/gpu --only tests       # a part of it, where a GPU is lent for minutes at a time
+    python -m benchmarks.gpu out/gpu --tune             # and with autotuned tiles: tiles.json says which
 
-Where vcorr is not installed, with ``PYTHONPATH=.`` before it; ``make gpu`` does that.
+From the root of the repository, ``make gpu`` or as above; vcorr need not be installed.
 
 tests: tests.log. operators-bf16, operators-fp32: time, memory, floor and peers. accuracy: errors by type. tuned:
 operators-bf16 with the tiles that autotuning chose, which stand in tiles, to be carried over by hand into the table of
@@ -32,8 +32,9 @@ from typing import Any
 import pytest
 import torch
 
-from vcorr.bench import accuracy, cases, clock, operators, tables
-from vcorr.bench.apart import Apart, Failed
+from benchmarks import accuracy
+from benchmarks.apart import Apart, Failed
+from vcorr.bench import cases, clock, operators, tables
 from vcorr.errors import UsageError
 from vcorr.kernels import tuning
 
@@ -94,7 +95,7 @@ def run_tests(folder: Path) -> bool:
 
 def measure_operators(folder: Path, given: argparse.Namespace, dtype: str, name: str, apart: Apart) -> bool:
     """Whether every method was right."""
-    options = operators.Options(given.device, dtype, given.rounds, impl=given.impl)
+    options = operators.Options(given.device, dtype, given.rounds, impl=given.impl, peers="benchmarks.peers")
     measured: dict[str, tuple[cases.Case, list[operators.Row]]] = {}
     tiles: dict[Any, tuning.Tiling] = {}
     for case_name, case in given.cases.items():
@@ -168,7 +169,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda", help="cuda:1, ...; on a cpu tests are skipped: to try this script")
     given = parser.parse_intermixed_args()  # cases may follow options
     if torch.device(given.device).type == "cuda" and not torch.cuda.is_available():
-        parser.error("no GPU that torch can use; on a CPU: python benchmarks/operators.py")
+        parser.error("no GPU that torch can use; on a CPU: python -m benchmarks.operators")
     try:
         given.cases = cases.pick(given.cases or cases.default(given.device, full=False), cases.CASES)
     except UsageError as error:

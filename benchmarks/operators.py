@@ -1,6 +1,9 @@
-"""``vcorr bench operators`` where only torch and einops are installed, and vcorr itself is not.
+"""The operators against their floors and everything else that could do the same work: the tables of docs/kernels.md.
 
-PYTHONPATH=. python benchmarks/operators.py --device cuda --dtype bf16 --json > operators.json
+    python -m benchmarks.operators --threads 2
+    python -m benchmarks.operators --device cuda --dtype bf16 --json > operators.json
+
+From the root of the repository; it needs torch and einops alone, vcorr need not be installed.
 """
 
 from __future__ import annotations
@@ -30,7 +33,9 @@ def main() -> None:
     given = parser.parse_intermixed_args()  # cases may follow options
     if given.threads:
         torch.set_num_threads(given.threads)
-    options = operators.Options(given.device, given.dtype, given.rounds, full=given.full, impl=given.impl)
+    options = operators.Options(
+        given.device, given.dtype, given.rounds, full=given.full, impl=given.impl, peers="benchmarks.peers"
+    )
     try:
         chosen = cases.pick(given.cases or cases.default(given.device, given.full), cases.CASES)
     except UsageError as error:
@@ -43,7 +48,10 @@ def main() -> None:
     if given.json:
         print(json.dumps(tables.document("operators", facts, dataclasses.asdict(options), rows), indent=2))
     else:
-        print(*tables.markdown(shlex.join(["python", *sys.argv]), facts, measured), sep="\n")
+        print(
+            *tables.markdown(shlex.join(["python", "-m", "benchmarks.operators", *sys.argv[1:]]), facts, measured),
+            sep="\n",
+        )
     sys.exit(not all(row.ok for row in rows))
 
 

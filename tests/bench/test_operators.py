@@ -10,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vcorr.bench import cases, clock, operators, peers, tables, truth
+from benchmarks import peers
+from vcorr.bench import cases, clock, operators, tables, truth
 from vcorr.bench.cases import Case, Inputs, Setting
 from vcorr.errors import UsageError
 from vcorr.kernels import memory_read, negative_logsumexp
@@ -77,15 +78,6 @@ def test_what_runs_unasked_exists() -> None:
 def test_the_operators_are_right(name: str, dtype: torch.dtype) -> None:
     case = SMALL[name]
     assert error_of(operators.ours(case, "auto"), case, dtype) < truth.tolerance(dtype)
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_peers_are_right(name: str) -> None:
-    setting = Setting(SMALL[name], CPU, torch.float32)
-    ready = {k: p for k, p in peers.peers_of(setting, full=False).items() if not (p.obstacle or p.compiled)}
-    assert ready
-    for peer in ready.values():
-        assert error_of(peer.make(setting), setting.case) < truth.tolerance(torch.float32)
 
 
 def spoil_window(query, keys, values):
@@ -160,10 +152,13 @@ def test_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(setting):
         raise OutOfResources("no such hardware\nand more")
 
-    found = {"right": peers.Peer(peers.dense_masked), "wrong": peers.Peer(wrong), "broken": peers.Peer(broken)}
-    monkeypatch.setattr(peers, "peers_of", lambda setting, full: found | {"absent": peers.Peer(wrong, "is absent")})
+    Peer = operators.Peer
+    found = {"right": Peer(peers.dense_masked), "wrong": Peer(wrong), "broken": Peer(broken)}
+    monkeypatch.setattr(peers, "peers_of", lambda setting, full: found | {"absent": Peer(wrong, "is absent")})
     said: list[str] = []
-    rows = operators.measure("x", SMALL["training"], operators.Options(rounds=2, memory=False), said.append)
+    rows = operators.measure(
+        "x", SMALL["training"], operators.Options(rounds=2, memory=False, peers="benchmarks.peers"), said.append
+    )
     by_method = {row.method: row for row in rows}
     assert [*by_method] == ["vcorr", "right", "wrong", "broken", "absent"]
     ours = by_method["vcorr"]
@@ -209,7 +204,7 @@ def test_slow_methods_are_timed_less() -> None:
 @pytest.mark.skipif(not clock.Path("/proc/self/clear_refs").exists(), reason="memory is read from Linux's /proc")
 def test_memory_of_a_call() -> None:
     case = Case(40, 50, 16, 0, bank=4000)  # the full matrix holds 32 MB, once scaled and once not
-    rows = operators.measure("x", case, operators.Options(rounds=1), lambda line: None)
+    rows = operators.measure("x", case, operators.Options(rounds=1, peers="benchmarks.peers"), lambda line: None)
     extra = {row.method: row.extra_mb for row in rows}
     assert 32 <= extra["full matrix"] <= 80
     assert extra["vcorr"] < 16  # some blocks of it, and what oneDNN sets up, 13 in all by torch 2.11

@@ -1,4 +1,4 @@
-"""What this machine does with the operators and with a video: time, memory, and what else could have done the work.
+"""What this machine does with the operators and with a video: time and memory.
 
-``operators`` and ``accuracy`` need torch and einops alone; ``propagation`` runs the command.
+``operators`` needs torch and einops alone; ``propagation`` runs the command.
 """

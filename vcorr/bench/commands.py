@@ -63,11 +63,11 @@ def operators(
         float, typer.Option(min=0, help="Seconds after which a slow method is left out of further rounds.")
     ] = 3.0,
     memory: Annotated[bool, typer.Option(help="Measure memory, on a CPU in a process of its own a case.")] = True,
-    full: Annotated[bool, typer.Option("--full", help="Every case and every peer; long on a CPU.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Every case; long on a CPU.")] = False,
     as_json: AsJson = False,
     as_markdown: AsMarkdown = False,
 ) -> None:
-    """The operators against their floors and their peers; a wrong result is an error, not a number."""
+    """The operators against their floors; a wrong result is an error, not a number."""
     _one_form(as_json, as_markdown)
     from vcorr.bench import cases as sizes
     from vcorr.bench import clock, tables
@@ -90,34 +90,6 @@ def operators(
     wrong = [row for row in rows if not row.ok]
     if wrong:
         raise VcorrError(f"{wrong[0].case}, {wrong[0].method}", wrong[0].note, f"{len(wrong)} methods are wrong")
-
-
-@app.command()
-def accuracy(
-    cases: Cases = None,
-    threads: Threads = None,
-    device: Device = "auto",
-    dtype: Annotated[list[Type] | None, typer.Option(help="As often as needed; default: all.")] = None,
-    impl: Annotated[Impl, typer.Option(help="Implementation of vcorr.kernels.")] = Impl.auto,
-    as_json: AsJson = False,
-    as_markdown: AsMarkdown = False,
-) -> None:
-    """Errors of results and gradients in each type, against dense float64 on the same inputs."""
-    _one_form(as_json, as_markdown)
-    from vcorr.bench import accuracy as measured
-    from vcorr.bench import cases as sizes
-    from vcorr.bench import clock, tables
-
-    where = _device(device, threads)
-    _can(impl, where)
-    chosen = sizes.pick(cases or list(measured.CASES), measured.CASES)
-    dtypes = [t.value for t in dtype or list(Type)]
-    rows = measured.measure(chosen, where, dtypes, impl.value, _say)
-    machine = clock.machine_facts(where)
-    if as_json:
-        _json(tables.document("accuracy", machine, {"device": where, "impl": impl.value}, rows))
-    else:
-        _print(measured.markdown(_command(), machine, rows) if as_markdown else measured.text(rows))
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The operators against their floors and their peers, interleaved in one run; what is timed was checked before.
+"""The operators against their floors, and peers where asked, in interleaved rounds; what is timed was checked before.
 
 For every method: the least time of all rounds, the useful rate (FLOPs of the products that the definition needs), time
 over the floor (the same FLOPs at the rate of a large matrix product of the same type, timed in the same rounds), time
@@ -8,6 +8,7 @@ over that of vcorr, and the memory that one call adds beyond inputs and process.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import itertools
 import json
 import os
@@ -20,16 +21,38 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from vcorr.bench import cases, clock, peers, truth
+from vcorr.bench import cases, clock, truth
 from vcorr.bench.cases import Case, Inputs, Setting
-from vcorr.bench.peers import Method, Peer
 from vcorr.kernels import memory_read, negative_logsumexp, products
 from vcorr.kernels.arguments import Implementation
+
+Method = Callable[[Tensor, list[Tensor], list[Tensor]], Tensor]
+"""(query, keys, values) -> readout, or of a bank (query, [bank], []) -> logsumexp."""
 
 OURS = "vcorr"
 PRODUCT = {"cpu": 1024, "cuda": 8192}  # rows of the square matrices that calibrate
 MOST_COPIES = 64  # of the inputs, which on a GPU take turns so that none is found in its cache
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A method and what stands in its way.
+
+    Attributes:
+        make: builds the method; masks are made here, outside the timing.
+        obstacle: why it is left out here, or None.
+        interior: it treats borders otherwise, so that only the interior can be compared.
+        coarse: it rounds logits and sums to the type of the inputs, so that less is asked of half precision.
+        compiled: its first call at a size is a compilation.
+    """
+
+    make: Callable[[Setting], Method]
+    obstacle: str | None = None
+    interior: bool = False
+    coarse: bool = False
+    compiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,6 +64,7 @@ class Options:
         full: peers that take long as well.
         impl: of ``vcorr.kernels``.
         memory: measure memory too.
+        peers: the module whose ``peers_of(setting, full) -> {name: Peer}`` does the same work; "" is none.
     """
 
     device: str = "cpu"
@@ -50,6 +74,7 @@ class Options:
     full: bool = False
     impl: Implementation = "auto"
     memory: bool = True
+    peers: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,7 +113,7 @@ def measure(name: str, case: Case, options: Options, say: Callable[[str], None])
     inputs = cases.draw(setting)
     work: dict[str, Callable[[], object]] = {}
     rows: dict[str, Row] = {}
-    for method, peer in methods(setting, options.impl, options.full).items():
+    for method, peer in methods(setting, options, options.full).items():
         say(f"{name}: {method}")
         row = Row(name, method)
         if peer.obstacle is None:
@@ -128,12 +153,14 @@ def measure(name: str, case: Case, options: Options, say: Callable[[str], None])
     return list(rows.values())
 
 
-def methods(setting: Setting, impl: Implementation, full: bool) -> dict[str, Peer]:
+def methods(setting: Setting, options: Options, full: bool) -> dict[str, Peer]:
     """vcorr and its peers by name; on a GPU plain torch counts among them."""
-    found = {OURS: Peer(lambda s: ours(s.case, impl))}
-    if setting.device.type == "cuda" and impl != "cpu":
+    found = {OURS: Peer(lambda s: ours(s.case, options.impl))}
+    if setting.device.type == "cuda" and options.impl != "cpu":
         found["vcorr, plain torch"] = Peer(lambda s: ours(s.case, "cpu"))
-    return found | peers.peers_of(setting, full)
+    if options.peers:
+        found |= importlib.import_module(options.peers).peers_of(setting, full)
+    return found
 
 
 def ours(case: Case, impl: Implementation) -> Method:
@@ -213,7 +240,7 @@ def answer(request: str) -> dict[str, int]:
     setting = Setting(Case(**asked["case"]), torch.device(options.device), cases.DTYPES[options.dtype])
     inputs, small = cases.draw(setting), dataclasses.replace(setting, case=cases.smaller(setting.case))
     found = {}
-    for method, peer in methods(setting, options.impl, full=True).items():
+    for method, peer in methods(setting, options, full=True).items():
         if method not in asked["methods"]:
             continue
         step = call(peer.make(setting), setting, inputs)

@@ -5,43 +5,21 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from vcorr.bench import bank_peers
+from benchmarks import bank_peers
 from vcorr.bench.cases import Case, Setting
-
-Method = Callable[[Tensor, list[Tensor], list[Tensor]], Tensor]
-"""(query, keys, values) -> readout, or of a bank (query, [bank], []) -> logsumexp."""
+from vcorr.bench.operators import Method, Peer
 
 TILE = (8, 8)  # of attention on tiles
 BLOCK = (8, 16)  # of flex_attention: a tile is one of its blocks of 128
 SLOW = 5e9  # products of single numbers, which take seconds on a CPU
 GAIN = 4  # by which those of matrices are faster at least
-
-
-@dataclass(frozen=True)
-class Peer:
-    """A method and what stands in its way.
-
-    Attributes:
-        make: builds the method; masks are made here, outside the timing.
-        obstacle: why it is left out here, or None.
-        interior: it treats borders otherwise, so that only the interior can be compared.
-        coarse: it rounds logits and sums to the type of the inputs, so that less is asked of half precision.
-        compiled: its first call at a size is a compilation.
-    """
-
-    make: Callable[[Setting], Method]
-    obstacle: str | None = None
-    interior: bool = False
-    coarse: bool = False
-    compiled: bool = False
 
 
 def peers_of(setting: Setting, full: bool) -> dict[str, Peer]:

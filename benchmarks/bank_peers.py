@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,8 +11,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from vcorr.bench.cases import Setting
+from vcorr.bench.operators import Method
 
-Method = Callable[[Tensor, list[Tensor], list[Tensor]], Tensor]
 CHUNK = 1024  # queries at a time
 WIDEST_ATTENTION = 256  # channels that fused attention on a GPU takes
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from vcorr.bench.apart import Apart, Failed
+from benchmarks.apart import Apart, Failed
 
 
 @pytest.fixture

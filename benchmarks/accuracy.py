@@ -1,15 +1,25 @@
-"""How exact the operators are in each type, against dense float64 on the same rounded inputs."""
+"""How exact the operators are in each type, against dense float64 on the same rounded inputs.
+
+    python -m benchmarks.accuracy --device cpu
+
+From the root of the repository; it needs torch and einops alone.
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
+import shlex
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from vcorr.bench import cases, tables, truth
+from vcorr.bench import cases, clock, tables, truth
 from vcorr.bench.cases import Case, Inputs, Setting
+from vcorr.errors import UsageError
 from vcorr.kernels import memory_read_lse, negative_logsumexp
 from vcorr.kernels.arguments import Implementation
 
@@ -103,12 +113,6 @@ def _bank(case: Case, inputs: Inputs, impl: Implementation) -> Iterable[tuple[st
     yield "dquery", grad, right
 
 
-def text(rows: Sequence[Row]) -> Iterable[str]:
-    """Lines for the eye."""
-    for row in rows:
-        yield f"{row.case:12} {row.dtype:5} {row.result:10} largest {row.largest:.1e}  typical {row.typical:.1e}"
-
-
 def markdown(command: str, machine: tables.Machine, rows: Sequence[Row]) -> Iterable[str]:
     """A line for each result, the largest and the typical error of each type."""
     dtypes = list(dict.fromkeys(row.dtype for row in rows))
@@ -118,3 +122,35 @@ def markdown(command: str, machine: tables.Machine, rows: Sequence[Row]) -> Iter
     for case, result in dict.fromkeys((row.case, row.result) for row in rows):
         cells = [f"{r.largest:.0e} ({r.typical:.0e})" for r in rows if (r.case, r.result) == (case, result)]
         yield f"| {case} | {result} | {' | '.join(cells)} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help="a name, or NAME:KEY=NUMBER,...; default: all")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", choices=cases.DTYPES, action="append", help="as often as needed; default: all")
+    parser.add_argument("--impl", choices=("auto", "cpu", "triton"), default="auto")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_intermixed_args()  # cases may follow options
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    try:
+        chosen = cases.pick(given.cases or list(CASES), CASES)
+    except UsageError as error:
+        parser.error(str(error))
+    rows = measure(
+        chosen, given.device, given.dtype or list(cases.DTYPES), given.impl, lambda line: print(line, file=sys.stderr)
+    )
+    facts = clock.machine_facts(given.device)
+    if given.json:
+        print(
+            json.dumps(tables.document("accuracy", facts, {"device": given.device, "impl": given.impl}, rows), indent=2)
+        )
+    else:
+        command = shlex.join(["python", "-m", "benchmarks.accuracy", *sys.argv[1:]])
+        print(*markdown(command, facts, rows), sep="\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -94,7 +94,6 @@ def test_every_part_runs(python: Path, tmp_path: Path) -> None:
 
 
 def test_the_operators_alone(python: Path) -> None:
-    command = [python, "benchmarks/operators.py", "--device", "cpu", "windows"]
-    path = {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, env=surroundings() | path, capture_output=True, text=True)
+    command = [python, "-m", "benchmarks.operators", "--device", "cpu", "windows"]
+    done = subprocess.run(command, cwd=ROOT, env=surroundings(), capture_output=True, text=True)
     assert (done.returncode, "windows: is no case" in done.stderr) == (2, True), done.stderr
