@@ -16,7 +16,7 @@ import pytest
 
 from tests.media.films import encode, number
 from vcorr.errors import InputError, UsageError
-from vcorr.media import container
+from vcorr.media import frame_table
 from vcorr.media.image import shrink
 from vcorr.media.video import VideoWriter, open_video, shrunk_size
 
@@ -174,7 +174,7 @@ def test_pauses_of_an_avi_are_no_frames(tmp_path: Path) -> None:
 
 
 def test_avi_is_counted_however_late_its_frames_reorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(container, "PROBED", 1)
+    monkeypatch.setattr(frame_table, "PROBED", 1)
     with open_video(encode(tmp_path / "a.avi")) as video:
         assert [number(rgb) for _, rgb in video.frames()] == list(range(30))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from vcorr.errors import InputError
-from vcorr.media.container import VIDEO_SUFFIXES
+from vcorr.media.decoder import VIDEO_SUFFIXES
 from vcorr.media.image import FRAME_SUFFIXES, displayed_size, open_image, read_rgb, shrink
 
 FOLDER_FPS = 25.0

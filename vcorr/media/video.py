@@ -15,7 +15,8 @@ from typing import Protocol, Self
 import numpy as np
 
 from vcorr.errors import InputError, UsageError
-from vcorr.media.container import VIDEO_SUFFIXES, VideoFile
+from vcorr.media.container import VideoFile
+from vcorr.media.decoder import VIDEO_SUFFIXES
 from vcorr.media.folder import FrameFolder, list_frames, matching_files
 from vcorr.media.image import FRAME_SUFFIXES, shrunk_size
 from vcorr.media.writer import VideoWriter

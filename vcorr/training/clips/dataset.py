@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcorr.errors import InputError
-from vcorr.media.container import VIDEO_SUFFIXES
+from vcorr.media.decoder import VIDEO_SUFFIXES
 from vcorr.media.folder import natural_key
 from vcorr.media.image import FRAME_SUFFIXES, displayed_size, open_image, read_rgb, shrink, shrunk_size
 from vcorr.media.video import Video, open_video
