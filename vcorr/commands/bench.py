@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from vcorr.commands.console import say
 from vcorr.errors import InputError, UsageError, VcorrError
 
 app = typer.Typer(help="The operators and the labelling of a video, measured on this machine.")
@@ -79,7 +80,7 @@ def operators(
     options = measured.Options(where, dtype.value, rounds, budget, full, impl.value, memory)
     machine, results = clock.machine_facts(where), {}
     for name, case in chosen.items():
-        results[name] = (case, measured.measure(name, case, options, _say))
+        results[name] = (case, measured.measure(name, case, options, say))
         if not (as_json or as_markdown):
             _print(tables.text(name, *results[name]))
     rows = [row for _, found in results.values() for row in found]
@@ -120,7 +121,7 @@ def propagation(
     options = ["--device", where, *(("--weights", str(weights)) if weights else ())]
     rows = []
     for name, film in chosen.items():
-        rows.append(measured.measure(name, film, video, labels, options, _say))
+        rows.append(measured.measure(name, film, video, labels, options, say))
         if not (as_json or as_markdown):
             _print([measured.text(rows[-1])])
     machine = clock.machine_facts(where)
@@ -169,7 +170,3 @@ def _json(document: dict[str, Any]) -> None:
 def _print(lines: Iterable[str]) -> None:
     for line in lines:
         typer.echo(line)
-
-
-def _say(line: str) -> None:
-    typer.echo(line, err=True)

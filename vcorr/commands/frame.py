@@ -1,0 +1,29 @@
+"""``vcorr frame``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vcorr.errors import UsageError
+
+
+def frame(
+    video: Annotated[str, typer.Argument(help="A video file, a folder of frames, or a quoted glob.")],
+    index: Annotated[int, typer.Argument(metavar="K", min=0, help="Frame index, from 0.")],
+    out: Annotated[Path | None, typer.Argument(help="The image to write; default: frame_K.png here.")] = None,
+) -> None:
+    """Write frame K as an image, to paint a mask on."""
+    from PIL import Image
+
+    from vcorr.media.image import write_image
+    from vcorr.media.video import open_video
+
+    path = out or Path(f"frame_{index:05d}.png")
+    with open_video(video) as source:
+        if index >= len(source):
+            raise UsageError(f"frame {index}", f"{video} has {len(source)} frames", f"give 0 to {len(source) - 1}")
+        write_image(path, Image.fromarray(source.frame(index)))
+    typer.echo(path)

@@ -1,0 +1,32 @@
+"""SIGTERM and Ctrl-C, as errors that are told in one line."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from vcorr.errors import Stopped
+
+
+class Signalled(BaseException):
+    """Stopped, before it reaches the commands: whoever mends what a hostile file raises lets this one through."""
+
+
+@contextmanager
+def stoppable(out: Path) -> Iterator[None]:
+    """SIGTERM and Ctrl-C become errors of one line; the work done was saved on the way out."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Signalled(number)
+
+    old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except Signalled as signalled:
+        raise Stopped(out, *signalled.args) from None
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

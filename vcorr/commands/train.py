@@ -1,0 +1,83 @@
+"""``vcorr train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vcorr.commands.console import first_rank, say
+from vcorr.commands.options import Device
+from vcorr.errors import UsageError
+
+if TYPE_CHECKING:
+    from vcorr.training.loop import Progress as TrainProgress
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one (see vcorr recipes).")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values of its configuration.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of videos and/or folders of frames.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run, continued if it holds this run; default: runs/RECIPE.")
+    ] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(
+            help="Start from these weights, or from 'default', those that come with vcorr: one's own footage."
+        ),
+    ] = None,
+    device: Device = "auto",
+    save_every: Annotated[float, typer.Option(help="Seconds between two saved states.")] = 300.0,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Threads that make clips ahead of time; default: by the device.")
+    ] = None,
+    probe: Annotated[
+        Path | None,
+        typer.Option(metavar="DAVIS", help="Labelled clips, in DAVIS's layout, to propagate and score on the way."),
+    ] = None,
+    show: Annotated[
+        bool, typer.Option("--show", help="Print the configuration and the number of parameters, and stop.")
+    ] = False,
+) -> None:
+    """Train a recipe on a folder of videos; the same command goes on with a stopped run. See OUT/report.html."""
+    from vcorr.config import flatten
+    from vcorr.machine import pick_device
+    from vcorr.training import recipe as recipes
+
+    experiment = recipes.load(recipe, overrides)
+    if show:
+        typer.echo("\n".join(f"{k}={v}" for k, v in flatten(experiment.config).items()))
+        typer.echo(f"parameters: {experiment.parameters:,}")
+        return
+    if data is None:
+        raise UsageError("--data", "is missing", "give a folder of videos and/or folders of frames")
+    from vcorr.model import weights as checkpoint
+    from vcorr.training.loop import Options
+    from vcorr.training.loop import train as run
+
+    options = Options(save_every=save_every, probe=probe, workers=workers)
+    weights = run(
+        experiment,
+        data,
+        out or Path("runs") / experiment.name,
+        device=pick_device(device),
+        init=checkpoint.default_weights() if str(init) == "default" else init,
+        options=options,
+        say=say,
+        report=_tell,
+    )
+    if first_rank():
+        typer.echo(weights)
+
+
+def _tell(progress: TrainProgress) -> None:
+    left = int(progress.seconds_left)
+    say(
+        f"{progress.phase} {progress.step}/{progress.steps}  loss {progress.loss:.4f}  "
+        f"{progress.clips_per_second:.1f} clips/s  data {progress.data_share:.0%}  "
+        f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
+    )
