@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
 from vcorr import rng
 from vcorr.model import nn
+
+ROOT = Path(__file__).parents[2]
 
 
 def normal(*shape, seed=0):
@@ -27,6 +34,17 @@ def test_conv_is_centred_on_the_pixels_that_it_keeps():
     params["c.weight"][0, 0, 1, 1] = 1
     x = torch.arange(35.0).view(1, 1, 5, 7)
     assert torch.equal(nn.conv(params, "c", x, stride=2), x[..., ::2, ::2])
+
+
+@pytest.mark.parametrize("capped", [False, True], ids=["all instructions", "AVX2"])
+@pytest.mark.parametrize("threads", [1, 2, 8])
+def test_conv_with_strided_1x1_kernels_over_few_channels(threads, capped):
+    """Which oneDNN gets wrong by itself: it ends the process, hangs, or returns other gradients."""
+    waiting = {"OMP_WAIT_POLICY": "PASSIVE"}  # more threads than cores
+    environment = os.environ | waiting | ({"ONEDNN_MAX_CPU_ISA": "AVX2"} if capped else {})
+    command = [sys.executable, "-m", "tests.model.narrow_skips", str(threads)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_conv_starts_uniform_in_the_inverse_root_of_the_fan_in():

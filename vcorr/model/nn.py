@@ -18,6 +18,7 @@ from vcorr import ranks
 Tensors = dict[str, Tensor]
 
 EPSILON = 1e-5  # added to the variance by batch normalisation
+NARROW = 16  # channels, the widest block of oneDNN's 1x1 convolutions
 
 
 def conv_init(name: str, inputs: int, outputs: int, size: int, rng: torch.Generator, *, bias: bool = False) -> Tensors:
@@ -28,8 +29,15 @@ def conv_init(name: str, inputs: int, outputs: int, size: int, rng: torch.Genera
 
 
 def conv(params: Tensors, name: str, x: Tensor, *, stride: int = 1) -> Tensor:
-    """Convolution with zero padding that keeps ceil(size / stride): x [b c h w] -> [b d h' w']."""
+    """Convolution with zero padding that keeps ceil(size / stride): x [b c h w] -> [b d h' w'].
+
+    On a CPU, a strided 1x1 kernel over few channels convolves every ``stride``-th pixel at stride 1, which is the same:
+    oneDNN's gradient of such weights writes past its workspace where the channels fill no block
+    (uxlfoundation/oneDNN#6035), so that one thread crashes, and several hang or return wrong numbers.
+    """
     weight = params[f"{name}.weight"]
+    if stride > 1 and weight.shape[-1] == 1 and weight.shape[1] < NARROW and x.device.type == "cpu":
+        x, stride = x[..., ::stride, ::stride], 1
     return F.conv2d(x, weight, params.get(f"{name}.bias"), stride, padding=weight.shape[-1] // 2)
 
 
