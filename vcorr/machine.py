@@ -32,7 +32,7 @@ def native_bf16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 in hardware; elsewhere autocast only costs accuracy and time."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type == "cpu":
+    if device.type == "cpu" and torch.backends.cpu.get_cpu_capability().startswith("AVX512"):  # may be forbidden
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return False
 

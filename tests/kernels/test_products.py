@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -90,6 +93,17 @@ def test_products_keep_all_digits(library):
 def test_double_products_are_double(library):
     left, right = draw(0, 30, 40), draw(1, 40, 20)
     torch.testing.assert_close(products.times(left, right), left @ right, rtol=1e-14, atol=1e-14)
+
+
+def test_products_go_to_onednn_only_where_torch_uses_avx512():
+    """The processor may have what the environment forbids."""
+    code = (
+        "import torch; torch.cpu.get_capabilities = lambda: {'avx512_f': True, 'sse4a': True};"
+        "from vcorr.kernels import products; print(products.GROUPED, products.ONEDNN)"
+    )
+    environment = os.environ | {"ATEN_CPU_CAPABILITY": "avx2"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.split() == ["False", "False"]
 
 
 GROUPS = st.tuples(st.integers(1, 20), st.integers(1, 5), st.integers(1, 20), st.integers(1, 20))

@@ -15,10 +15,12 @@ LEAST = 2**21  # multiplications from which on a call of oneDNN is no slower
 
 CAPABILITIES: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
 AMD = bool(CAPABILITIES.get("sse4a"))  # instructions that no other maker has
-ONEDNN = AMD and bool(CAPABILITIES.get("avx512_f")) and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+# What the processor has and torch uses, which ATEN_CPU_CAPABILITY=avx2 forbids.
+AVX512 = bool(CAPABILITIES.get("avx512_f")) and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+ONEDNN = AMD and AVX512 and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 # Whether batches of small products go to oneDNN, as convolutions by 1 x 1 whose groups are the batch.
-GROUPED = bool(CAPABILITIES.get("avx512_f")) and hasattr(torch.ops.mkldnn, "_convolution_transpose_pointwise")
+GROUPED = AVX512 and hasattr(torch.ops.mkldnn, "_convolution_transpose_pointwise")
 
 # Whether the queries of a batch of products with key rows are laid features first. They are views that overlap; laid
 # cell by cell, MKL's code for Intel turns the same query again for each key row, as long as a small product takes. Its
