@@ -4,7 +4,7 @@ SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check check-kernels gpu format clean
+.PHONY: demo test test-avx2 check check-kernels gpu format clean
 demo: OUT ?= out/goat
 demo: .venv/demo
 	rm -rf $(OUT)
@@ -12,6 +12,15 @@ demo: .venv/demo
 
 test: .venv/dev
 	$(BIN)/python -m pytest
+
+# The tests of training, recipes and operators as on a processor with AVX2 and no more, where torch and its libraries run
+# other code, and no window is read by panels.
+test-avx2: export ATEN_CPU_CAPABILITY := avx2
+test-avx2: export ONEDNN_MAX_CPU_ISA := AVX2
+test-avx2: export MKL_ENABLE_INSTRUCTIONS := AVX2
+test-avx2: .venv/dev
+	$(BIN)/python -c 'from vcorr.kernels import products; assert not (products.GROUPED or products.ONEDNN)'
+	$(BIN)/python -m pytest tests/training tests/recipes tests/kernels
 
 check: .venv/dev
 	$(BIN)/ruff format --check .
