@@ -137,12 +137,17 @@ class Phase:
 
 @dataclass(frozen=True)
 class Recipe:
-    """An experiment: its encoder, where it starts, the phases it goes through, how its weights are read."""
+    """An experiment: its encoder, where it starts, the phases it goes through, how its weights are read.
+
+    Attributes:
+        averaged: the weights file holds the slow encoder, the average over the last steps, in place of the trained one.
+    """
 
     net: NetworkConfig
     init: Callable[[torch.Generator], State]
     phases: tuple[Phase, ...]
     reader: Reader
+    averaged: bool = False
 
 
 @dataclass(frozen=True)

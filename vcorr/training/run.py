@@ -295,7 +295,9 @@ class RunFolder:
         } | ({} if self.began is None else {"init": self.began})
         state, net, reader = point.state, self.recipe.net, self.recipe.reader
         slow = (state.slow, state.slow_stats) if reader.slow else ()
-        weights = checkpoint.Weights(state.params, state.stats, net, reader, about, *slow)
+        averaged = self.recipe.averaged and state.slow
+        trained = (state.slow, state.slow_stats) if averaged else (state.params, state.stats)
+        weights = checkpoint.Weights(*trained, net, reader, about, *slow)
         checkpoint.save_weights(self.out / "weights.safetensors", weights)
 
     def _conditions(self) -> dict[str, Any]:

@@ -198,3 +198,19 @@ def test_only_films_are_no_stills(tmp_path):
 def test_a_warp_that_could_fold_is_refused(warp):
     with pytest.raises(ValueError, match="warp must be in"):
         ClipConfig(warp=warp)
+
+
+def test_stills_and_videos_side_by_side(tmp_path):
+    for folder, count in (("video", 5), ("deep/photos", 3)):
+        (tmp_path / folder).mkdir(parents=True)
+        for k in range(count):
+            Image.fromarray(np.full((40, 56, 3), 40 * k, np.uint8)).save(tmp_path / folder / f"{k}.png")
+    cfg = dataclasses.replace(STILLS, source="video", stills=("photos",), frames=2, gaps=(1,))
+    clips = Clips(scan(tmp_path), cfg, 0)
+    assert len(clips) == 4 + 3  # a clip for each start in the video, and one for each photograph
+    seen = [clips.clip(k) for k in range(7)]
+    levels = sorted((int(clip[0].float().mean()), int(clip[1].float().mean())) for clip, _ in seen)
+    assert levels == sorted([(0, 0), (40, 40), (80, 80), (0, 40), (40, 80), (80, 120), (120, 160)])
+    assert len({video for _, video in seen}) == 1 + 3  # each photograph is a video of its own: a negative to the others
+    with pytest.raises(ValueError, match="sampling must be starts"):
+        dataclasses.replace(cfg, sampling="intervals")

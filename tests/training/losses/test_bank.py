@@ -209,3 +209,17 @@ def test_with_an_empty_bank_the_affinity_is_the_window_alone(frames):
     joint = torch.autograd.grad((readout * share[..., None]).sum(), (query, key, value), retain_graph=True)
     alone = torch.autograd.grad(readout.sum(), (query, key, value))
     assert all(torch.equal(a, b) for a, b in zip(joint, alone, strict=True))
+
+
+def test_a_batch_can_be_its_own_bank():
+    """Two samples read; three more only lend their points; those of one's own video are left out."""
+    query, key = features(2, 3, 4, 6, seed=1).requires_grad_(), features(5, 3, 4, 6, seed=2).requires_grad_()
+    intra, videos = features(2, 3, 4, seed=3), [7, 8, 7, 9, 9]
+
+    share = bank.share_of_batch(query, key, intra, 2, 3, range(5), videos, scale=0.7)
+    points = bank.draw(key, 2, [rng.generator(3, "points", k) for k in range(5)])
+    for b, others in enumerate(([1, 3, 4], [0, 2, 3, 4])):
+        mass = (0.7 * query[b].flatten(0, 1) @ points[others].flatten(0, 1).T).logsumexp(1)
+        torch.testing.assert_close(share[b].flatten(), torch.sigmoid(intra[b].flatten() - mass))
+    share.sum().backward()
+    assert query.grad is not None and key.grad is None  # negatives carry no gradient

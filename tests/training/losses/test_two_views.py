@@ -129,3 +129,25 @@ def test_autocast_does_not_move_positions():
         frame = features(0, b=1, h=32, w=32, c=4, dtype=torch.float32)
         near = twins.contrast(frame, frame, exact, scale=1.0)
     torch.testing.assert_close(near, twins.contrast(frame, frame, exact, scale=1.0))
+
+
+@settings(deadline=None)
+@given(st.integers(0, 1000))
+def test_contrast_among_all_frames_is_its_formula(seed):
+    view, frames = features(seed, h=2, w=3), features(seed + 1)
+    at = twins.positions(twins.draw(TwinConfig(), [seed, seed + 1], seed=0), 3, 4).double()[:, ::2, 1:]
+    everything = 0.7 * view.flatten(1, 2) @ frames.flatten(0, 2).T  # [b n, all cells of all frames]
+    costs = []
+    for b in range(2):
+        own = 0.7 * view[b].flatten(0, 1) @ frames[b].flatten(0, 1).T
+        for n, (x, y) in enumerate(at[b].flatten(0, 1).tolist()):
+            if 0 <= x <= 3 and 0 <= y <= 2:
+                costs.append(everything[b, n].logsumexp(0) - landing(torch.tensor([x, y]).double(), 3, 4) @ own[n])
+    got = twins.contrast_all(view, frames, at, scale=0.7)
+    torch.testing.assert_close(got, torch.stack(costs).mean() if costs else torch.zeros_like(got))
+
+
+def test_contrast_among_all_frames_has_its_gradients():
+    view, frames = features(0, h=2, w=3, c=3).requires_grad_(), features(1, c=3).requires_grad_()
+    at = twins.positions(twins.draw(TwinConfig(), [3, 4], seed=0), 3, 4).double()[:, ::2, 1:]
+    assert torch.autograd.gradcheck(lambda a, b: twins.contrast_all(a, b, at, scale=0.8), (view, frames))

@@ -48,6 +48,7 @@ class ClipConfig:
         flip: mirror left and right half of the time. reverse: play backwards half of the time.
         source: ``video``: the pictures of a folder are the frames of a video. ``stills``: each is an image of its own
             that a homography makes a clip of, once an epoch (see ``stills``); gaps, sampling and crop mean nothing.
+        stills: names of folders whose pictures are such images, beside the videos of all other folders.
         warp: of stills, how far the corners of the square move, as a share of its side, in [0, 0.25).
         read: frames are kept at this short side, so that a crop never shrinks a huge frame again and again.
         keep: where decoded frames are kept: in ``memory``, or on the ``device`` that trains, which cuts the clips then.
@@ -69,6 +70,7 @@ class ClipConfig:
     long: tuple[int, ...] = ()
     short: tuple[int, ...] = ()
     source: Literal["video", "stills"] = "video"
+    stills: tuple[str, ...] = ()
     warp: float = 0.12
 
     def __post_init__(self) -> None:
@@ -84,8 +86,8 @@ class ClipConfig:
             raise ValueError(f"long must be >= 0 and short >= 1, got {self.long} and {self.short}")
         if self.frames <= self.least:
             raise ValueError(f"frames must be above {self.least} for these references, got {self.frames}")
-        if self.memory and self.sampling == "intervals":
-            raise ValueError("memory clips (long, short) are cut at every start: sampling must be starts")
+        if self.sampling == "intervals" and (self.memory or self.stills):
+            raise ValueError("memory clips (long, short) and stills need every start: sampling must be starts")
 
     @property
     def memory(self) -> bool:
@@ -135,18 +137,18 @@ class Clips:
             raise UsageError(
                 "clips.weights", f"{len(cfg.weights)} weights for {len(cfg.gaps)} gaps", "give one a gap, or none"
             )
-        stills = cfg.source == "stills"
-        footage = footage.as_stills() if stills else footage
+        footage = footage.as_stills() if cfg.source == "stills" else footage.with_stills(cfg.stills)
         self.cfg, self.seed = cfg, seed
         self.skipped = dict(footage.skipped)
         self.unreadable: dict[str, str] = {}
         self._odds = cfg.weights or (1.0,) * len(cfg.gaps)
         smallest = min(gap for gap, odds in zip(cfg.gaps, self._odds, strict=True) if odds)
-        reach = 0 if stills else cfg.least * smallest
-        self.sources = [s for s in footage.sources if s.frames > reach]
-        self._videos = [k for k, s in enumerate(footage.sources) if s.frames > reach]  # stages may differ in reach
-        for source in footage.sources:
-            if source.frames <= reach:
+        reach = cfg.least * smallest
+        starts = [1 if s.image else s.frames - reach for s in footage.sources]
+        self._videos = [k for k, n in enumerate(starts) if n > 0]  # stages may differ in reach
+        self.sources = [footage.sources[k] for k in self._videos]
+        for source, n in zip(footage.sources, starts, strict=True):
+            if n <= 0:
                 self.skipped[str(source.path)] = f"{source.frames} frames, a clip needs {reach + 1}"
         if not self.sources:
             longest = max(s.frames for s in footage.sources)
@@ -155,11 +157,10 @@ class Clips:
                 f"no video is long enough: a clip needs {reach + 1} frames, the longest has {longest}",
                 "give longer videos, or lower clips.gaps",
             )
-        lengths = [s.frames for s in self.sources]
         self._order: Order = (
-            Intervals(lengths, cfg.frames, cfg.gaps, self._odds, seed)
-            if cfg.sampling == "intervals" and not stills
-            else Starts(lengths, reach, seed)
+            Intervals([s.frames for s in self.sources], cfg.frames, cfg.gaps, self._odds, seed)
+            if cfg.sampling == "intervals" and cfg.source == "video"
+            else Starts([starts[k] for k in self._videos], seed)
         )
         self.device = torch.device(device if cfg.keep == "device" else "cpu")
         self._frames: Frames | DeviceFrames = (
@@ -197,7 +198,7 @@ class Clips:
         )
 
     def _cut(self, place: Place, rng: torch.Generator) -> Tensor:
-        clip = (self._from_still if self.cfg.source == "stills" else self._from_video)(place, rng)
+        clip = (self._from_still if self.sources[place.source].image else self._from_video)(place, rng)
         return clip.flip(2) if self.cfg.flip and random.integer(0, 2, rng) else clip
 
     def _from_still(self, place: Place, rng: torch.Generator) -> Tensor:

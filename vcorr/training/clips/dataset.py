@@ -6,7 +6,7 @@ import hashlib
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +33,7 @@ class Source:
         stills: the frame files in order; None for a video file.
         frames: how many.
         height, width: in pixels; of a folder's first frame that can be read.
+        image: an image of its own, no frame of a video.
     """
 
     path: Path
@@ -40,6 +41,7 @@ class Source:
     frames: int
     height: int
     width: int
+    image: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,20 +64,21 @@ class Footage:
         return sum(s.frames for s in self.sources)
 
     def as_stills(self) -> Footage:
-        """Each image file as a source of its own, of one frame; video files are left out.
+        """Each image file as a source of its own; video files are left out.
 
         Raises:
             InputError: there are only video files.
         """
-        images = [
-            Source(still, (still,), 1, source.height, source.width)
-            for source in self.sources
-            for still in source.stills or ()
-        ]
+        images = [image for source in self.sources for image in _images(source)]
         films = {str(s.path): "is a video, not a still image" for s in self.sources if s.stills is None}
         if not images:
             raise InputError(self.root, "holds no still images", "give a folder of images, or train another recipe")
         return Footage(self.root, tuple(images), self.skipped | films)
+
+    def with_stills(self, folders: Collection[str]) -> Footage:
+        """Of folders of these names each image file is a source of its own; the others hold the frames of a video."""
+        parted = [_images(s) if s.path.name in folders else [s] for s in self.sources]
+        return Footage(self.root, tuple(source for part in parted for source in part), self.skipped)
 
     def fingerprint(self) -> str:
         """SHA-256 over the names of videos and frames below the root, frame counts, and sizes of video files in bytes.
@@ -90,6 +93,11 @@ class Footage:
             line = "\0".join([*names, str(source.frames), str(size)])
             digest.update(line.encode("utf-8", "surrogateescape") + b"\n")
         return digest.hexdigest()
+
+
+def _images(source: Source) -> list[Source]:
+    """The image files of a folder, each by itself; a video file has none."""
+    return [Source(file, (file,), 1, source.height, source.width, image=True) for file in source.stills or ()]
 
 
 def scan(root: str | Path) -> Footage:

@@ -44,13 +44,12 @@ class Starts:
     """Every frame that a clip can start with comes once an epoch.
 
     Args:
-        frames: of each video.
-        reach: frames that must follow a start.
+        starts: how many frames of each video a clip can start with, the first ones; at least one.
         seed: of the run.
     """
 
-    def __init__(self, frames: Sequence[int], reach: int, seed: int) -> None:
-        self._ends = list(accumulate(n - reach for n in frames))  # clips up to and with each video
+    def __init__(self, starts: Sequence[int], seed: int) -> None:
+        self._ends = list(accumulate(starts))  # clips up to and with each video
         self._shuffled = functools.lru_cache(maxsize=2)(lambda epoch: _shuffled(len(self), seed, epoch))
 
     def __len__(self) -> int:

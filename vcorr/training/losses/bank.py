@@ -124,6 +124,37 @@ def push(extra: Tensors, features: Tensor, videos: Sequence[int], samples: Seque
     }
 
 
+def share_of_batch(
+    query: Tensor,
+    key: Tensor,
+    intra: Tensor,
+    points: int,
+    seed: int,
+    samples: Sequence[int],
+    videos: Sequence[int],
+    *,
+    scale: float | None = None,
+) -> Tensor:
+    """As ``share``, with points of the batch's own frames for a bank: nothing is kept from step to step.
+
+    Args:
+        query: features [b h w c]. key: features [n h w c] that points are drawn from, without gradient; the first b are
+            those of the query's samples. intra: the logsumexp of the query's windows [b h w].
+        points: of each frame. seed: of the run, which they are drawn with.
+        samples, videos: which each of the n frames is and was cut from; points of a query's own video are left out.
+
+    Returns:
+        [b h w] in [0, 1].
+    """
+    groups = torch.tensor(videos, device=query.device)
+    own = groups[: len(query)].repeat_interleave(query.shape[1] * query.shape[2])
+    rngs = [random.generator(seed, "points", sample) for sample in samples]
+    negatives = draw(key, points, rngs).flatten(0, 1)
+    rows, others = query.flatten(0, 2), groups.repeat_interleave(points)
+    mass = negative_logsumexp(rows, negatives, scale=scale, query_group=own, negative_group=others)
+    return torch.sigmoid(intra - mass.view(query.shape[:3]))
+
+
 def read(extra: Tensors) -> tuple[Tensor, Tensor]:
     """What has been written so far: features [m c] and the video of each [m]."""
     features, videos = extra["bank.features"], extra["bank.videos"]

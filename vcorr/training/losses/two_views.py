@@ -110,7 +110,32 @@ def contrast(twin: Tensor, frame: Tensor, positions: Tensor, *, scale: float) ->
     """
     logits = _logits(twin, frame, scale)
     cost = logits.logsumexp(-1) - (logits * _landing(positions)).sum(-1)
-    return _mean_inside(cost, positions)
+    return _mean_inside(cost, positions, (frame.shape[1], frame.shape[2]))
+
+
+def contrast_all(view: Tensor, frames: Tensor, positions: Tensor, *, scale: float) -> Tensor:
+    """Cross entropy of finding each cell of a view among all cells of the frames of the batch, by unit features.
+
+        mean_x [ log sum_n sum_y exp(s <view(x), frame_n(y)>) - s <view(x), sum_y B(y, p(x)) frame(y)> ]
+
+    with B the bilinear weights of the four cells around p(x) in the view's own frame. Every pair of cells has its logit
+    in memory, as in ``contrast``.
+
+    Args:
+        view: features [b h' w' c]: all cells of the views, or some of them. frames: features [b h w c].
+        positions: where each of these cells lies in its frame, [b h' w' 2] as (x, y) in cells of the frame.
+        scale: of the logits.
+
+    Returns:
+        A scalar; 0 where no cell has its place in its frame.
+    """
+    size = positions.new_tensor([frames.shape[2], frames.shape[1]])
+    grid = (2 * positions + 1) / size - 1
+    with _exact(frames):
+        place = F.grid_sample(frames.permute(0, 3, 1, 2), grid, padding_mode="border", align_corners=False)
+        every = (scale * view.flatten(1, 2) @ frames.flatten(0, 2).T).logsumexp(-1)
+    own = scale * (view * place.permute(0, 2, 3, 1)).sum(-1).flatten(1)
+    return _mean_inside(every - own, positions, (frames.shape[1], frames.shape[2]))
 
 
 def cycle(twin: Tensor, between: Tensor, frame: Tensor, positions: Tensor, *, scale: float) -> Tensor:
@@ -126,7 +151,7 @@ def cycle(twin: Tensor, between: Tensor, frame: Tensor, positions: Tensor, *, sc
     there, back = _logits(twin, between, scale).softmax(-1), _logits(between, frame, scale).softmax(-1)
     walk = (there @ back).to(there.dtype)  # probabilities bear bfloat16, and this product takes long
     arrived = (walk * _landing(positions)).sum(-1)
-    return _mean_inside(-(arrived + EPSILON).log(), positions)
+    return _mean_inside(-(arrived + EPSILON).log(), positions, (frame.shape[1], frame.shape[2]))
 
 
 def _exact(like: Tensor) -> torch.autocast:
@@ -157,8 +182,8 @@ def _landing(positions: Tensor) -> Tensor:
     return weights
 
 
-def _mean_inside(cost: Tensor, positions: Tensor) -> Tensor:
-    """Mean of cost [b n] over the cells whose position is in the frame."""
-    limit = positions.new_tensor([positions.shape[2] - 1, positions.shape[1] - 1])
+def _mean_inside(cost: Tensor, positions: Tensor, size: tuple[int, int]) -> Tensor:
+    """Mean of cost [b n] over the cells whose position is in the frame of a size (h, w)."""
+    limit = positions.new_tensor([size[1] - 1, size[0] - 1])
     inside = ((positions >= 0) & (positions <= limit)).all(-1).flatten(1).to(cost)
     return (cost * inside).sum() / inside.sum().clamp(min=1)

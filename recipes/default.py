@@ -1,0 +1,70 @@
+"""The weights that come with vcorr: a pyramid encoder that learns from video and from photographs, on one CPU core.
+
+    reconstruct   a frame's hidden channel is copied from its neighbour over a window of 25 x 25 cells (MAST, eq. 1-4);
+                  points of the batch's other videos take their share of the affinity (LIIR, eq. 4, 5); Huber loss
+    contrast      cells of an affine view of a frame, in other colours, find their place among all cells of all frames
+                  of which there are views; cross entropy
+
+Part of a batch gives pairs of frames, the rest (``views``) a frame and a view of it. The weights are the average over
+the last steps. DATA is a folder of videos; pictures in folders called stills are photographs.
+
+    vcorr train default --data DATA
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from vcorr.kernels import memory_read_lse
+from vcorr.matching.affinity import Views
+from vcorr.matching.rebuild import enlarge, shrink
+from vcorr.model import color, network
+from vcorr.training.clips.cut import ClipConfig
+from vcorr.training.losses import bank, reconstruction, two_views
+from vcorr.training.recipe import Out, Phase, Reader, Recipe, Stage, State
+
+
+@dataclass(frozen=True)
+class Config:
+    seed: int = 0
+    pairs: Stage = Stage(20_000, 16, lr=1e-3, warmup=100, cooldown=0.2, weight_decay=0.1, clip_norm=100.0)
+    clips: ClipConfig = ClipConfig(size=128, gaps=(1, 2, 3), smallest=96, stills=("stills",), cache=4096)
+    net: network.NetworkConfig = network.PyramidConfig(unit=True)
+    views: float = 0.375  # share of the batch that gives a view
+    view: two_views.TwinConfig = two_views.TwinConfig()
+    jitter: color.JitterConfig = color.JitterConfig(1, 0.3, 0.3, 0.3, 0.02)
+    points: int = 32  # of each frame, negatives to the other videos of the batch
+    balance: two_views.Balance = two_views.Balance(contrast=0.5, cycle=0.0)
+    decay: float = 0.998
+    reader: Reader = Reader(scale=14.0)
+
+
+def build(cfg: Config) -> Recipe:
+    how = dict(radius=cfg.reader.radius, scale=cfg.reader.scale, border=cfg.reader.border)
+    grid = dict(stride=cfg.net.stride, alignment=cfg.reader.alignment)
+
+    def loss(state, batch, rng, progress):
+        n = min(max(1, round(cfg.views * len(batch.rgb))), len(batch.rgb) - 1)
+        matrices = two_views.draw(cfg.view, batch.samples[-n:], cfg.seed).to(batch.rgb)
+        views = torch.stack([batch.rgb[-n:, 0], two_views.view(batch.rgb[-n:, 0], matrices)], 1)
+        rgb = torch.cat([batch.rgb[:-n, :2], color.jitter(views, batch.samples[-n:], cfg.jitter, cfg.seed)])
+        seen, hidden = color.hide_channel(color.to_lab(rgb.flatten(0, 1)).view(rgb.shape), rng)
+        (key, query), stats = network.apply_each(cfg.net, state.params, state.stats, seen.unbind(1), train=True)
+        copied, intra = memory_read_lse(query[:-n], [key[:-n]], [shrink(hidden[:-n, 0], **grid)], **how)
+        drawn = (cfg.points, cfg.seed, batch.samples, batch.videos)
+        share = bank.share_of_batch(query[:-n], key, intra, *drawn, scale=cfg.reader.scale)
+        rebuilt = enlarge(copied * share[..., None], size=hidden.shape[-2:], **grid)
+        place = two_views.positions(matrices, *query.shape[1:3])[:, ::2, ::2]
+        parts = {
+            "reconstruct": reconstruction.huber(rebuilt, hidden[:-n, 1]),
+            "contrast": two_views.contrast_all(query[-n:, ::2, ::2], key[-n:], place, scale=cfg.reader.scale),
+        }
+        total = cfg.balance.reconstruct * parts["reconstruct"] + cfg.balance.contrast * parts["contrast"]
+        shown = Views(query[:-n], [key[:-n]], **how, alignment=cfg.reader.alignment)
+        return Out(total, stats, {name: part.detach() for name, part in parts.items()}, views=shown)
+
+    phase = Phase("pairs", cfg.pairs, cfg.clips, loss, State.with_slow, lambda name: cfg.decay)
+    reader = replace(cfg.reader, scale=2 * cfg.reader.scale)  # twice as sharp as in training
+    return Recipe(cfg.net, lambda rng: State(*network.init(cfg.net, rng)), (phase,), reader, averaged=True)
