@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
+import itertools
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vcorr.errors import InputError
 from vcorr.media.decoder import VIDEO_SUFFIXES
-from vcorr.media.image import FRAME_SUFFIXES, displayed_size, open_image, read_rgb, shrink
+from vcorr.media.image import FRAME_SUFFIXES, displayed_size, is_deep, open_image, read_pixels, shrink, to_rgb
+from vcorr.media.levels import SAMPLES, WHOLE, Scale, scale_of
 
 FOLDER_FPS = 25.0
 """Frames per second assumed of image files, which carry no time."""
@@ -68,6 +73,49 @@ def _children(folder: Path, part: str) -> list[Path]:
     return []
 
 
+class Stills:
+    """Image files that are read alike: all with more than 8 bits a channel by one scale. Any thread may read.
+
+    Args:
+        files: in the order of their frames.
+    """
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = tuple(files)
+        self._scale: Scale | None = None
+        self._lock = threading.Lock()
+
+    def rgb(self, k: int) -> NDArray[np.uint8]:
+        """The picture in file k, uint8 [h w 3], as displayed.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        pixels = read_pixels(self.files[k])
+        return to_rgb(pixels, None if pixels.dtype == np.uint8 else self.scale())
+
+    def scale(self) -> Scale:
+        """The scale of the files with more than 8 bits a channel, from a few of them, evenly spread."""
+        with self._lock:
+            if self._scale is None:
+                self._scale = scale_of(itertools.islice(self._deep_ones(), SAMPLES))
+        return self._scale
+
+    def note(self) -> str:
+        """What the user should know of the scale of what was read; empty where there is nothing to tell."""
+        return "" if self._scale in (None, WHOLE) else str(self._scale)
+
+    def _deep_ones(self) -> Iterator[np.ndarray]:
+        """Pictures with more than 8 bits: of files evenly spread, then of the others, as some may have 8 bits."""
+        spread = np.linspace(0, len(self.files) - 1, SAMPLES).round().astype(int).tolist()
+        for k in dict.fromkeys([*spread, *range(len(self.files))]):
+            with contextlib.suppress(InputError):
+                with open_image(self.files[k]) as image:
+                    deep = is_deep(image)
+                if deep:
+                    yield read_pixels(self.files[k])
+
+
 class FrameFolder:
     """Frames in image files of one size, in the order given. Opening reads headers; after that, one picture at a time.
 
@@ -77,10 +125,9 @@ class FrameFolder:
     """
 
     pts = None
-    notes: tuple[str, ...] = ()
 
     def __init__(self, path: Path, files: Sequence[Path]) -> None:
-        self._files = list(files)
+        self._stills = Stills(files)
         self.names = [file.stem for file in files]
         self.fps = FOLDER_FPS
         named: dict[Path, Path] = {}
@@ -89,24 +136,28 @@ class FrameFolder:
             if other is not file:
                 what = f"holds {other.name} and {file.name}, two files for one frame"
                 raise InputError(path, what, f"give a quoted pattern, such as '{file.with_name('*' + file.suffix)}'")
-        self.height, self.width = _header_size(files[0])
+        (self.height, self.width), deep = _header(files[0])
         for file in files[1:]:
-            height, width = _header_size(file)
+            (height, width), too = _header(file)
+            deep = deep or too
             if (height, width) != (self.height, self.width):
                 what = f"{files[0].name} is {self.width}x{self.height}, but {file.name} is {width}x{height}"
                 raise InputError(
                     path, what, "the frames of a video have one size: take out or resize those that differ"
                 )
+        if deep:
+            self._stills.scale()
+        self.notes: tuple[str, ...] = (f"{path}: {note}",) if (note := self._stills.note()) else ()
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self._stills.files)
 
     def seconds(self, k: int) -> float:
         return k / self.fps
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
-        for file in self._files:
+        for file in self._stills.files:
             name = file.name.encode("utf-8", "surrogateescape")
             with file.open("rb") as stream:
                 content = hashlib.file_digest(stream, "sha256").digest()
@@ -118,14 +169,14 @@ class FrameFolder:
         first = start
         while first and self.picture(first, size) is None:
             first -= 1
-        for k in range(first, len(self._files)):
+        for k in range(first, len(self._stills.files)):
             rgb = self.picture(k, size)
             if rgb is not None:
                 yield k, rgb, True
 
     def picture(self, k: int, size: tuple[int, int]) -> np.ndarray | None:
         try:
-            rgb = read_rgb(self._files[k])
+            rgb = self._stills.rgb(k)
         except InputError:
             return None
         if rgb.shape[:2] != (self.height, self.width):  # replaced since it was opened
@@ -136,6 +187,7 @@ class FrameFolder:
         """Nothing is kept open."""
 
 
-def _header_size(file: Path) -> tuple[int, int]:
+def _header(file: Path) -> tuple[tuple[int, int], bool]:
+    """(height, width) of an image file, and whether it has more than 8 bits a channel."""
     with open_image(file) as image:
-        return displayed_size(image)
+        return displayed_size(image), is_deep(image)

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from vcorr.errors import InputError, OutputError
+from vcorr.media.levels import Scale, scale_of
 
 MAX_PIXELS = 2**26
 """The largest image or video frame that is read: 67 million pixels, above 8K (33 million)."""
@@ -22,6 +23,8 @@ FRAME_SUFFIXES = frozenset(
 )
 
 _ORIENTATION = 0x0112  # the EXIF tag
+_PHOTOMETRIC = 0x0106  # the TIFF tag: 0 where white is zero
+_CUT_TO_8_BITS = ("RGB", "RGBA", "LA")  # modes in which Pillow reads colours of 16 bits
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -117,20 +120,87 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def read_rgb(path: Path) -> np.ndarray:
-    """The picture in an image file as uint8 [h w 3], as displayed: EXIF orientation applied, transparency ignored.
+def is_deep(image: Image.Image) -> bool:
+    """Whether an opened image, not yet decoded, has more than 8 bits a channel."""
+    return image.mode.startswith(("I", "F")) or ";16" in raw_mode(image)
 
-    Grey of 16 bits is scaled from its whole range, not from the darkest to the brightest pixel, so that frames compare.
+
+def raw_mode(image: Image.Image) -> str:
+    """How the pixels of an opened image are stored, before they are decoded: "L;4" is grey of 4 bits."""
+    tile = getattr(image, "tile", None)
+    args = tile[0].args if tile else ""
+    return args if isinstance(args, str) else str(args[0]) if args else ""
+
+
+def read_pixels(path: Path) -> np.ndarray:
+    """The picture in an image file, as displayed; transparency is ignored.
+
+    Returns:
+        uint8 [h w 3]; or, of a file with more than 8 bits a channel, its levels as they are, [h w] or [h w 3]: of use
+        once a `Scale` for all pictures of the video has brought them to 8 bits.
 
     Raises:
         InputError: see `open_image` and `load_pixels`.
     """
     with open_image(path) as image:
-        upright = load_upright(image, path)
-        if upright.mode.startswith("I"):
-            levels = np.clip(np.asarray(upright).astype(np.int64), 0, 65535)
-            return np.repeat((levels // 257).astype(np.uint8)[:, :, None], 3, axis=2)
+        levels = _deep_colour(image, path) if is_deep(image) and image.mode in _CUT_TO_8_BITS else None
+        return pixels_of(image, path) if levels is None else levels
+
+
+def pixels_of(image: Image.Image, path: Path) -> np.ndarray:
+    """As `read_pixels`, of an opened image; colours of 16 bits come cut to 8."""
+    white_is_zero = image.format == "TIFF" and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0
+    upright = load_upright(image, path)
+    if not upright.mode.startswith(("I", "F")):
         return np.array(upright.convert("RGB"))
+    levels = np.array(upright)
+    levels = levels.astype(levels.dtype.newbyteorder("="))
+    # Pillow inverts such pictures where they have 8 bits, and does not where they have more.
+    return -levels.astype(np.float64) if white_is_zero else levels
+
+
+def _deep_colour(image: Image.Image, path: Path) -> np.ndarray | None:
+    """The channels of a file of 16 bits each, of which Pillow keeps the upper 8; None where FFmpeg cannot read it."""
+    import av
+
+    try:
+        codec = av.CodecContext.create("tiff" if image.format == "TIFF" else "png", "r")
+        codec.options = {"max_pixels": str(MAX_PIXELS)}
+        data = av.Packet(path.read_bytes())
+        picture = [*codec.decode(data), *codec.decode(None)][0]
+        assert isinstance(picture, av.VideoFrame)
+        levels = picture.reformat(format="gray16le" if picture.format.name.startswith("ya") else "rgb48le").to_ndarray()
+    except Exception:  # Pillow has the word on what is damaged, and how
+        return None
+    turned = _turn_array(levels, _orientation(image))
+    return turned if turned.shape[:2] == displayed_size(image) else None
+
+
+def _turn_array(array: np.ndarray, orientation: int) -> np.ndarray:
+    """What `load_upright` does to an image, of an array [h w ...]."""
+    turned = array.swapaxes(0, 1) if orientation in _SIDEWAYS else array
+    rows, columns = (-1 if orientation in mirrored else 1 for mirrored in ((3, 4, 7, 8), (2, 3, 6, 7)))
+    return np.ascontiguousarray(turned[::rows, ::columns])
+
+
+def read_rgb(path: Path, scale: Scale | None = None) -> np.ndarray:
+    """The picture in an image file as uint8 [h w 3], as displayed: EXIF orientation applied, transparency ignored.
+
+    Args:
+        path: of the file.
+        scale: of pictures of more than 8 bits; None is the picture's own, of use where it does not belong to a video.
+
+    Raises:
+        InputError: see `open_image` and `load_pixels`.
+    """
+    return to_rgb(read_pixels(path), scale)
+
+
+def to_rgb(pixels: np.ndarray, scale: Scale | None = None) -> np.ndarray:
+    """What `read_pixels` returns, brought to uint8 [h w 3]."""
+    if pixels.dtype != np.uint8:
+        pixels = (scale or scale_of([pixels])).to_8_bits(pixels)
+    return pixels if pixels.ndim == 3 else np.repeat(pixels[:, :, None], 3, axis=2)
 
 
 def shrunk_size(height: int, width: int, short_side: int | None) -> tuple[int, int]:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from vcorr.errors import InputError
 from vcorr.media.decoder import VIDEO_SUFFIXES
-from vcorr.media.folder import natural_key
-from vcorr.media.image import FRAME_SUFFIXES, displayed_size, open_image, read_rgb, shrink, shrunk_size
+from vcorr.media.folder import Stills, natural_key
+from vcorr.media.image import FRAME_SUFFIXES, displayed_size, open_image, shrink, shrunk_size
 from vcorr.media.video import Video, open_video
 
 Picture = NDArray[np.uint8]
@@ -210,6 +210,7 @@ class Frames:
 
     def __init__(self, sources: Sequence[Source], short_side: int, limit: int) -> None:
         self._sources, self._short_side, self._limit = sources, short_side, limit
+        self._stills = [None if s.stills is None else Stills(s.stills) for s in sources]
         self._kept: OrderedDict[tuple[int, int], Picture | None] = OrderedDict()
         self._open: OrderedDict[int, Video] = OrderedDict()
         self._lock = threading.Lock()  # of what is kept and open; held for moments only
@@ -261,17 +262,17 @@ class Frames:
 
     def _read(self, source: int, wanted: list[int]) -> dict[int, Picture | None]:
         """Frames from the file, in ascending order; kept from now on. The source's lock is held."""
-        if self._sources[source].stills is None:
+        stills = self._stills[source]
+        if stills is None:
             return self._decode(source, wanted)
         found: dict[int, Picture | None] = {}
         for k in wanted:
-            found[k] = picture = self._still(self._sources[source], k)
+            found[k] = picture = self._still(stills, k)
             self._keep((source, k), picture)
         return found
 
-    def _still(self, source: Source, k: int) -> Picture:
-        assert source.stills is not None
-        rgb = read_rgb(source.stills[k])
+    def _still(self, stills: Stills, k: int) -> Picture:
+        rgb = stills.rgb(k)
         return shrink(rgb, shrunk_size(rgb.shape[0], rgb.shape[1], self._short_side))
 
     def _decode(self, source: int, wanted: list[int]) -> dict[int, Picture | None]:

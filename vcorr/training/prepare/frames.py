@@ -18,7 +18,8 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 from vcorr.errors import InputError, OutputError, UsageError
-from vcorr.media.image import read_rgb, shrink, shrunk_size
+from vcorr.media.folder import Stills
+from vcorr.media.image import shrink, shrunk_size
 from vcorr.media.video import open_video
 from vcorr.training.clips.dataset import Picture, frame_folder
 
@@ -206,15 +207,18 @@ class _Frames:
     def _folder(self, stills: tuple[Path, ...]) -> Iterator[tuple[int, Picture]]:
         frame_folder(self._original.path, stills)  # no masks, no two files for one frame
         self.count = len(stills)
+        pictures = Stills(stills)
         sizes = set()
         for k in range(0, len(stills), self._options.every):
             try:
-                rgb = read_rgb(stills[k])
+                rgb = pictures.rgb(k)
             except InputError:
                 self.damaged += 1
                 continue
             sizes.add(rgb.shape)
             yield k, shrink(rgb, shrunk_size(rgb.shape[0], rgb.shape[1], self._options.size))
+        if note := pictures.note():
+            self.notes.append(note)
         if len(sizes) > 1:
             self.notes.append("its images differ in size: of use as stills, not as a video")
 
