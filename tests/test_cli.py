@@ -102,6 +102,13 @@ def test_frame(vcorr, frames: Path) -> None:
     code, out, _ = vcorr("frame", frames, 3)
     assert (code, out.strip()) == (0, "frame_00003.png")
     np.testing.assert_array_equal(np.asarray(Image.open("frame_00003.png")), scene(3)[0])
+    deep = Path("deep")
+    deep.mkdir()
+    Image.fromarray(scene(3)[0][:, :, 0].astype(np.uint16) * 16).save(deep / "0.png")
+    code, _, err = vcorr("frame", deep, 0)
+    assert (
+        code == 0 and "4095 as white in every frame" in err and np.ptp(np.asarray(Image.open("frame_00000.png"))) > 99
+    )
     code, _, err = vcorr("frame", frames, 8)
     assert (code, "give 0 to 7" in err) == (2, True)
     code, _, err = vcorr("frame", frames, 0, "no/such/folder/x.png")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vcorr.commands.console import say
 from vcorr.errors import UsageError
 
 
@@ -25,5 +26,7 @@ def frame(
     with open_video(video) as source:
         if index >= len(source):
             raise UsageError(f"frame {index}", f"{video} has {len(source)} frames", f"give 0 to {len(source) - 1}")
+        for note in source.notes:
+            say(note)
         write_image(path, Image.fromarray(source.frame(index)))
     typer.echo(path)
