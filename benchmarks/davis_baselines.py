@@ -21,7 +21,7 @@ from vcorr import rng
 from vcorr.evaluation import davis_layout as davis
 from vcorr.evaluation.davis import DavisScores, evaluate_davis
 from vcorr.evaluation.sequences import label_sequences, trained
-from vcorr.matching.rebuild import shrink
+from vcorr.matching.cells import downsample
 from vcorr.model import color
 from vcorr.model import weights as checkpoint
 from vcorr.model.inference import Reader
@@ -37,7 +37,7 @@ def colors() -> tuple[Encode, Reader]:
     """Lab values as features, lifted to one length, so that <q, k> falls with the distance of the colours."""
 
     def encode(rgb):
-        cells = shrink(color.to_lab(color.from_uint8(rgb[None])), 4, alignment="cell")
+        cells = downsample(color.to_lab(color.from_uint8(rgb[None])), 4, alignment="cell")
         rest = (LIFT - cells.square().sum(-1, keepdim=True)).sqrt()
         return torch.cat([cells, rest], -1).contiguous()
 

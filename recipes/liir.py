@@ -19,7 +19,7 @@ from typing import Literal
 from vcorr.recipes import mast
 
 from vcorr.kernels import windowed_attention_lse
-from vcorr.matching import compactness, rebuild
+from vcorr.matching import cells, compactness
 from vcorr.matching.affinity import Views
 from vcorr.model import color, network, position
 from vcorr.training.losses import bank, reconstruction
@@ -52,9 +52,9 @@ def build(cfg: Config) -> Recipe:
     def loss(state, batch, rng, progress):
         seen, hidden = color.hide_channel(batch.lab, rng, channels=cfg.hide)
         (key, query), stats = network.apply_each(cfg.net, state.params, state.stats, seen.unbind(1), train=True)
-        readout, intra = windowed_attention_lse(query, key, rebuild.shrink(hidden[:, 0], **grid), **window)
+        readout, intra = windowed_attention_lse(query, key, cells.downsample(hidden[:, 0], **grid), **window)
         share = bank.share(state.extra, query, batch.videos, intra, scale=cfg.reader.scale)  # eq. 4
-        copied = rebuild.enlarge(share[..., None] * readout, size=batch.rgb.shape[-2:], **grid)  # eq. 5
+        copied = cells.upsample(share[..., None] * readout, size=batch.rgb.shape[-2:], **grid)  # eq. 5
         rebuilt = reconstruction.huber(copied, hidden[:, 1])
         compact = compactness.loss(query, key, **prior, **window) if cfg.peaks else 0.0  # eq. 7, 8
         points = bank.encode(cfg.bank, cfg.net, state.slow, state.slow_stats, seen[:, 0], cfg.seed, batch.samples)

@@ -17,7 +17,7 @@ from tests.toys import HEIGHT, WIDTH, save_mask, scene
 from vcorr.errors import InputError, UsageError
 from vcorr.evaluation.metrics.masks import jaccard
 from vcorr.labels.masks import Mask, default_palette, read_mask
-from vcorr.matching.rebuild import shrink
+from vcorr.matching.cells import downsample
 from vcorr.media.video import Video, open_video
 from vcorr.model import color, network
 from vcorr.model import weights as checkpoint
@@ -37,7 +37,7 @@ class Colours:
 
     def __call__(self, rgb: np.ndarray) -> Tensor:
         self.calls += 1
-        cells = shrink(color.to_lab(color.from_uint8(rgb[None])), 4, alignment="cell")
+        cells = downsample(color.to_lab(color.from_uint8(rgb[None])), 4, alignment="cell")
         return torch.cat([cells, (4 - cells.square().sum(-1, keepdim=True)).sqrt()], -1).contiguous()
 
 

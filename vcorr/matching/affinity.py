@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vcorr.matching.rebuild import Alignment
+from vcorr.matching.cells import Alignment
 
 GRID = 8  # query cells on each axis that the numbers are taken over
 
@@ -30,7 +30,7 @@ class Views:
         radius: of the window, in cells; None is the whole frame.
         scale: of the logits; None is 1 / sqrt(c).
         border: whether cells outside the frame are left out (mask) or count as logit 0 (zeros).
-        alignment: how cells and pixels meet, see ``correspondence``.
+        alignment: how cells and pixels meet, see ``cells``.
         frame: index of the query frame in the clip; references: indices of the references, in the order of the keys.
             None is the first r frames.
     """

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from vcorr.matching.rebuild import Alignment
+from vcorr.matching.cells import Alignment
 from vcorr.model import color
 
 
@@ -18,7 +18,7 @@ class Reader:
         radius: of the window, in cells; None reads from the whole frame.
         scale: of the logits; None is 1 / sqrt(features).
         border: whether cells outside the frame are left out (mask) or count as logit 0, value 0 (zeros).
-        alignment: how cells and pixels meet, see ``correspondence``.
+        alignment: how cells and pixels meet, see ``matching.cells``.
         long, short: references kept: these frames counted from the labelled one, and these many frames back.
         feedback: labels of earlier frames are carried as scores (soft) or as one class a pixel (hard).
         top_k: softmax over so many largest logits of all references jointly; None is over all.

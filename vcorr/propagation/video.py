@@ -25,7 +25,7 @@ from vcorr.kernels import memory_read
 from vcorr.labels.masks import Mask, label_files, read_masks
 from vcorr.machine import native_bf16
 from vcorr.matching import compactness, region
-from vcorr.matching.rebuild import enlarge, shrink
+from vcorr.matching.cells import downsample, upsample
 from vcorr.media.video import Video, open_video
 from vcorr.model import color, network
 from vcorr.model import weights as checkpoint
@@ -362,7 +362,7 @@ class Job:
                 is_class = (full == int(value)).float()[None, None]
                 if size != tuple(ids.shape):
                     is_class = F.interpolate(is_class, tuple(size), mode="area")
-                cells.append(shrink(is_class, self.stride, alignment=self.reader.alignment))
+                cells.append(downsample(is_class, self.stride, alignment=self.reader.alignment))
             return torch.cat(cells, -1)
 
     @torch.inference_mode()
@@ -372,7 +372,7 @@ class Job:
             best = choice = None
             for first in range(0, len(self.classes), SCORES):
                 part = label[..., first : first + SCORES]
-                scores = enlarge(part, self.stride, (size[0], size[1]), alignment=self.reader.alignment)
+                scores = upsample(part, self.stride, (size[0], size[1]), alignment=self.reader.alignment)
                 if tuple(size) != self.size:
                     scores = F.interpolate(scores, self.size, mode="bilinear", align_corners=False)
                 top, index = scores[0].max(0)

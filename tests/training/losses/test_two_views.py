@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vcorr import rng
-from vcorr.matching import rebuild as correspondence
+from vcorr.matching.cells import downsample
 from vcorr.training.losses import two_views as twins
 from vcorr.training.losses.two_views import TwinConfig
 
@@ -50,7 +50,7 @@ def test_a_view_that_changes_nothing_is_the_frame():
 @given(st.integers(0, 10_000), st.sampled_from([(32, 32), (24, 40)]))
 def test_positions_are_where_the_view_was_taken(sample, size):
     matrices = twins.draw(TwinConfig(), [sample], seed=0)
-    shown = correspondence.shrink(twins.view(ramps(*size), matrices), 4, alignment="cell")
+    shown = downsample(twins.view(ramps(*size), matrices), 4, alignment="cell")
     at = twins.positions(matrices, size[0] // 4, size[1] // 4)
     # A cell's mean is what its centre shows where none of its pixels looks over the edge.
     reach = 1.5 * math.exp(TwinConfig().scale + TwinConfig().aspect)

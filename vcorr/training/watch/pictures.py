@@ -16,7 +16,7 @@ from torch import Tensor
 from vcorr.kernels import memory_read
 from vcorr.matching import affinity
 from vcorr.matching.affinity import Rows, Views
-from vcorr.matching.rebuild import enlarge, shrink
+from vcorr.matching.cells import downsample, upsample
 
 Picture = NDArray[np.uint8]
 
@@ -118,7 +118,7 @@ def _rebuilt(views: Views, references: list[Tensor]) -> Tensor:
     """[1 3 H W]"""
     height, width = references[0].shape[-2:]
     stride = -(-height // views.query.shape[1])
-    cells = [shrink(r, stride, alignment=views.alignment) for r in references]
+    cells = [downsample(r, stride, alignment=views.alignment) for r in references]
     with torch.autocast(references[0].device.type, enabled=False):
         read = memory_read(
             views.query[:1].float(),
@@ -128,7 +128,7 @@ def _rebuilt(views: Views, references: list[Tensor]) -> Tensor:
             scale=views.scale,
             border=views.border,
         )
-    return enlarge(read, stride, (height, width), alignment=views.alignment).nan_to_num().clamp(0, 1)
+    return upsample(read, stride, (height, width), alignment=views.alignment).nan_to_num().clamp(0, 1)
 
 
 def _followed(query: Tensor, views: Views) -> Tensor:
