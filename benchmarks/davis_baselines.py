@@ -24,27 +24,28 @@ from vcorr.evaluation.sequences import label_sequences, trained
 from vcorr.matching.cells import downsample
 from vcorr.model import color
 from vcorr.model import weights as checkpoint
+from vcorr.model.encoder import Encoder, encoder
 from vcorr.model.inference import Reader
-from vcorr.propagation.video import Encode, encoder
 from vcorr.training import recipe
 
 COLOR_SCALE = 60.0  # set by hand, not tuned: colours 0.18 apart (L'a'b') get 1/e of the weight
 UNTRAINED_SCALE = 28.0  # that of the shipped weights
+STRIDE = 4  # pixels a cell of colours
 LIFT = 4.0  # above the largest squared length of a normalised Lab colour
 
 
-def colors() -> tuple[Encode, Reader]:
+def colors() -> tuple[Encoder, Reader]:
     """Lab values as features, lifted to one length, so that <q, k> falls with the distance of the colours."""
 
     def encode(rgb):
-        cells = downsample(color.to_lab(color.from_uint8(rgb[None])), 4, alignment="cell")
+        cells = downsample(color.to_lab(color.from_uint8(rgb[None])), STRIDE, alignment="cell")
         rest = (LIFT - cells.square().sum(-1, keepdim=True)).sqrt()
         return torch.cat([cells, rest], -1).contiguous()
 
-    return encode, Reader(scale=COLOR_SCALE)
+    return Encoder(encode, STRIDE), Reader(scale=COLOR_SCALE)
 
 
-def untrained() -> tuple[Encode, Reader]:
+def untrained() -> tuple[Encoder, Reader]:
     """The encoder as it is before the first step of training."""
     experiment = recipe.load("mast_cpu")
     state = experiment.recipe.init(rng.generator(experiment.config.seed, "init"))

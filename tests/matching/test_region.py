@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.propagation.test_video import job, label_all
+from tests.propagation.test_video import label
 from tests.toys import scene
 from vcorr import rng
 from vcorr.evaluation.metrics.masks import jaccard
@@ -17,7 +17,6 @@ from vcorr.kernels import memory_read
 from vcorr.matching import region
 from vcorr.media.video import open_video
 from vcorr.model.inference import Reader
-from vcorr.propagation.video import Walk
 
 
 def noise(*shape, seed=0):
@@ -82,7 +81,7 @@ def test_labels_are_found_in_a_frame_far_back(tmp_path):
     for search in (0, 2):
         reader = Reader(radius=2, scale=200.0, long=(0,), short=(), search=search)
         with open_video(tmp_path) as video:
-            overlap[search] = jaccard(label_all(job(video, {0: scene(0)[1]}, reader))[7] == 1, scene(7)[1] == 1)
+            overlap[search] = jaccard(label(video, {0: scene(0)[1]}, reader)[7] == 1, scene(7)[1] == 1)
     assert overlap[2] > overlap[0]
 
 
@@ -100,8 +99,7 @@ def test_only_references_far_enough_are_searched(tmp_path, monkeypatch):
     monkeypatch.setattr(region, "offsets", offsets)
     reader = Reader(radius=1, scale=200.0, border="zeros", long=(0,), short=(1,), search=3)
     with open_video(tmp_path) as video:
-        task = job(video, {0: scene(0)[1], 7: scene(7)[1]}, reader)
-        assert len(list(task.walk(Walk(range(7), until=7)))) == 7
+        assert len(label(video, {0: scene(0)[1], 7: scene(7)[1]}, reader)) == 8
     gaps = [-6, -5, -4, 4, 5, 6]
     assert searched == [(gap, 3, 1, "zeros") for gap in gaps]
 

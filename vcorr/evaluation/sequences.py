@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
@@ -17,10 +18,12 @@ from vcorr.evaluation import davis_layout as davis
 from vcorr.labels.masks import read_mask, write_mask
 from vcorr.media.video import open_video
 from vcorr.model import weights as checkpoint
+from vcorr.model.encoder import Encoder, encoder
 from vcorr.model.inference import Reader
-from vcorr.propagation.video import Encode, Job, Walk, encoder
+from vcorr.propagation.plan import Span
+from vcorr.propagation.video import label_video
 
-Model = Callable[[], tuple[Encode, Reader]]
+Model = Callable[[], tuple[Encoder, Reader]]
 """Makes the features and says how labels are read with them; called in each process, so it must be picklable."""
 
 SIDE = 480  # reading size of the benchmark
@@ -33,7 +36,7 @@ def trained(weights: Path | None) -> tuple[Model, str]:
     return partial(_trained, weights, "cpu"), f"weights {digest}"
 
 
-def _trained(weights: Path | None, device: str) -> tuple[Encode, Reader]:
+def _trained(weights: Path | None, device: str) -> tuple[Encoder, Reader]:
     model = checkpoint.load_weights(weights)
     return encoder(model, device), model.reader
 
@@ -89,7 +92,8 @@ def _label(sequence: davis.Sequence, out: Path, model: Model) -> tuple[str, int,
     encode, reader = model()
     with open_video(sequence.images) as video:
         mask = read_mask(sequence.annotations[0], size=(video.height, video.width))
-        job = Job(video, {first: mask}, encode, reader, SIDE, torch.device("cpu"))
-        for frame, path in zip(job.walk(Walk(range(first, len(video)))), wanted, strict=True):
+        began, plan = time.perf_counter(), [Span(range(first, len(video)))]
+        frames = label_video(video, plan, {first: mask}, encode, reader, short_side=SIDE)
+        for frame, path in zip(frames, wanted, strict=True):
             write_mask(path, frame.mask, mask.palette)
-    return sequence.name, len(wanted), sum(vars(job.seconds).values())
+    return sequence.name, len(wanted), time.perf_counter() - began

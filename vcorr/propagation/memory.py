@@ -1,11 +1,16 @@
 """Which earlier frames are read, and how long each must be kept.
 
-Positions count along the walk from a labelled frame: the labelled frame is 0, its neighbour 1, whichever way the walk
-goes. ``long`` positions are read for ever once they are past; ``short`` says how many positions back to read. MAST
-(Lai et al. 2020, section 3.3): long (0, 5), short (1, 3, 5), so frame t reads 0, 5, t-5, t-3, t-1.
+Positions count along a span from its labelled frame: that is 0, its neighbour 1, whichever way the span goes. ``long``
+positions are read for ever once they are past; ``short`` says how many positions back to read. MAST (Lai et al. 2020,
+section 3.3): long (0, 5), short (1, 3, 5), so frame t reads 0, 5, t-5, t-3, t-1.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
 
 
 def read_at(t: int, long: tuple[int, ...], short: tuple[int, ...]) -> tuple[int, ...]:
@@ -24,3 +29,41 @@ def kept_after(t: int, long: tuple[int, ...], short: tuple[int, ...]) -> frozens
     """Positions up to t that some later position reads: the rest may be forgotten."""
     recent = range(max(0, t + 1 - max(short, default=0)), t + 1)
     return frozenset({p for p in long if p <= t} | set(recent) | {0})
+
+
+@dataclass(frozen=True)
+class MemoryFrame:
+    """A frame that is read from: features [1 h w c] and values [1 h w v]."""
+
+    feature: Tensor
+    values: Tensor
+
+
+@dataclass
+class Memory:
+    """The frames of a span that are read from.
+
+    Attributes:
+        long, short: as above.
+        frames: by position.
+        ahead: position and frame of the labelled one at the span's far end, if there is one; it is always read.
+    """
+
+    long: tuple[int, ...]
+    short: tuple[int, ...]
+    frames: dict[int, MemoryFrame] = field(default_factory=dict)
+    ahead: tuple[int, MemoryFrame] | None = None
+
+    def read(self, t: int) -> Mapping[int, MemoryFrame]:
+        """The frames that position t reads, by how many positions they lie back: nearest last, one ahead < 0."""
+        found = {t - p: self.frames[p] for p in read_at(t, self.long, self.short)}
+        if self.ahead is not None:
+            position, frame = self.ahead
+            found[t - position] = frame
+        return found
+
+    def keep(self, t: int, frame: MemoryFrame) -> None:
+        """Keep the frame at position t, the latest, and forget what no later position reads."""
+        self.frames[t] = frame
+        for p in self.frames.keys() - kept_after(t, self.long, self.short):
+            del self.frames[p]

@@ -27,11 +27,16 @@ from numpy.typing import NDArray
 import vcorr
 from vcorr.errors import InputError, OutputError
 from vcorr.evaluation.davis_layout import read_ids
+from vcorr.labels.label import Ids
 from vcorr.labels.masks import Mask, overlay, write_mask
 from vcorr.machine import native_bf16
 from vcorr.media.video import Video, VideoWriter, open_video, shrunk_size
 from vcorr.model import weights as checkpoint
-from vcorr.propagation.video import Frame, Job, Walk, encoder, frame_range, given_labels, walks
+from vcorr.model.encoder import encoder
+from vcorr.propagation.plan import Span, spans
+from vcorr.propagation.propagator import Propagator
+from vcorr.propagation.timing import Seconds, seconds_a_frame
+from vcorr.propagation.video import Pictures, frame_range, given_labels, label_span, mask_labels, pictures
 
 FORMAT = "vcorr-results-1"
 STATE = ".resume.safetensors"
@@ -89,7 +94,7 @@ def propagate_to(
     with open_video(request.video) as video:
         start, end = frame_range(video, request.start, request.end)
         masks = given_labels(video, request.labels, start, request.at)
-        plan = walks(list(masks), start, end)
+        plan = spans(list(masks), start, end)
         manifest = _manifest(request, video, masks, weights_file, start, end)
         for note in dict.fromkeys([*video.notes, *(f"frame {k}: {n}" for k, m in masks.items() for n in m.notes)]):
             say(note)
@@ -97,22 +102,23 @@ def propagate_to(
             say(f"{request.out} is complete already: same inputs, same options")
             return Summary(request.out, end - start, 0, 0.0, {})
         _write_frames(request.out / "frames.csv", video, start, end)
-        job = Job(
-            video, masks, encoder(model, request.device), model.reader, request.short_side, torch.device(request.device)
-        )
-        first = _resume_point(request.out / STATE, plan, job.device)
+        network, frames = encoder(model, request.device), pictures(video, request.short_side)
+        labels, given = mask_labels(video, masks, network.device)
+        propagator = Propagator(network, labels, model.reader)
+        first = _resume_point(request.out / STATE, plan, network.device)
         done = first.done(plan)
         height, width = shrunk_size(video.height, video.width, request.short_side)
-        estimate = job.seconds_a_frame() * (end - start - done)
+        estimate = seconds_a_frame(propagator, frames, given) * (end - start - done)
         say(
-            f"{end - start} frames of {video.width}x{video.height}, read at {width}x{height}, {len(job.classes) - 1} "
-            f"object{'s' * (len(job.classes) != 2)}: about {_duration(estimate)} on {request.device}"
+            f"{end - start} frames of {video.width}x{video.height}, read at {width}x{height}, {labels.channels - 1} "
+            f"object{'s' * (labels.channels != 2)}: about {_duration(estimate)} on {request.device}"
             + (f", going on after {done}" if done else "")
         )
-        began, labelled = time.monotonic(), 0
+        began, labelled, seconds = time.monotonic(), 0, Seconds()
         palette = next(iter(masks.values())).palette
-        for frame in _labelled(job, plan, first, request.out):
-            write_mask(request.out / "masks" / f"{frame.index:05d}.png", frame.mask, palette)
+        frames, propagator = seconds.items("io", frames), seconds.propagator(propagator)
+        for index, ids in _labelled(frames, given, propagator, plan, first, request.out):
+            write_mask(request.out / "masks" / f"{index:05d}.png", ids, palette)
             labelled += 1
             progress(done + labelled, end - start)
         taken = time.monotonic() - began
@@ -120,7 +126,7 @@ def propagate_to(
             say(f"{len(video.damaged)} damaged frames took the picture before them: {_some(video.damaged)}")
         say("drawing the overlay")
         _write_overlay(request.out, video, start, end, palette)
-    shares = {k: round(v / taken, 3) for k, v in dataclasses.asdict(job.seconds).items()} if labelled else {}
+    shares = {k: round(v / taken, 3) for k, v in dataclasses.asdict(seconds).items()} if labelled else {}
     _write_json(
         request.out / "manifest.json", manifest | {"complete": True, "seconds": round(taken, 2), "shares": shares}
     )
@@ -130,28 +136,35 @@ def propagate_to(
 
 @dataclass(frozen=True)
 class Point:
-    """Where a stopped run goes on: the walk, the next position in it, label scores of its references by position."""
+    """Where a stopped run goes on: the span, the next position in it, values of its references by position."""
 
-    walk: int = 0
+    span: int = 0
     position: int = 0
-    labels: Mapping[int, torch.Tensor] = field(default_factory=dict)
+    values: Mapping[int, torch.Tensor] = field(default_factory=dict)
 
-    def done(self, plan: Sequence[Walk]) -> int:
-        """Frames given out before this point."""
-        backward = self.walk < len(plan) and plan[self.walk].frames.step < 0
-        return sum(len(w) for w in plan[: self.walk]) + max(0, self.position - backward)
+    def done(self, plan: Sequence[Span]) -> int:
+        """Frames yielded before this point."""
+        first = plan[self.span].first if self.span < len(plan) else 0
+        return sum(map(len, plan[: self.span])) + max(0, self.position - first)
 
 
-def _labelled(job: Job, plan: Sequence[Walk], first: Point, out: Path) -> Iterator[Frame]:
+def _labelled(
+    frames: Pictures,
+    given: Mapping[int, Ids],
+    propagator: Propagator[Ids],
+    plan: Sequence[Span],
+    first: Point,
+    out: Path,
+) -> Iterator[tuple[int, Ids]]:
     """The frames from ``first`` on; however this ends, the folder can be continued after the last frame taken."""
     point = first
     try:
-        for number in range(first.walk, len(plan)):
-            position, kept = (first.position, first.labels) if number == first.walk else (0, {})
-            backward = plan[number].frames.step < 0
-            for taken, frame in enumerate(job.walk(plan[number], kept, position), start=max(position, int(backward))):
-                yield frame
-                point = Point(number, taken + 1, job.labels_kept())
+        for number in range(first.span, len(plan)):
+            span, begin = plan[number], first if number == first.span else Point(number)
+            labelled = label_span(frames, span, given, propagator, kept=begin.values, first=begin.position)
+            for taken, item in enumerate(labelled, start=max(begin.position, span.first)):
+                yield item
+                point = Point(number, taken + 1, propagator.kept())
                 if taken % SAVE_EVERY == 0:
                     _save_point(out / STATE, point)
             point = Point(number + 1)
@@ -161,15 +174,15 @@ def _labelled(job: Job, plan: Sequence[Walk], first: Point, out: Path) -> Iterat
 
 
 def _save_point(path: Path, point: Point) -> None:
-    tensors = {str(position): label for position, label in point.labels.items()}
-    checkpoint.save(path, tensors, {"format": FORMAT, "walk": point.walk, "position": point.position})
+    tensors = {str(position): values for position, values in point.values.items()}
+    checkpoint.save(path, tensors, {"format": FORMAT, "span": point.span, "position": point.position})
 
 
-def _resume_point(path: Path, plan: Sequence[Walk], device: torch.device) -> Point:
+def _resume_point(path: Path, plan: Sequence[Span], device: torch.device) -> Point:
     """Where to go on; the beginning if nothing was saved or what was saved is damaged."""
     try:
         tensors, meta = checkpoint.load(path)
-        point = Point(meta["walk"], meta["position"], {int(k): v.to(device) for k, v in tensors.items()})
+        point = Point(meta["span"], meta["position"], {int(k): v.to(device) for k, v in tensors.items()})
     except (InputError, KeyError, ValueError):
         return Point()
     return point if point.done(plan) <= sum(map(len, plan)) else Point()

@@ -24,8 +24,10 @@ from vcorr.labels.masks import read_mask
 from vcorr.media.image import shrink, shrunk_size
 from vcorr.media.video import open_video
 from vcorr.model import weights as checkpoint
+from vcorr.model.encoder import Encoder, encoder
 from vcorr.model.inference import Reader
-from vcorr.propagation.video import Encode, Job, Walk, encoder
+from vcorr.propagation.plan import Span
+from vcorr.propagation.video import label_video
 
 CLIPS = 3  # sequences, evenly spread over the list
 FRAMES = 25  # of a sequence, from the one whose labels are given
@@ -104,7 +106,7 @@ class Probe:
         pictures: list[tuple[int, Picture]] = []
         for sequence in self.sequences:
             drawn = pictures if not clips else None
-            score = _score(sequence, encode, model.reader, device, drawn, cancelled)
+            score = _score(sequence, encode, model.reader, drawn, cancelled)
             if score is None:
                 return None
             clips.append(score)
@@ -113,9 +115,8 @@ class Probe:
 
 def _score(
     sequence: davis.Sequence,
-    encode: Encode,
+    encode: Encoder,
     reader: Reader,
-    device: torch.device,
     drawn: list[tuple[int, Picture]] | None,
     cancelled: Callable[[], bool],
 ) -> ClipScore | None:
@@ -128,9 +129,8 @@ def _score(
         objects = [int(k) for k in np.unique(given.ids) if k]
         frames = range(first, min(first + FRAMES, len(video)))
         wanted = set(np.linspace(0, len(frames) - 1, SHOWN).round().astype(int).tolist())
-        job = Job(video, {first: given}, encode, reader, SIDE, device)
         compared = 0
-        for frame in job.walk(Walk(frames)):
+        for frame in label_video(video, [Span(frames)], {first: given}, encode, reader, short_side=SIDE):
             if cancelled():
                 return None
             if drawn is not None and frame.index - first in wanted:

@@ -1,0 +1,130 @@
+"""One frame after the other: what is encoded, read, kept and fed back, of any kind of label."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.toys import HEIGHT, WIDTH, Colours, scene
+from vcorr.labels.label import Ids, MaskLabels
+from vcorr.matching.cells import Grid
+from vcorr.model.encoder import Encoder
+from vcorr.model.inference import Reader
+from vcorr.propagation.propagator import Propagator
+from vcorr.propagation.timing import Seconds
+
+CPU = torch.device("cpu")
+SHARP = Reader(radius=3, scale=200.0)
+SCENE = [scene(step) for step in range(8)]
+
+
+def propagator(reader: Reader = SHARP, encoder: Encoder | None = None) -> Propagator[Ids]:
+    labels = MaskLabels.of([SCENE[0][1]], (HEIGHT, WIDTH), CPU)
+    return Propagator(encoder or Encoder(Colours(), 4), labels, reader)
+
+
+def label(task: Propagator[Ids], after: Callable[[], None] = lambda: None) -> list[Ids]:
+    """Labels of the scene from those of its first frame; ``after`` is called after each."""
+    result = []
+    for step, (picture, ids) in enumerate(SCENE):
+        result.append(task.step(picture, ids if step == 0 else None))
+        after()
+    return result
+
+
+def test_every_frame_is_encoded_once_and_few_are_held() -> None:
+    colours, held = Colours(), []
+    task = propagator(encoder=Encoder(colours, 4))
+    label(task, after=lambda: held.append(len(task.memory.frames)))
+    assert colours.calls == 8
+    assert max(held) <= 7  # 0 and 5, and the last five
+    task = propagator(Reader(radius=6, scale=200.0, long=(), short=(1,)))
+    label(task)
+    assert len(task.memory.frames) == 2  # the labelled frame, and the last
+
+
+def test_references_are_encoded_by_their_own_encoder() -> None:
+    """Queries and references are each encoded once; what is read is the references' features."""
+    plain = label(propagator())
+    query, reference = Colours(), Colours()
+    both = label(propagator(encoder=Encoder(query, 4, slow=reference)))
+    assert (query.calls, reference.calls) == (7, 8)
+    np.testing.assert_array_equal(both, plain)
+    flipped = label(propagator(encoder=Encoder(query, 4, slow=lambda picture: reference(picture[:, ::-1]))))
+    assert (np.array(flipped) != plain).any()
+
+
+def test_compact_values_fed_back_do_not_grow() -> None:
+    task = propagator(Reader(radius=3, scale=200.0, feedback="soft", compactness=1))
+
+    def check() -> None:
+        sums = torch.cat([values.sum(-1).flatten() for values in task.kept().values()])
+        torch.testing.assert_close(sums, torch.ones_like(sums), rtol=1e-4, atol=1e-4)
+
+    label(task, after=check)
+
+
+def test_a_label_given_on_the_way_starts_anew() -> None:
+    """What follows is what a stream that begins there gives."""
+    task = propagator()
+    for picture, ids in (SCENE[0], SCENE[1]):
+        task.step(picture, ids)
+    later = [task.step(picture) for picture, _ in SCENE[2:5]]
+    other = SCENE[4][1]
+    np.testing.assert_array_equal(task.step(SCENE[4][0], other), other)
+    begun = propagator()
+    begun.step(*SCENE[1])
+    np.testing.assert_array_equal(later, [begun.step(picture) for picture, _ in SCENE[2:5]])
+
+
+def test_a_stream_begins_with_a_label() -> None:
+    task = propagator()
+    with pytest.raises(ValueError, match="the first frame must come with its label, got none"):
+        task.step(SCENE[0][0])
+    label(task)
+    task.forget()
+    with pytest.raises(ValueError, match="the first frame must come with its label"):
+        task.step(SCENE[0][0])
+
+
+def test_timed_parts_do_what_they_did() -> None:
+    seconds = Seconds()
+    timed = label(seconds.propagator(propagator()))
+    np.testing.assert_array_equal(timed, label(propagator()))
+    assert min(seconds.encoder, seconds.read, seconds.other) > 0 == seconds.io
+
+
+# --- values that are no shares of classes ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Values [H W v] carried as they are."""
+
+    channels: int
+    size: tuple[int, int] = (HEIGHT, WIDTH)
+    background = False
+
+    def to_cells(self, label: Tensor, grid: Grid) -> Tensor:
+        return grid.downsample(label.permute(2, 0, 1)[None])
+
+    def from_cells(self, cells: Tensor, grid: Grid) -> Tensor:
+        return grid.upsample(cells)[0].permute(1, 2, 0)
+
+
+@pytest.mark.parametrize("feedback", ["soft", "hard"])
+@pytest.mark.parametrize("border", ["mask", "zeros"])
+@pytest.mark.parametrize("compactness", [0, 2])
+def test_maps_of_values_keep_their_level(feedback: str, border: str, compactness: int) -> None:
+    """A constant stays what it is, also where part of the window lies outside or the weights sum to more than 1."""
+    reader = Reader(radius=3, scale=5.0, feedback=feedback, border=border, compactness=compactness)  # type: ignore[arg-type]
+    task = Propagator(Encoder(Colours(), 4), Maps(2), reader)
+    given = torch.tensor([3.0, -0.5]).expand(HEIGHT, WIDTH, 2)
+    for step, (picture, _) in enumerate(SCENE):
+        found = task.step(picture, given if step == 0 else None)
+        torch.testing.assert_close(found, given, rtol=1e-4, atol=1e-4)

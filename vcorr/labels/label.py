@@ -1,0 +1,101 @@
+"""What propagation needs of a label: its values in cells, and the label again from values of cells.
+
+Whatever is carried through a video is values of cells [1 h w v]: shares of classes, heat maps of points, or values as
+they are. A kind of label says how many channels it has and how it gets there and back; the loop asks nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vcorr.matching.cells import Grid
+
+Ids = NDArray[np.uint8] | NDArray[np.uint16]
+L = TypeVar("L")
+
+AT_ONCE = 8  # classes upsampled to full size at a time
+
+
+class Labels(Protocol[L]):
+    """One kind of label, L, of one video.
+
+    Attributes:
+        size: (height, width) of the labels, in pixels.
+        channels: values of a cell.
+        background: whether a cell's values are shares of 1, the first of them what belongs to no object. Else each
+            channel stands for itself, and a cell's values need not sum to anything.
+    """
+
+    @property
+    def size(self) -> tuple[int, int]: ...
+    @property
+    def channels(self) -> int: ...
+    @property
+    def background(self) -> bool: ...
+
+    def to_cells(self, label: L, grid: Grid) -> Tensor:
+        """Values [1 h w v] of a label, on the device of the computation."""
+
+    def from_cells(self, cells: Tensor, grid: Grid) -> L:
+        """The label of values [1 h w v]."""
+
+
+@dataclass(frozen=True, eq=False)
+class MaskLabels:
+    """Masks of object ids: a channel is the share of a class in each cell.
+
+    A class at full size is as large as the frame, so that few of them are held at a time, however many objects there
+    are.
+
+    Attributes:
+        classes: id of each channel, of the type that masks have; 0, the background, first.
+        size: (height, width) of the masks.
+        device: of the computation.
+    """
+
+    classes: Ids
+    size: tuple[int, int]
+    device: torch.device
+
+    background = True
+
+    @classmethod
+    def of(cls, masks: Iterable[NDArray[np.integer]], size: tuple[int, int], device: torch.device) -> MaskLabels:
+        """The classes of all masks of a video; they come back as uint16 where an id is above 255, else as uint8."""
+        ids = np.unique(np.concatenate([np.unique(m) for m in masks]))
+        kind: Any = np.uint16 if ids.max() > 255 else np.uint8
+        return cls(np.concatenate([[0], ids[ids > 0]]).astype(kind), size, device)
+
+    @property
+    def channels(self) -> int:
+        return len(self.classes)
+
+    def typed(self, mask: NDArray[np.integer]) -> Ids:
+        """A mask in the type that all of the video's have."""
+        kind: Any = self.classes.dtype
+        return mask.astype(kind)
+
+    def to_cells(self, label: NDArray[np.integer], grid: Grid) -> Tensor:
+        """Ids [H W] -> share of each class in each cell [1 h w v]."""
+        full = torch.from_numpy(label.astype(np.int32)).to(self.device)
+        cells: list[Tensor] = []
+        for value in self.classes:
+            cells.append(grid.downsample((full == int(value)).float()[None, None]))
+        return torch.cat(cells, -1)
+
+    def from_cells(self, cells: Tensor, grid: Grid) -> Ids:
+        """Scores of the classes [1 h w v] -> the best class of every pixel [H W], the first of equal ones."""
+        best, choice = grid.upsample(cells[..., :AT_ONCE])[0].max(0)
+        for first in range(AT_ONCE, self.channels, AT_ONCE):
+            top, index = grid.upsample(cells[..., first : first + AT_ONCE])[0].max(0)
+            better = top > best
+            best, choice = torch.where(better, top, best), torch.where(better, index + first, choice)
+        ids: Ids = self.classes[choice.cpu().numpy()]
+        return ids

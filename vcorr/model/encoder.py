@@ -1,0 +1,75 @@
+"""Features of pictures, by trained weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vcorr.machine import native_bf16
+from vcorr.model import color, network
+from vcorr.model.nn import Tensors
+from vcorr.model.weights import Weights
+
+CPU = torch.device("cpu")
+
+Picture = NDArray[np.uint8]
+Encode = Callable[[Picture], Tensor]
+"""A picture [h w 3] -> features [1 h' w' c]."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Features of frames, as queries and as the references that these read from.
+
+    Attributes:
+        query: features of a frame that reads.
+        stride: pixels a feature cell.
+        slow: features of references, where they have an encoder of their own (MAST-momentum).
+        device: of the computation.
+    """
+
+    query: Encode
+    stride: int
+    slow: Encode | None = None
+    device: torch.device = CPU
+
+    def reference(self, picture: Picture, query: Tensor | None = None) -> Tensor:
+        """Features of a frame as a reference; ``query``: those that it has as a query, if they are known."""
+        if self.slow is not None:
+            return self.slow(picture)
+        return self.query(picture) if query is None else query
+
+
+def encoder(weights: Weights, device: torch.device | str) -> Encoder:
+    """The trained encoder, with a slow one for references where the weights hold it and are read with it."""
+    on = torch.device(device)
+    slow = weights.slow and weights.reader.slow
+    return Encoder(
+        query=_encode(weights, weights.params, weights.stats, on),
+        stride=weights.net.stride,
+        slow=_encode(weights, weights.slow, weights.slow_stats, on) if slow else None,
+        device=on,
+    )
+
+
+def _encode(weights: Weights, params: Tensors, stats: Tensors, device: torch.device) -> Encode:
+    params, stats = network.fold(*({k: v.to(device) for k, v in group.items()} for group in (params, stats)))
+    bf16 = native_bf16(device)
+
+    @lru_cache(maxsize=1)  # the frames of a video are of one size
+    def position(height: int, width: int) -> Tensor | None:
+        return network.place(weights.net, params, (height, width))
+
+    def encode(picture: Picture) -> Tensor:
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            seen = color.to_space(color.from_uint8(picture[None], device), weights.reader.space)
+            place = position(*picture.shape[:2])
+            return network.apply(weights.net, params, stats, seen, train=False, position=place)[0].float()
+
+    return encode

@@ -1,0 +1,102 @@
+"""Labels of frames one after the other, each read from frames labelled before.
+
+Every frame is encoded once. The values of frame t at cell x are sum_r sum_y A(x, y) values_r(y), A one softmax over the
+windows of all references jointly (``kernels.memory_read``); the label is what its kind makes of them. In memory at any
+time: features and values of the references (``memory``).
+"""
+
+from __future__ import annotations
+
+from typing import Generic
+
+import torch
+from torch import Tensor
+
+from vcorr.labels.label import L, Labels
+from vcorr.matching.cells import Grid
+from vcorr.model.encoder import Encoder, Picture
+from vcorr.model.inference import Reader
+from vcorr.propagation.memory import Memory, MemoryFrame
+from vcorr.propagation.reading import Read, reading
+
+
+class Propagator(Generic[L]):
+    """Labels of a stream of frames.
+
+    Args:
+        encoder: features of frames.
+        labels: the kind of label.
+        reader: how labels are read.
+        read: reads values in place of what ``reader`` says.
+
+    Attributes:
+        position: of the next frame; the last labelled one that was given is 0.
+        values: values [1 h w v] that the last frame's label was made of, as they were read or given.
+        memory: the frames that are read from.
+    """
+
+    def __init__(self, encoder: Encoder, labels: Labels[L], reader: Reader, *, read: Read | None = None) -> None:
+        self.encoder, self.labels, self.reader = encoder, labels, reader
+        self.read = read or reading(reader, background=labels.background)
+        self.values: Tensor | None = None
+        self.forget()
+
+    @torch.inference_mode()
+    def step(self, picture: Picture, given: L | None = None) -> L:
+        """The label of the next frame.
+
+        Args:
+            picture: [h w 3], at the size at which it is to be read.
+            given: its label, where it is known: it comes back as it is, and what follows is read from it and from what
+                comes after it alone.
+
+        Raises:
+            ValueError: the first frame without a label.
+        """
+        if given is not None:
+            if self.position > 0:
+                self.forget()
+            label, query = given, None
+            self.values = fed_back = self.labels.to_cells(given, self._grid(picture))
+        elif not self.memory.frames:
+            raise ValueError("the first frame must come with its label, got none")
+        else:
+            query = self.encoder.query(picture)
+            self.values = self.read(query, self.memory.read(self.position))
+            label = self.labels.from_cells(self.values, self._grid(picture))
+            fed_back = self._feedback(label, self._grid(picture))
+        self.memory.keep(self.position, MemoryFrame(self.encoder.reference(picture, query), fed_back))
+        self.position += 1
+        return label
+
+    def forget(self) -> None:
+        """Start anew: the next frame must come with its label."""
+        self.position, self.memory = 0, Memory(self.reader.long, self.reader.short)
+
+    @torch.inference_mode()
+    def look_ahead(self, position: int, picture: Picture, given: L) -> None:
+        """Read from a labelled frame that is still to come as well, at a position."""
+        values = self.labels.to_cells(given, self._grid(picture))
+        self.memory.ahead = position, MemoryFrame(self.encoder.reference(picture), values)
+
+    def kept(self) -> dict[int, Tensor]:
+        """What ``resume`` needs to go on from here beside the pictures: values by position."""
+        return {p: frame.values for p, frame in self.memory.frames.items()}
+
+    @torch.inference_mode()
+    def recall(self, position: int, picture: Picture, values: Tensor) -> None:
+        """Put a frame back in memory that was there before; the next frame's ``position`` is for the caller to set."""
+        self.memory.frames[position] = MemoryFrame(self.encoder.reference(picture), values)
+
+    def _grid(self, picture: Picture) -> Grid:
+        height, width = picture.shape[:2]
+        return Grid(self.encoder.stride, self.reader.alignment, (height, width), self.labels.size)
+
+    def _feedback(self, label: L, grid: Grid) -> Tensor:
+        """The values that later frames read of a frame whose label was read."""
+        assert self.values is not None
+        if self.reader.feedback == "hard":
+            return self.labels.to_cells(label, grid)
+        if self.reader.compactness and self.labels.background:  # readouts sum to more than 1, and would grow
+            return self.values / self.values.sum(-1, keepdim=True).clamp(min=1e-6)
+        return self.values
