@@ -19,7 +19,7 @@ import torch
 
 from vcorr.kernels import memory_read_lse
 from vcorr.matching.affinity import Views
-from vcorr.matching.rebuild import enlarge, shrink
+from vcorr.matching.cells import downsample, upsample
 from vcorr.model import color, network
 from vcorr.training.clips.cut import ClipConfig
 from vcorr.training.losses import bank, reconstruction, two_views
@@ -52,10 +52,10 @@ def build(cfg: Config) -> Recipe:
         rgb = torch.cat([batch.rgb[:-n, :2], color.jitter(views, batch.samples[-n:], cfg.jitter, cfg.seed)])
         seen, hidden = color.hide_channel(color.to_lab(rgb.flatten(0, 1)).view(rgb.shape), rng)
         (key, query), stats = network.apply_each(cfg.net, state.params, state.stats, seen.unbind(1), train=True)
-        copied, intra = memory_read_lse(query[:-n], [key[:-n]], [shrink(hidden[:-n, 0], **grid)], **how)
+        copied, intra = memory_read_lse(query[:-n], [key[:-n]], [downsample(hidden[:-n, 0], **grid)], **how)
         drawn = (cfg.points, cfg.seed, batch.samples, batch.videos)
         share = bank.share_of_batch(query[:-n], key, intra, *drawn, scale=cfg.reader.scale)
-        rebuilt = enlarge(copied * share[..., None], size=hidden.shape[-2:], **grid)
+        rebuilt = upsample(copied * share[..., None], size=hidden.shape[-2:], **grid)
         place = two_views.positions(matrices, *query.shape[1:3])[:, ::2, ::2]
         parts = {
             "reconstruct": reconstruction.huber(rebuilt, hidden[:-n, 1]),
