@@ -56,9 +56,9 @@ def _guided(cells: Tensor, picture: Tensor, stride: int) -> Tensor:
 
     colours = down(picture)
     slopes = _slopes(colours, cells)  # [b h w 3 v]
-    fine = up(slopes.flatten(3)).unflatten(1, slopes.shape[3:])  # [b 3 v H W]
+    fine = up(slopes.flatten(3)).reshape(len(cells), *slopes.shape[3:], *size)  # [b 3 v H W]
     level = cells - (slopes * colours[..., None]).sum(3)
-    shares = up(level) + (fine * picture[:, :, None]).sum(1)
+    shares: Tensor = up(level) + (fine * picture[:, :, None]).sum(1)
     for _ in range(ROUNDS):
         shares = shares.clamp(0, 1)
         shares = shares + up(cells - down(shares))
@@ -71,10 +71,12 @@ def _slopes(colours: Tensor, values: Tensor) -> Tensor:
     count = _sum(ones)
     colour, value = _sum(colours) / count, _sum(values) / count
     inner = _sum((colours[..., :, None] * colours[..., None, :]).flatten(3)) / count
-    covariance = inner.unflatten(3, (3, 3)) - colour[..., :, None] * colour[..., None, :]
+    covariance = inner.reshape(*colour.shape, 3) - colour[..., :, None] * colour[..., None, :]
     cross = _sum((colours[..., :, None] * values[..., None, :]).flatten(3)) / count
-    cross = cross.unflatten(3, (3, values.shape[3])) - colour[..., :, None] * value[..., None, :]
-    return torch.linalg.solve(covariance + EPSILON * torch.eye(3, dtype=colours.dtype, device=colours.device), cross)
+    cross = cross.reshape(*colour.shape, -1) - colour[..., :, None] * value[..., None, :]
+    noise = EPSILON * torch.eye(3, dtype=colours.dtype, device=colours.device)
+    slopes: Tensor = torch.linalg.solve(covariance + noise, cross)
+    return slopes
 
 
 def _sum(x: Tensor) -> Tensor:
