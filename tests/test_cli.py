@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,10 @@ import pytest
 from PIL import Image
 
 from tests.toys import HEIGHT, WIDTH, save_mask, scene
-from vcorr import cli
+from vcorr import cli, rng
+from vcorr.model import resnet
+from vcorr.model import weights as checkpoint
+from vcorr.training.recipe import Reader
 
 
 def run(*args: object, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> tuple[int, str, str]:
@@ -68,6 +72,52 @@ def test_corrections(vcorr, frames: Path, mask: Path, weights: Path, tmp_path: P
     for at, words in [(f"0={later}", "labelled by"), (f"8={later}", "give 0 to 7"), ("4", "is not K=FILE")]:
         code, _, err = vcorr(*common, "--out", "o2", "--at", at)
         assert (code, words in err) == (2, True), err
+
+
+def labelled_set(root: Path, name: str, mask: Callable[[Path, np.ndarray], object]) -> Path:
+    """A data set in DAVIS's layout: one sequence of 12 frames of the scene, their files named by a format."""
+    images, truth = root / "JPEGImages/480p/scene", root / "Annotations/480p/scene"
+    images.mkdir(parents=True)
+    truth.mkdir(parents=True)
+    for step in range(12):
+        picture, ids = scene(step)
+        Image.fromarray(picture).save(images / f"{step:{name}}.png")
+        mask(truth / f"{step:{name}}.png", ids)
+    return root
+
+
+@pytest.fixture
+def sharp(tmp_path: Path) -> Path:
+    """A tiny encoder, untrained, read sharply enough to carry a label."""
+    net = resnet.ResNetConfig(widths=(8, 8, 8, 8), features=8)
+    params, stats = resnet.init(net, rng.generator(0, "init"))
+    path = tmp_path / "sharp.safetensors"
+    checkpoint.save_weights(path, checkpoint.Weights(params, stats, net, Reader(radius=2, scale=300.0), {}))
+    return path
+
+
+def test_one_order_of_frames_whatever_their_names(vcorr, sharp: Path, tmp_path: Path) -> None:
+    said = set()
+    for name in ("d", "05d"):
+        root = labelled_set(tmp_path / name, name, save_mask)
+        code, out, err = vcorr("evaluate", "davis", "--root", root, "--weights", sharp, "--workers", 1, "--json")
+        assert code == 0, err
+        said.add(out)
+    assert len(said) == 1
+
+
+def test_one_reading_of_a_mask(vcorr, sharp: Path, tmp_path: Path) -> None:
+    """An id is the number in the file, also where grey of two values would be object 1 of a mask that was painted."""
+    said = []
+    for k in (1, 2):
+        root = labelled_set(
+            tmp_path / str(k), "05d", lambda path, ids, k=k: Image.fromarray((ids == 1) * np.uint8(k)).save(path)
+        )
+        code, out, err = vcorr("evaluate", "davis", "--root", root, "--weights", sharp, "--workers", 1, "--json")
+        assert code == 0, err
+        said.append(json.loads(out)["sequences"][0]["objects"][-1])
+    assert said[0].pop("id") == 1 and said[1].pop("id") == 2
+    assert said[0] == said[1] and said[0]["j_and_f"] > 0.05
 
 
 def test_evaluate_davis(vcorr, frames: Path, weights: Path, tmp_path: Path) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from vcorr.errors import InputError
 from vcorr.evaluation import davis_layout as davis
+from vcorr.media.video import open_video
 
 IDS = np.array([[0, 1, 2], [255, 3, 0]], dtype=np.uint8)
 
@@ -60,6 +64,16 @@ def test_annotations_on_some_frames(tmp_path):
     (plane,) = davis.sequences(tmp_path)
     assert [a.stem for a in plane.annotations] == ["00002", "00012", "00022"]
     assert (len(plane.frames), plane.start) == (25, 2)
+
+
+def test_frames_are_in_the_one_order_of_frames(tmp_path):
+    for k in range(12):
+        write(tmp_path / f"Annotations/480p/bear/{k}.png")
+        write(tmp_path / f"JPEGImages/480p/bear/{k}.png", mode="L")
+    (bear,) = davis.sequences(tmp_path)
+    names = [str(k) for k in range(12)]
+    assert [frame.stem for frame in bear.frames] == open_video(bear.images).names == names
+    assert [mask.stem for mask in bear.annotations] == names
 
 
 def test_hidden_files_are_no_frames(tmp_path):
@@ -128,6 +142,17 @@ def test_ids_of_sixteen_bits_and_of_one(tmp_path):
     assert np.array_equal(ids, wide)
     Image.fromarray(IDS > 0).save(tmp_path / "b.png")
     assert np.array_equal(davis.read_ids(tmp_path / "b.png"), (IDS > 0).astype(np.uint8))
+
+
+def test_ids_of_four_bits_are_not_stretched(tmp_path):
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    rows = b"\0\x01\x20" + b"\0\xf3\x00"  # [[0, 1, 2], [15, 3, 0]], each row padded to whole bytes
+    header = struct.pack(">IIBBBBB", 3, 2, 4, 0, 0, 0, 0)
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+    assert np.array_equal(davis.read_ids(tmp_path / "a.png"), [[0, 1, 2], [15, 3, 0]])
 
 
 def test_void_is_background_in_an_annotation(tmp_path):

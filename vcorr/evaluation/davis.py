@@ -192,11 +192,8 @@ def _interrupts_ignored() -> Iterator[None]:
 
 
 def _score_sequence(sequence: davis.Sequence, results: list[Path]) -> SequenceScores:
-    first = davis.read_annotation(sequence.annotations[0])
+    first = davis.first_ids(sequence)
     size, count = (first.shape[0], first.shape[1]), int(first.max())
-    if count == 0:
-        advice = "ids start at 1 and 255 is void; masks of 0 and 255 (DAVIS-2016) must be written as 0 and 1"
-        raise InputError(sequence.annotations[0], "no object in the first annotation", advice)
     regions: list[list[float]] = [[] for _ in range(count)]
     contours: list[list[float]] = [[] for _ in range(count)]
     for annotation, result in zip(sequence.annotations[1:-1], results, strict=True):

@@ -21,17 +21,20 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vcorr.errors import InputError, VcorrError
+from vcorr.media.folder import frame_files
+from vcorr.media.image import FRAME_SUFFIXES
 
 Ids = NDArray[np.uint8] | NDArray[np.uint16]
 
 VOID = 255
 _MODES = {"P": np.uint8, "L": np.uint8, "1": np.uint8, "I;16": np.uint16}
+_STRETCHED = {"L;2": 85, "L;4": 17}  # grey of 2 and 4 bits comes out of the decoder as shares of 255
 _LAYOUT = "give the root of a folder in the layout of DAVIS-2017: ROOT/Annotations/480p/<sequence>/00000.png"
 
 
 @dataclass(frozen=True)
 class Sequence:
-    """One sequence: its files in order of their names, which are the frames' numbers.
+    """One sequence: its files in the order of frames, as `open_video` numbers them.
 
     Args:
         name: the folder's name.
@@ -88,7 +91,7 @@ def read_ids(path: str | PathLike[str], size: tuple[int, int] | None = None) -> 
     """The ids of a mask file as they are written, without any interpretation: for scores.
 
     Args:
-        path: a PNG with one channel: indexed, or grey of 1, 8 or 16 bits.
+        path: a PNG with one channel: indexed, or grey of 1 to 16 bits.
         size: (height, width) that it must have, in pixels; a file of another size is not decoded.
 
     Returns:
@@ -105,13 +108,28 @@ def read_ids(path: str | PathLike[str], size: tuple[int, int] | None = None) -> 
             if size not in (None, (image.height, image.width)):
                 what = f"{image.width}x{image.height} pixels where {size[1]}x{size[0]} are wanted"
                 raise InputError(path, what, "write masks at the size of the annotations, without smoothing")
-            return np.asarray(image).astype(_MODES[image.mode], copy=False)
+            step = _STRETCHED.get(_stored(image), 1)
+            ids: Ids = np.asarray(image).astype(_MODES[image.mode], copy=False) // step
+            return ids
     except VcorrError:
         raise
     except FileNotFoundError as error:
         raise InputError(path, "no such file", "check the path") from error
     except Exception as error:  # on damaged bytes the decoder raises errors of many kinds
         raise InputError(path, f"not a readable PNG ({error})", "write the file again") from error
+
+
+def first_ids(sequence: Sequence, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """The ids of a sequence's first annotation: what labelling starts from, and what counts the objects.
+
+    Raises:
+        InputError: as `read_annotation`; or it holds no object.
+    """
+    ids = read_annotation(sequence.annotations[0], size)
+    if not ids.any():
+        advice = "ids start at 1 and 255 is void; masks of 0 and 255 (DAVIS-2016) must be written as 0 and 1"
+        raise InputError(sequence.annotations[0], "no object in the first annotation", advice)
+    return ids
 
 
 def read_annotation(path: str | PathLike[str], size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
@@ -133,6 +151,12 @@ def read_annotation(path: str | PathLike[str], size: tuple[int, int] | None = No
     return np.where(ids == VOID, 0, ids).astype(np.uint8)
 
 
+def _stored(image: Image.Image) -> str:
+    """The kind of pixels in the file, of an image that is not yet decoded."""
+    args = image.tile[0].args if image.tile else ""  # type: ignore[attr-defined]
+    return args if isinstance(args, str) else ""
+
+
 def _listed(root: Path, split: str, annotations: Path) -> list[str]:
     sets = root / "ImageSets"
     if not sets.is_dir():
@@ -151,13 +175,13 @@ def _sequence(images: Path, annotations: Path, name: str) -> Sequence:
     if name in ("", ".", "..") or "/" in name or "\\" in name:
         raise InputError(annotations, f"{name!r} is not the name of a sequence", "give names of folders, one a line")
     folder = annotations / name
-    masks = _files(folder, {".png"})
+    masks = _files(folder, frozenset([".png"]))
     if not masks:
         near = difflib.get_close_matches(name, [entry.name for entry in _entries(annotations)], n=3)
         advice = f"did you mean {' or '.join(near)}?" if near and name not in near else "add its masks, 00000.png ..."
         raise InputError(folder, "no annotation of this sequence", advice)
     images /= name
-    frames = _files(images, {".jpg", ".jpeg", ".png"})
+    frames = _files(images, FRAME_SUFFIXES)
     stems = {frame.stem for frame in frames}
     lost = [mask for mask in masks if frames and mask.stem not in stems]
     if lost:
@@ -165,8 +189,11 @@ def _sequence(images: Path, annotations: Path, name: str) -> Sequence:
     return Sequence(name, images, frames, masks)
 
 
-def _files(folder: Path, suffixes: set[str]) -> tuple[Path, ...]:
-    return tuple(entry for entry in _entries(folder) if entry.suffix.lower() in suffixes) if folder.is_dir() else ()
+def _files(folder: Path, suffixes: frozenset[str]) -> tuple[Path, ...]:
+    if not folder.is_dir():
+        return ()
+    files = frame_files(_entries(folder))
+    return tuple(f for f in files if f.suffix.lower() in suffixes and not f.is_dir())
 
 
 def _entries(folder: Path) -> list[Path]:

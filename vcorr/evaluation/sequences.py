@@ -15,7 +15,8 @@ import torch
 
 from vcorr.errors import OutputError
 from vcorr.evaluation import davis_layout as davis
-from vcorr.labels.masks import read_mask, write_mask
+from vcorr.labels.draw import default_palette
+from vcorr.labels.masks import Mask, write_mask
 from vcorr.media.video import open_video
 from vcorr.model import weights as checkpoint
 from vcorr.model.encoder import Encoder, encoder
@@ -91,7 +92,7 @@ def _label(sequence: davis.Sequence, out: Path, model: Model) -> tuple[str, int,
     out.mkdir(exist_ok=True)
     encode, reader = model()
     with open_video(sequence.images) as video:
-        mask = read_mask(sequence.annotations[0], size=(video.height, video.width))
+        mask = Mask(davis.first_ids(sequence, (video.height, video.width)), default_palette())
         began, plan = time.perf_counter(), [Span(range(first, len(video)))]
         frames = label_video(video, plan, {first: mask}, encode, reader, short_side=SIDE)
         for frame, path in zip(frames, wanted, strict=True):

@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,11 +40,15 @@ def list_frames(folder: Path) -> list[Path]:
         entries = list(folder.iterdir())
     except OSError as error:
         raise InputError(folder, f"cannot be listed ({error.strerror})", "check the permissions") from error
-    named = [p for p in entries if p.suffix.lower() in FRAME_SUFFIXES and not p.name.startswith(".")]
-    files = [p for p in named if not p.is_dir()]
+    files = [p for p in frame_files(entries) if not p.is_dir()]
     if not files:
         raise InputError(folder, "holds no image files", "give a video file, or a folder of frames such as 00000.jpg")
-    return sorted(files, key=natural_key)
+    return files
+
+
+def frame_files(files: Iterable[Path]) -> list[Path]:
+    """Those of some files that are frames, as the one order of frames has them: whoever numbers frames asks here."""
+    return sorted((f for f in files if f.suffix.lower() in FRAME_SUFFIXES and not f.name.startswith(".")), key=natural_key)
 
 
 def matching_files(pattern: Path) -> list[Path]:

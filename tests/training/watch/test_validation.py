@@ -90,7 +90,7 @@ def test_a_folder_of_another_kind_is_refused_before_training(tmp_path, root) -> 
     with pytest.raises(InputError, match="no such folder"):
         Probe(tmp_path)
     save_mask(root / "Annotations/480p/c/00000.png", np.zeros_like(scene(0)[1]))
-    with pytest.raises(InputError, match="no object in it"):
+    with pytest.raises(InputError, match="no object in the first annotation"):
         Probe(root)
     for late in ("2", "4", "6"):
         (root / f"Annotations/480p/a/0000{late}.png").unlink()

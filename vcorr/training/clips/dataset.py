@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from vcorr.errors import InputError
 from vcorr.media.decoder import VIDEO_SUFFIXES
-from vcorr.media.folder import Stills, natural_key
-from vcorr.media.image import FRAME_SUFFIXES, displayed_size, open_image, shrink, shrunk_size
+from vcorr.media.folder import Stills, frame_files
+from vcorr.media.image import displayed_size, open_image, shrink, shrunk_size
 from vcorr.media.video import Video, open_video
 
 Picture = NDArray[np.uint8]
@@ -138,9 +138,8 @@ def walk(root: Path, skipped: dict[str, str]) -> Iterator[tuple[Path, list[Path]
         folder = Path(name)
         subfolders[:] = [s for s in sorted(subfolders) if not s.startswith(".") and not _loops(folder / s, root)]
         files = [folder / name for name in sorted(names) if not name.startswith(".")]
-        stills = [f for f in files if f.suffix.lower() in FRAME_SUFFIXES]
-        if stills:
-            yield folder, sorted(stills, key=natural_key)
+        if stills := frame_files(files):
+            yield folder, stills
         for file in files:
             if file.suffix.lower() in VIDEO_SUFFIXES:
                 yield file, None

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from vcorr.errors import InputError
 from vcorr.evaluation import davis_layout as davis
 from vcorr.evaluation.metrics.masks import boundary_f, jaccard
-from vcorr.labels.draw import overlay
-from vcorr.labels.masks import read_mask
+from vcorr.labels.draw import default_palette, overlay
+from vcorr.labels.masks import Mask
 from vcorr.media.image import shrink, shrunk_size
 from vcorr.media.video import open_video
 from vcorr.model import weights as checkpoint
@@ -87,10 +87,7 @@ class Probe:
             if not within & {annotation.stem for annotation in sequence.annotations[1:]}:
                 what = f"no annotation in the {FRAMES - 1} frames after the first annotated one"
                 raise InputError(sequence.annotations[0].parent, what, "give sequences with more annotations")
-            if not davis.read_annotation(sequence.annotations[0]).any():
-                raise InputError(
-                    sequence.annotations[0], "no object in it", "label an object, or leave the sequence out"
-                )
+            davis.first_ids(sequence)
 
     def run(
         self, weights: Path, device: torch.device, *, cancelled: Callable[[], bool] = lambda: False
@@ -125,7 +122,7 @@ def _score(
     scores: list[tuple[float, float]] = []
     with open_video(sequence.images) as video:
         size = (video.height, video.width)
-        given = read_mask(sequence.annotations[0], size=size)
+        given = Mask(davis.first_ids(sequence, size), default_palette())
         objects = [int(k) for k in np.unique(given.ids) if k]
         frames = range(first, min(first + FRAMES, len(video)))
         wanted = set(np.linspace(0, len(frames) - 1, SHOWN).round().astype(int).tolist())
