@@ -83,6 +83,15 @@ def test_wrong_frames_are_refused(tmp_path: Path) -> None:
         VideoWriter(tmp_path / "b.mp4", height=0, width=160, fps=25)
 
 
+@pytest.mark.parametrize(("asked", "written"), [(10_000, 1000), (1e9, 1000), (1e-9, 1e-4)])
+def test_a_rate_that_no_format_holds_is_taken_to_the_nearest(tmp_path: Path, asked: float, written: float) -> None:
+    with VideoWriter(tmp_path / "a.mp4", height=96, width=160, fps=asked) as writer:
+        for k in range(3):
+            writer.write(numbered(k))
+    with open_video(tmp_path / "a.mp4") as video:
+        assert len(video) == 3 and video.fps == pytest.approx(written)
+
+
 def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "folder.mp4").mkdir()
     (tmp_path / "file").write_bytes(b"")

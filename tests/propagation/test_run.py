@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
+import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.toys import HEIGHT, WIDTH, save_mask, scene
 from vcorr.errors import InputError, OutputError
-from vcorr.labels.masks import read_mask
+from vcorr.files import held
+from vcorr.labels.masks import read_mask, write_mask
 from vcorr.media.video import open_video
+from vcorr.model import weights as checkpoint
 from vcorr.propagation import run as results
 from vcorr.propagation.run import Request, propagate_to
 
@@ -29,6 +35,11 @@ def request_for(frames: Path, mask: Path, weights: Path, tmp_path: Path) -> Call
 
 def files(out: Path) -> dict[str, bytes]:
     return {str(p.relative_to(out)): p.read_bytes() for p in sorted(out.rglob("*.png"))}
+
+
+def cut_short(path: Path) -> None:
+    """A picture that says its size, and does not decode."""
+    path.write_bytes(path.read_bytes()[:70])
 
 
 def test_the_folder(request_for: Callable[..., Request], mask: Path) -> None:
@@ -55,11 +66,14 @@ def test_the_folder(request_for: Callable[..., Request], mask: Path) -> None:
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, 6, 7])
-@pytest.mark.parametrize("labelled", ["first", "middle"])
+@pytest.mark.parametrize("labelled", ["first", "middle", "damaged"])
 def test_a_stopped_run_goes_on_to_the_same_bytes(
-    request_for: Callable[..., Request], tmp_path: Path, stop_after: int, labelled: str
+    request_for: Callable[..., Request], frames: Path, tmp_path: Path, stop_after: int, labelled: str
 ) -> None:
     changes: dict[str, object] = {}
+    if labelled == "damaged":
+        for step in (3, 6):
+            cut_short(frames / f"{step:05d}.png")
     if labelled == "middle":  # then the run walks backwards first
         folder = tmp_path / "given"
         folder.mkdir()
@@ -78,10 +92,134 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
     counts: list[int] = []
     summary = propagate_to(broken, progress=lambda done, total: counts.append(done))
     assert files(broken.out) == files(whole.out)
-    # the frame in hand when it was stopped is labelled again, no other
-    assert counts[0] == stop_after
-    assert summary.labelled_now == 8 - stop_after + 1
+    assert counts == list(range(stop_after + 1, 9))  # no frame is labelled twice
+    assert summary.labelled_now == 8 - stop_after
     assert not (broken.out / results.STATE).exists()
+
+
+def test_a_labelled_frame_that_is_damaged_has_the_picture_beside_it(
+    request_for: Callable[..., Request], frames: Path, tmp_path: Path
+) -> None:
+    cut_short(frames / "00000.png")
+    cut_short(frames / "00004.png")
+    request = request_for(at={4: save_mask(tmp_path / "later.png", scene(4)[1])})
+    lines: list[str] = []
+    assert propagate_to(request, say=lines.append).labelled_now == 8
+    assert "labelled and damaged: 0;" in lines[0]  # before the work
+    assert "2 damaged frames took the picture before them: 0, 4" in lines
+    assert any("labelled and damaged: 0, 4;" in line for line in lines)
+
+
+@pytest.mark.parametrize("left", [["masks"], ["manifest.json.part"], ["masks", "manifest.json.part"], [".DS_Store"]])
+def test_a_folder_that_nobody_works_in_is_taken(request_for: Callable[..., Request], left: list[str]) -> None:
+    """What a process killed in its first moments leaves, and what file managers write."""
+    request = request_for()
+    request.out.mkdir()
+    for name in left:
+        (request.out / name).mkdir() if name == "masks" else (request.out / name).write_bytes(b"{")
+    assert propagate_to(request).labelled_now == 8
+    assert not (request.out / "manifest.json.part").exists()
+
+
+def test_what_a_kill_left_half_written_is_cleared_away(request_for: Callable[..., Request]) -> None:
+    request = request_for()
+    whole = request_for("whole")
+    propagate_to(request)
+    propagate_to(whole)
+    manifest = json.loads((request.out / "manifest.json").read_text())
+    (request.out / "manifest.json").write_text(json.dumps(manifest | {"complete": False}))
+    for name in ("frames.csv.part", ".resume.safetensors.part", ".overlay.77.part.mp4", "masks/.00002.png.77.part"):
+        (request.out / name).write_bytes(b"half a f")
+    assert propagate_to(request).labelled_now == 0
+    names = [sorted(p.relative_to(out).as_posix() for p in out.rglob("*")) for out in (request.out, whole.out)]
+    assert names[0] == names[1]
+
+
+def test_two_processes_do_not_work_in_one_folder(request_for: Callable[..., Request]) -> None:
+    request = request_for()
+    with (
+        held(request.out),
+        pytest.raises(OutputError, match=f"another process works in it .*{os.getpid()} on ") as told,
+    ):
+        propagate_to(request)
+    assert told.value.where == str(request.out)
+    assert propagate_to(request).labelled_now == 8
+
+
+def test_a_full_disk_is_one_error(request_for: Callable[..., Request], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mask that cannot be written is told; that the state cannot either is no second error (nor a warning)."""
+    request, whole = request_for(), request_for("whole")
+    propagate_to(whole)
+
+    used_up = False
+
+    def limited(write: Callable[..., None], path: Path, *content: object) -> None:
+        nonlocal used_up
+        used_up |= path.stem == "00005"
+        if used_up:
+            raise OutputError(path, "cannot be written (No space left on device)", "check the free space")
+        write(path, *content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "write_mask", partial(limited, write_mask))
+        patch.setattr(checkpoint, "save", partial(limited, checkpoint.save))
+        with pytest.raises(OutputError, match=r"00005\.png: cannot be written"):
+            propagate_to(request)
+        gc.collect()  # a generator that fails at its end does so here, as a warning
+    propagate_to(request)
+    assert files(request.out) == files(whole.out)
+
+
+def test_what_is_missing_of_a_complete_folder_is_made_again(request_for: Callable[..., Request]) -> None:
+    request, whole = request_for(), request_for("whole")
+    propagate_to(request)
+    propagate_to(whole)
+    masks = request.out / "masks"
+    (masks / "00003.png").unlink()
+    (masks / "00004.png").write_bytes(b"")
+    cut = (masks / "00005.png").read_bytes()[:-5]
+    (masks / "00005.png").write_bytes(cut)
+    (request.out / "overlay.mp4").unlink()
+    (request.out / "frames.csv").unlink()
+    kept = (masks / "00006.png").stat().st_mtime_ns
+    lines: list[str] = []
+    assert propagate_to(request, say=lines.append).overlay
+    assert any("3 masks are missing or cut short, and are made again: 3, 4, 5" in line for line in lines)
+    assert files(request.out) == files(whole.out)
+    assert (masks / "00006.png").stat().st_mtime_ns == kept
+    assert (request.out / "overlay.mp4").stat().st_size and (request.out / "frames.csv").exists()
+    assert json.loads((request.out / "manifest.json").read_text())["complete"] is True
+
+
+def test_only_the_walk_of_a_missing_mask_is_gone_through(request_for: Callable[..., Request], tmp_path: Path) -> None:
+    request = request_for(at={5: save_mask(tmp_path / "later.png", scene(5)[1])})
+    propagate_to(request)
+    before = files(request.out)
+    (request.out / "masks" / "00006.png").unlink()
+    assert propagate_to(request).labelled_now == 3  # frames 5 to 7
+    assert files(request.out) == before
+    (request.out / "overlay.mp4").write_bytes(b"")
+    assert propagate_to(request).labelled_now == 0
+    assert (request.out / "overlay.mp4").stat().st_size
+
+
+def test_a_video_that_no_overlay_holds_is_labelled_all_the_same(
+    request_for: Callable[..., Request], tmp_path: Path
+) -> None:
+    """H.264 ends at 16384 pixels."""
+    ids = np.zeros((16, 17000), np.uint8)
+    ids[4:12, 100:300] = 1
+    (tmp_path / "long").mkdir()
+    for k in range(2):
+        Image.fromarray(ids * np.uint8(200)).save(tmp_path / "long" / f"{k}.png")
+    request = request_for(video=str(tmp_path / "long"), labels=save_mask(tmp_path / "long.png", ids))
+    for labelled in (2, 0):
+        lines: list[str] = []
+        summary = propagate_to(request, say=lines.append)
+        assert (summary.overlay, summary.labelled_now) == (False, labelled)
+        assert any("there is no overlay: " in line for line in lines)
+        assert json.loads((request.out / "manifest.json").read_text())["complete"] is True
+    assert not list(request.out.glob("*overlay*"))
 
 
 def test_a_damaged_state_starts_over(request_for: Callable[..., Request]) -> None:
@@ -148,8 +286,6 @@ def test_bad_input_leaves_no_folder(request_for: Callable[..., Request], tmp_pat
 
 
 def test_more_than_255_ids_are_written_in_16_bits(request_for: Callable[..., Request], tmp_path: Path) -> None:
-    from PIL import Image
-
     ids = scene(0)[1].astype(np.uint16) * 200
     path = tmp_path / "deep.png"
     Image.fromarray(ids).save(path)

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from vcorr.errors import OutputError
+from vcorr.files import strangers
 from vcorr.evaluation import davis_layout as davis
 from vcorr.labels.draw import default_palette
 from vcorr.labels.masks import Mask, write_mask
@@ -76,7 +77,7 @@ def label_sequences(
 def _claim(out: Path, about: str) -> None:
     note = out / "made_by.txt"
     found = note.read_text() if note.exists() else None
-    if found is None and out.exists() and any(out.iterdir()):
+    if found is None and out.exists() and strangers(out, note.name):
         raise OutputError(out, "is not empty and does not say what made it", "give another folder")
     if found not in (None, about):
         raise OutputError(out, f"holds the results of {found}, not of {about}", "give another folder")

@@ -16,7 +16,9 @@ way is told in `Mask.notes`. Masks of one video are read together, so that a col
 
 from __future__ import annotations
 
+import os
 import re
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,11 +31,13 @@ from vcorr.labels.draw import default_palette, overlay
 from vcorr.labels.mask_files import MaskPicture, read_mask_picture
 from vcorr.media.image import write_image
 
-__all__ = ["Mask", "default_palette", "label_files", "overlay", "read_mask", "read_masks", "write_mask"]
+__all__ = ["Mask", "default_palette", "is_whole", "label_files", "overlay", "read_mask", "read_masks", "write_mask"]
 
 MASK_SUFFIXES = frozenset([".png", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".pbm"])
 VOID = 255
 MAX_ID = 65534  # 65535 is white in grey of 16 bits
+_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"  # width and height come next
+_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,6 +154,17 @@ def write_mask(path: str | Path, ids: np.ndarray, palette: np.ndarray) -> None:
     else:
         image = Image.fromarray(ids.astype(np.uint16))
     write_image(path, image)
+
+
+def is_whole(path: Path, size: tuple[int, ...]) -> bool:
+    """Whether a PNG of (height, width) is there from its first byte to its last; the pixels are not decoded."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(24)
+            file.seek(-len(_END), os.SEEK_END)
+            return head[:16] == _START and struct.unpack(">II", head[16:]) == (size[1], size[0]) and file.read() == _END
+    except (OSError, struct.error):
+        return False
 
 
 def _is_grey(picture: MaskPicture) -> bool:

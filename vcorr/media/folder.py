@@ -48,7 +48,9 @@ def list_frames(folder: Path) -> list[Path]:
 
 def frame_files(files: Iterable[Path]) -> list[Path]:
     """Those of some files that are frames, as the one order of frames has them: whoever numbers frames asks here."""
-    return sorted((f for f in files if f.suffix.lower() in FRAME_SUFFIXES and not f.name.startswith(".")), key=natural_key)
+    return sorted(
+        (f for f in files if f.suffix.lower() in FRAME_SUFFIXES and not f.name.startswith(".")), key=natural_key
+    )
 
 
 def matching_files(pattern: Path) -> list[Path]:

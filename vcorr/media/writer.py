@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +20,7 @@ from vcorr.errors import OutputError
 
 QUALITY = "18"  # constant rate factor: no visible loss
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
+RATES = (1e-4, 1e3)  # frames per second that the formats hold: Matroska counts milliseconds
 MAX_THREADS = 4  # each holds frames of its own, as does the look-ahead, which is short in the preset
 _BT709 = 1  # the number of its matrix, its primaries and its transfer curve alike (ITU-T H.273)
 
@@ -34,7 +36,7 @@ class VideoWriter:
     Args:
         path: .mp4, .m4v, .mov or .mkv.
         height, width: of the frames, in pixels.
-        fps: frames per second.
+        fps: frames per second; taken to the nearest that the formats hold (`RATES`).
 
     Raises:
         OutputError: the folder is missing, full or not writable, another suffix, or no frame came.
@@ -44,7 +46,7 @@ class VideoWriter:
         self.path = Path(path)
         if self.path.suffix.lower() not in SUFFIXES:
             raise OutputError(path, f"'{self.path.suffix}' is no format for H.264", f"name it {' or '.join(SUFFIXES)}")
-        if height < 1 or width < 1 or not 0 < fps < 10_000:
+        if height < 1 or width < 1 or not 0 < fps < math.inf:
             raise ValueError(f"height, width and fps must be positive, got {height}, {width}, {fps}")
         self._shape = (height, width, 3)
         self._padding = ((0, height % 2), (0, width % 2), (0, 0))
@@ -54,7 +56,8 @@ class VideoWriter:
             self._container: OutputContainer = av.open(
                 str(self._part.absolute()), "w", options={"movflags": "+faststart"} if self._is_mov() else {}
             )
-            self._open_stream(height + height % 2, width + width % 2, Fraction(fps).limit_denominator(1001 * 60))
+            rate = Fraction(min(max(fps, RATES[0]), RATES[1])).limit_denominator(1001 * 60)
+            self._open_stream(height + height % 2, width + width % 2, rate)
         except (av.FFmpegError, OSError, ValueError) as error:
             self._discard()
             raise self._failure(error) from error

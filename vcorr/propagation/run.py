@@ -8,6 +8,7 @@ manifest.json     inputs and weights by SHA-256, options, versions, device, wher
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import hashlib
@@ -15,7 +16,7 @@ import io
 import json
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,9 @@ from numpy.typing import NDArray
 import vcorr
 from vcorr.errors import InputError, OutputError
 from vcorr.evaluation.davis_layout import read_ids
+from vcorr.files import held, strangers
 from vcorr.labels.label import Ids
-from vcorr.labels.masks import Mask, overlay, write_mask
+from vcorr.labels.masks import Mask, is_whole, overlay, write_mask
 from vcorr.machine import native_bf16
 from vcorr.media.video import Video, VideoWriter, open_video, shrunk_size
 from vcorr.model import weights as checkpoint
@@ -39,6 +41,8 @@ from vcorr.propagation.timing import Seconds, seconds_a_frame
 from vcorr.propagation.video import Pictures, frame_range, given_labels, label_span, mask_labels, pictures
 
 FORMAT = "vcorr-results-1"
+MANIFEST = "manifest.json"
+OVERLAY = "overlay.mp4"
 STATE = ".resume.safetensors"
 SAME = ("vcorr", "inputs", "options")  # what must be equal in the manifest for a folder to be continued
 SAVE_EVERY = 10  # frames between two states to go on from
@@ -62,13 +66,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Summary:
-    """What was done: frames labelled now and before, seconds taken now, and the folder."""
+    """What was done: frames labelled now and before, seconds taken now, whether there is an overlay, and the folder."""
 
     out: Path
     frames: int
     labelled_now: int
     seconds: float
     shares: dict[str, float]
+    overlay: bool
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self) | {"out": str(self.out)}
@@ -82,12 +87,15 @@ def propagate_to(
 ) -> Summary:
     """Label a video and write the output folder, or go on where a stopped run of the same inputs left it.
 
+    In a folder that is complete, what went missing or was cut short is made again, and nothing else. Where no overlay
+    can be drawn, the masks stand all the same.
+
     Args:
         say: takes lines worth telling; progress: takes (frames labelled, frames in all).
 
     Raises:
         InputError, UsageError: as ``propagation.propagate``; nothing is written then.
-        OutputError: the folder holds something else, or cannot be written.
+        OutputError: the folder holds something else, another process works in it, or it cannot be written.
     """
     weights_file = request.weights or checkpoint.default_weights()
     model = checkpoint.load_weights(weights_file)
@@ -98,78 +106,107 @@ def propagate_to(
         manifest = _manifest(request, video, masks, weights_file, start, end)
         for note in dict.fromkeys([*video.notes, *(f"frame {k}: {n}" for k, m in masks.items() for n in m.notes)]):
             say(note)
-        if _claim(request.out, manifest):
+        results = _Results(request.out, video, range(start, end), next(iter(masks.values())).palette)
+        complete = _found(request.out, manifest)
+        missing = results.missing()
+        if complete and not missing and results.has_overlay():
             say(f"{request.out} is complete already: same inputs, same options")
-            return Summary(request.out, end - start, 0, 0.0, {})
-        _write_frames(request.out / "frames.csv", video, start, end)
+            return Summary(request.out, end - start, 0, 0.0, {}, overlay=True)
         network, frames = encoder(model, request.device), pictures(video, request.short_side)
         labels, given = mask_labels(video, masks, network.device)
         propagator = Propagator(network, labels, model.reader)
-        first = _resume_point(request.out / STATE, plan, network.device)
-        done = first.done(plan)
-        height, width = shrunk_size(video.height, video.width, request.short_side)
-        estimate = seconds_a_frame(propagator, frames, given) * (end - start - done)
-        say(
-            f"{end - start} frames of {video.width}x{video.height}, read at {width}x{height}, {labels.channels - 1} "
-            f"object{'s' * (labels.channels != 2)}: about {_duration(estimate)} on {request.device}"
-            + (f", going on after {done}" if done else "")
-        )
-        began, labelled, seconds = time.monotonic(), 0, Seconds()
-        palette = next(iter(masks.values())).palette
-        frames, propagator = seconds.items("io", frames), seconds.propagator(propagator)
-        for index, ids in _labelled(frames, given, propagator, plan, first, request.out):
-            write_mask(request.out / "masks" / f"{index:05d}.png", ids, palette)
-            labelled += 1
-            progress(done + labelled, end - start)
-        taken = time.monotonic() - began
-        if video.damaged:
-            say(f"{len(video.damaged)} damaged frames took the picture before them: {_some(video.damaged)}")
-        say("drawing the overlay")
-        _write_overlay(request.out, video, start, end, palette)
-    shares = {k: round(v / taken, 3) for k, v in dataclasses.asdict(seconds).items()} if labelled else {}
-    _write_json(
-        request.out / "manifest.json", manifest | {"complete": True, "seconds": round(taken, 2), "shares": shares}
-    )
-    (request.out / STATE).unlink(missing_ok=True)
-    return Summary(request.out, end - start, labelled, taken, shares)
+        # What cannot be computed fails here, before a folder is made.
+        estimate = seconds_a_frame(propagator, frames, given) if missing else 0.0
+        _tell_blind(video, masks, say)
+        with held(request.out, say):
+            complete = _found(request.out, manifest)
+            _write_json(request.out / MANIFEST, manifest | {"complete": False})
+            results.prepare()
+            missing = results.missing()
+            if complete and missing:
+                say(f"{len(missing)} masks are missing or cut short, and are made again: {_some(sorted(missing))}")
+            stretches = _stretches(plan, _resume_point(request.out / STATE, network.device), missing)
+            left = sum(s.left(plan) for s in stretches)
+            if left:
+                size = shrunk_size(video.height, video.width, request.short_side)
+                say(
+                    f"{end - start} frames of {video.width}x{video.height}, read at {size[1]}x{size[0]}, "
+                    f"{labels.channels - 1} object{'s' * (labels.channels != 2)}: about {_duration(estimate * left)} on "
+                    f"{request.device}" + (f", going on after {end - start - left}" if left < end - start else "")
+                )
+            began, seconds = time.monotonic(), Seconds()
+            frames, propagator = seconds.items("io", frames), seconds.propagator(propagator)
+            before = end - start - left
+            _label(
+                frames, given, propagator, plan, stretches, results, lambda done: progress(before + done, end - start)
+            )
+            taken = time.monotonic() - began
+            if video.damaged:
+                say(f"{len(video.damaged)} damaged frames took the picture before them: {_some(video.damaged)}")
+                _tell_blind(video, masks, say)
+            drawn = results.draw(say) if left or not results.has_overlay() else True
+            shares = {k: round(v / taken, 3) for k, v in dataclasses.asdict(seconds).items()} if left else {}
+            about = {"complete": True, "seconds": round(taken, 2), "shares": shares}
+            _write_json(request.out / MANIFEST, manifest | about)
+            (request.out / STATE).unlink(missing_ok=True)
+    return Summary(request.out, end - start, left, taken, shares, drawn)
 
 
 @dataclass(frozen=True)
 class Point:
-    """Where a stopped run goes on: the span, the next position in it, values of its references by position."""
+    """Where labelling begins or goes on: the span, the next position in it, values of its references by position."""
 
     span: int = 0
     position: int = 0
     values: Mapping[int, torch.Tensor] = field(default_factory=dict)
 
-    def done(self, plan: Sequence[Span]) -> int:
-        """Frames yielded before this point."""
-        first = plan[self.span].first if self.span < len(plan) else 0
-        return sum(map(len, plan[: self.span])) + max(0, self.position - first)
+    def first(self, plan: Sequence[Span]) -> int:
+        """The position of the first frame that is yielded from here on."""
+        return max(self.position, plan[self.span].first)
+
+    def left(self, plan: Sequence[Span]) -> int:
+        """Frames yielded from here to the end of the span."""
+        return len(plan[self.span].frames) - self.first(plan)
 
 
-def _labelled(
+def _stretches(plan: Sequence[Span], point: Point, missing: Set[int]) -> list[Point]:
+    """What of each span has to be gone through for the missing frames: from its start, or on from a point in it."""
+    stretches = []
+    for number, span in enumerate(plan):
+        gap = next((p for p in range(span.first, len(span.frames)) if span.frames[p] in missing), None)
+        if gap is not None:
+            stretches.append(point if point.span == number and point.position <= gap else Point(number))
+    return stretches
+
+
+def _label(
     frames: Pictures,
     given: Mapping[int, Ids],
     propagator: Propagator[Ids],
     plan: Sequence[Span],
-    first: Point,
-    out: Path,
-) -> Iterator[tuple[int, Ids]]:
-    """The frames from ``first`` on; however this ends, the folder can be continued after the last frame taken."""
-    point = first
+    stretches: Sequence[Point],
+    results: _Results,
+    progress: Callable[[int], None],
+) -> None:
+    """Write the missing masks; however this ends, the folder can be continued after the last one."""
+    point, done = Point(), 0
     try:
-        for number in range(first.span, len(plan)):
-            span, begin = plan[number], first if number == first.span else Point(number)
-            labelled = label_span(frames, span, given, propagator, kept=begin.values, first=begin.position)
-            for taken, item in enumerate(labelled, start=max(begin.position, span.first)):
-                yield item
-                point = Point(number, taken + 1, propagator.kept())
-                if taken % SAVE_EVERY == 0:
-                    _save_point(out / STATE, point)
-            point = Point(number + 1)
+        for point in stretches:
+            number = point.span
+            labelled = label_span(frames, plan[number], given, propagator, kept=point.values, first=point.position)
+            for position, (index, ids) in enumerate(labelled, start=point.first(plan)):
+                results.write(index, ids)
+                point = Point(number, position + 1, propagator.kept())
+                done += 1
+                progress(done)
+                if position % SAVE_EVERY == 0:
+                    _save_point(results.out / STATE, point)
+    except OutputError:
+        with contextlib.suppress(OutputError):  # of two failures to write, the first is told
+            _save_point(results.out / STATE, point)
+        raise
     except BaseException:
-        _save_point(out / STATE, point)
+        _save_point(results.out / STATE, point)
         raise
 
 
@@ -178,40 +215,105 @@ def _save_point(path: Path, point: Point) -> None:
     checkpoint.save(path, tensors, {"format": FORMAT, "span": point.span, "position": point.position})
 
 
-def _resume_point(path: Path, plan: Sequence[Span], device: torch.device) -> Point:
+def _resume_point(path: Path, device: torch.device) -> Point:
     """Where to go on; the beginning if nothing was saved or what was saved is damaged."""
     try:
         tensors, meta = checkpoint.load(path)
-        point = Point(meta["span"], meta["position"], {int(k): v.to(device) for k, v in tensors.items()})
+        return Point(meta["span"], meta["position"], {int(k): v.to(device) for k, v in tensors.items()})
     except (InputError, KeyError, ValueError):
         return Point()
-    return point if point.done(plan) <= sum(map(len, plan)) else Point()
 
 
-def _claim(out: Path, manifest: dict[str, Any]) -> bool:
-    """Make the folder this request's, or check that it is already; True if it is complete."""
-    path = out / "manifest.json"
+@dataclass(frozen=True)
+class _Results:
+    """The files of a request's results.
+
+    Attributes:
+        out: the folder. video: what is labelled. frames: those that are labelled. palette: of the masks.
+    """
+
+    out: Path
+    video: Video
+    frames: range
+    palette: NDArray[np.uint8]
+
+    def prepare(self) -> None:
+        """Make what is made at once, and clear away what a kill left half written."""
+        for left_by_a_kill in (*self.out.glob(".*.part*"), *self.out.glob("*.part"), *self.out.glob("masks/.*.part")):
+            left_by_a_kill.unlink(missing_ok=True)
+        (self.out / "masks").mkdir(exist_ok=True)
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(["index", "pts", "seconds"])
+        pts = self.video.pts
+        table.writerows([k, "" if pts is None else pts[k], f"{self.video.seconds(k):.6f}"] for k in self.frames)
+        with checkpoint.replacing(self.out / "frames.csv") as file:
+            file.write(text.getvalue().encode())
+
+    def missing(self) -> set[int]:
+        """Frames without a whole mask."""
+        size = (self.video.height, self.video.width)
+        return {k for k in self.frames if not is_whole(self._mask(k), size)}
+
+    def write(self, index: int, ids: Ids) -> None:
+        """Write a mask, unless it is there."""
+        if not is_whole(self._mask(index), ids.shape):
+            write_mask(self._mask(index), ids, self.palette)
+
+    def has_overlay(self) -> bool:
+        path = self.out / OVERLAY
+        return path.is_file() and path.stat().st_size > 0
+
+    def draw(self, say: Callable[[str], None]) -> bool:
+        """Draw the overlay; False where its format does not hold such a video, or the disk no more."""
+        say("drawing the overlay")
+        height, width = shrunk_size(self.video.height, self.video.width, OVERLAY_SIDE)
+        frames = self.video.frames(self.frames.start, self.frames.stop, short_side=OVERLAY_SIDE)
+        try:
+            with VideoWriter(self.out / OVERLAY, height=height, width=width, fps=self.video.fps) as writer:
+                for index, rgb in frames:
+                    writer.write(overlay(rgb, _shrunk(read_ids(self._mask(index)), height, width), self.palette))
+        except OutputError as error:
+            say(f"there is no overlay: {error.where} {error.what}; the masks are whole")
+            return False
+        return True
+
+    def _mask(self, index: int) -> Path:
+        return self.out / "masks" / f"{index:05d}.png"
+
+
+def _shrunk(ids: Ids, height: int, width: int) -> Ids:
+    if ids.shape == (height, width):
+        return ids
+    rows = (np.arange(height) + 0.5) * (ids.shape[0] / height)
+    columns = (np.arange(width) + 0.5) * (ids.shape[1] / width)
+    shrunk: Ids = ids[rows.astype(int)[:, None], columns.astype(int)]
+    return shrunk
+
+
+def _found(out: Path, manifest: dict[str, Any]) -> bool | None:
+    """Whether the request's results in a folder are complete; None where it holds nothing yet.
+
+    Raises:
+        OutputError: it holds something else, or cannot be read.
+    """
+    path = out / MANIFEST
     try:
         if path.exists():
             found = json.loads(path.read_text())
             if changes := list(checkpoint.differences(*({key: m[key] for key in SAME} for m in (found, manifest)))):
-                raise OutputError(
-                    out,
-                    f"holds the results of another run ({'; '.join(changes[:3])})",
-                    "give another --out, or remove it",
-                )
+                what = f"holds the results of another run ({'; '.join(changes[:3])})"
+                raise OutputError(out, what, "give another --out, or remove it")
             return bool(found.get("complete"))
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if out.exists() and (not out.is_dir() or strangers(out, MANIFEST)):
             raise OutputError(out, "exists and holds no results of vcorr", "give another --out, or remove it")
-        (out / "masks").mkdir(parents=True, exist_ok=True)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise OutputError(path, "is damaged", "give another --out, or remove the folder") from None
     except OSError as error:
         if isinstance(error, OutputError):
             raise
-        raise OutputError(out, f"cannot be written ({error.strerror})", "give another --out") from None
-    _write_json(path, manifest | {"complete": False})
-    return False
+        raise OutputError(out, f"cannot be read ({error.strerror})", "give another --out") from None
+    return None
 
 
 def _manifest(
@@ -244,32 +346,15 @@ def _manifest(
     }
 
 
-def _write_overlay(out: Path, video: Video, start: int, end: int, palette: NDArray[np.uint8]) -> None:
-    height, width = shrunk_size(video.height, video.width, OVERLAY_SIDE)
-    with VideoWriter(out / "overlay.mp4", height=height, width=width, fps=video.fps) as writer:
-        for index, rgb in video.frames(start, end, short_side=OVERLAY_SIDE):
-            ids = read_ids(out / "masks" / f"{index:05d}.png")
-            if ids.shape != rgb.shape[:2]:
-                rows = (np.arange(height) + 0.5) * (ids.shape[0] / height)
-                columns = (np.arange(width) + 0.5) * (ids.shape[1] / width)
-                ids = ids[rows.astype(int)[:, None], columns.astype(int)]
-            writer.write(overlay(rgb, ids, palette))
-
-
-def _write_frames(path: Path, video: Video, start: int, end: int) -> None:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["index", "pts", "seconds"])
-    table.writerows(
-        [k, video.pts[k] if video.pts is not None else "", f"{video.seconds(k):.6f}"] for k in range(start, end)
-    )
-    with checkpoint.replacing(path) as file:
-        file.write(text.getvalue().encode())
-
-
 def _write_json(path: Path, data: dict[str, Any]) -> None:
     with checkpoint.replacing(path) as file:
         file.write((json.dumps(data, indent=2) + "\n").encode())
+
+
+def _tell_blind(video: Video, masks: Mapping[int, Mask], say: Callable[[str], None]) -> None:
+    """Labels whose picture is another frame's: of the first labelled frame that is known before the work begins."""
+    if blind := sorted(masks.keys() & set(video.damaged)):
+        say(f"labelled and damaged: {_some(blind)}; their labels go with the picture beside them, better label another")
 
 
 def _some(numbers: Sequence[int]) -> str:

@@ -22,6 +22,7 @@ import torch
 import vcorr
 from vcorr import rng
 from vcorr.errors import InputError, OutputError
+from vcorr.files import strangers
 from vcorr.machine import native_bf16
 from vcorr.model import weights as checkpoint
 from vcorr.model.nn import Tensors
@@ -107,7 +108,7 @@ class RunFolder:
         raised: dict[str, int] = {}
         if path.exists():
             raised = self._same_run(path, wanted)
-        elif {p.name for p in self.out.iterdir()} - {"config.json.part"}:
+        elif strangers(self.out, "config.json"):
             raise OutputError(self.out, "is not empty and holds no run", "give another --out")
         point = self._restore(raised)
         for name, content in (

@@ -21,7 +21,7 @@ from typing import Any
 
 import vcorr
 from vcorr.errors import InputError, OutputError, UsageError
-from vcorr.files import held
+from vcorr.files import held, strangers
 from vcorr.media.naming import folders_for
 from vcorr.training.clips.dataset import MasksFound, walk
 from vcorr.training.prepare.frames import RECORD, Options, Original, Record, read_records, write_frames, write_json
@@ -145,7 +145,7 @@ def _claim(out: Path, wanted: dict[str, Any]) -> None:
             raise OutputError(
                 out, f"was made otherwise ({'; '.join(differences)})", "give the same options, or another folder"
             )
-    elif {p.name for p in out.iterdir()} - {f"{MANIFEST}.part"}:
+    elif strangers(out, MANIFEST):
         raise OutputError(out, "is not empty and holds no prepared videos", "give another folder")
     write_json(path, wanted | {"vcorr": vcorr.__version__, "complete": False})
 
