@@ -1,14 +1,58 @@
-"""What this machine has: versions, and the device to compute on."""
+"""What this machine has: versions, cores, and the device to compute on."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
-
-import torch
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import vcorr
 from vcorr.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def cores(system: Path = Path("/")) -> int:
+    """CPU cores that this process may use: those of its affinity, or fewer by the quota of its container.
+
+    Args:
+        system: where /proc and /sys lie.
+    """
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(min([affinity, *_quotas(system)])))
+
+
+def _quotas(system: Path) -> Iterator[float]:
+    """Cores that each control group (Linux, versions 1 and 2) around this process grants."""
+    try:
+        lines = (system / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root = system / "sys/fs/cgroup" / ("cpu" if controllers else "")
+        # A container may see its own group as the root while its path is still told as the host has it.
+        for folder in {root, *(root / part for part in _with_parents(group.strip("/")))}:
+            try:
+                if controllers:
+                    quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+                else:
+                    quota, period = (folder / "cpu.max").read_text().split()
+                if quota.strip() not in ("max", "-1"):
+                    yield int(quota) / int(period)
+            except (OSError, ValueError, ZeroDivisionError):
+                continue
+
+
+def _with_parents(group: str) -> Iterator[str]:
+    parts = group.split("/")
+    return ("/".join(parts[:k]) for k in range(1, len(parts) + 1) if group)
 
 
 def pick_device(name: str) -> torch.device:
@@ -17,6 +61,8 @@ def pick_device(name: str) -> torch.device:
     Raises:
         UsageError: unknown, or not on this machine.
     """
+    import torch
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -30,6 +76,8 @@ def pick_device(name: str) -> torch.device:
 
 def native_bf16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 in hardware; elsewhere autocast only costs accuracy and time."""
+    import torch
+
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu" and torch.backends.cpu.get_cpu_capability().startswith("AVX512"):  # may be forbidden
@@ -39,6 +87,8 @@ def native_bf16(device: torch.device) -> bool:
 
 def versions() -> dict[str, str]:
     """Versions of vcorr and what it stands on, and the device that ``auto`` picks."""
+    import torch
+
     try:
         triton = importlib.metadata.version("triton")
     except importlib.metadata.PackageNotFoundError:

@@ -14,13 +14,7 @@ To label the sequences first, write results where `evaluate_davis` reads them:
 from __future__ import annotations
 
 import contextlib
-import itertools
-import multiprocessing
-import os
-import signal
-import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
@@ -28,6 +22,7 @@ from typing import Any, ClassVar
 
 from vcorr.errors import InputError
 from vcorr.evaluation import davis_layout as davis
+from vcorr.evaluation import pool
 from vcorr.evaluation.metrics.masks import Statistics, boundary_f, jaccard, statistics
 
 
@@ -130,7 +125,7 @@ def evaluate_davis(
             a pixel for every scored frame, named and sized as its annotation. An object without pixels is empty.
         split: the list of sequences.
         sequences: names of sequences, instead of the split's.
-        workers: number of processes, at least 1; as many as there are CPU cores by default.
+        workers: number of processes, at least 1; one for each core that this process may use by default.
         progress: called with the scores of each sequence, in order, as they are there.
 
     Raises:
@@ -143,7 +138,7 @@ def evaluate_davis(
     chosen = davis.sequences(root, split, names=sequences)
     jobs = [(sequence, _results(Path(pred), sequence)) for sequence in chosen]
     scored = []
-    with contextlib.closing(_outcomes(jobs, min(workers or _cores(), len(jobs)))) as outcomes:
+    with contextlib.closing(pool.outcomes(_score_sequence, jobs, workers)) as outcomes:
         for outcome in outcomes:
             if progress is not None:
                 progress(outcome)
@@ -151,52 +146,24 @@ def evaluate_davis(
     return DavisScores(tuple(scored))
 
 
-_Job = tuple[davis.Sequence, list[Path]]
+def check_davis(root: str | PathLike[str], split: str = "val") -> None:
+    """Refuse a data set that `evaluate_davis` would refuse for its own sake, before work goes into results for it.
+
+    Raises:
+        InputError: as `evaluate_davis`, as far as it shows in the first annotations and the number of them.
+    """
+    for sequence in davis.sequences(root, split):
+        davis.first_ids(sequence)
+        _scored(sequence)
 
 
-def _outcomes(jobs: list[_Job], workers: int) -> Generator[SequenceScores]:
-    """Scores in the order of the jobs, so that the first failure in this order is the one that is told."""
-    if workers == 1:
-        yield from itertools.starmap(_score_sequence, jobs)
-        return
-    # Spawned and not forked: the caller may hold threads (torch), which do not survive a fork. Ctrl-C is the caller's
-    # to act on: the processes finish what they score, seconds at most. One that died of it instead could hold a lock
-    # of the pool, and the pool wait for it for ever.
-    pool = ProcessPoolExecutor(
-        workers,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=signal.signal,
-        initargs=(signal.SIGINT, signal.SIG_IGN),
-    )
-    try:
-        with _interrupts_ignored():
-            futures = [pool.submit(_score_sequence, *job) for job in jobs]
-        for future in futures:
-            yield future.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Processes that are started here ignore Ctrl-C from their first moment, before their initializer says so."""
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or before is None:  # not ours to change
-        yield
-        return
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _score_sequence(sequence: davis.Sequence, results: list[Path]) -> SequenceScores:
+def _score_sequence(job: tuple[davis.Sequence, list[Path]]) -> SequenceScores:
+    sequence, results = job
     first = davis.first_ids(sequence)
     size, count = (first.shape[0], first.shape[1]), int(first.max())
     regions: list[list[float]] = [[] for _ in range(count)]
     contours: list[list[float]] = [[] for _ in range(count)]
-    for annotation, result in zip(sequence.annotations[1:-1], results, strict=True):
+    for annotation, result in zip(_scored(sequence), results, strict=True):
         truth, ids = davis.read_annotation(annotation, size), davis.read_ids(result, size)
         if ids.max() > count:
             advice = f"write 0 for the background and 1 to {count} for the objects of {sequence.name}"
@@ -209,28 +176,29 @@ def _score_sequence(sequence: davis.Sequence, results: list[Path]) -> SequenceSc
     return SequenceScores(sequence.name, len(results), tuple(objects))
 
 
-def _results(pred: Path, sequence: davis.Sequence) -> list[Path]:
-    """The result files of the scored frames, all of them there."""
+def _scored(sequence: davis.Sequence) -> tuple[Path, ...]:
+    """The annotations of the frames that are scored, at least one."""
     if len(sequence.annotations) < 3:
         what = f"{len(sequence.annotations)} annotated frame(s), and the first and the last are not scored"
         raise InputError(sequence.annotations[0].parent, what, "leave this sequence out")
+    return sequence.annotations[1:-1]
+
+
+def _results(pred: Path, sequence: davis.Sequence) -> list[Path]:
+    """The result files of the scored frames, all of them there."""
+    scored = _scored(sequence)
     folder = pred / sequence.name
     if not folder.is_dir():
         advice = "write the masks of each sequence to a folder of its name, or name the sequences to score"
         raise InputError(folder, "no results of this sequence", advice)
     if (folder / "masks").is_dir():
         folder /= "masks"
-    files = [folder / f"{annotation.stem}.png" for annotation in sequence.annotations[1:-1]]
+    files = [folder / f"{annotation.stem}.png" for annotation in scored]
     missing = [file for file in files if not file.is_file()]
     if missing:
         what = f"no such file, {len(missing)} of {len(files)} results of {sequence.name} are missing"
         raise InputError(missing[0], what, "write a mask for every frame; one without objects is all 0")
     return files
-
-
-def _cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cells(scores: MaskScores) -> tuple[str, ...]:

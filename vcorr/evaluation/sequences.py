@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import multiprocessing
-import os
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import CancelledError
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
 
 from vcorr.errors import OutputError
-from vcorr.files import strangers
 from vcorr.evaluation import davis_layout as davis
+from vcorr.evaluation import pool
+from vcorr.files import held, strangers
 from vcorr.labels.draw import default_palette
-from vcorr.labels.masks import Mask, write_mask
+from vcorr.labels.masks import Mask, is_whole, write_mask
 from vcorr.media.video import open_video
 from vcorr.model import weights as checkpoint
 from vcorr.model.encoder import Encoder, encoder
@@ -43,41 +44,77 @@ def _trained(weights: Path | None, device: str) -> tuple[Encoder, Reader]:
     return encoder(model, device), model.reader
 
 
+@dataclass(frozen=True)
+class Labelled:
+    """A sequence that was labelled.
+
+    Attributes:
+        name: of the sequence. frames: labelled ones. seconds: it took, 0 where the results were there.
+        damaged: frames that do not decode, and took the picture before them.
+    """
+
+    name: str
+    frames: int
+    seconds: float
+    damaged: tuple[int, ...] = ()
+
+
 def label_sequences(
-    root: Path, out: Path, model: Model, about: str, *, names: list[str] | None = None, workers: int | None = None
-) -> Iterator[tuple[str, int, float]]:
-    """Label every sequence from its first annotated frame.
+    root: Path,
+    out: Path,
+    model: Model,
+    about: str,
+    *,
+    names: list[str] | None = None,
+    workers: int | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Generator[Labelled]:
+    """Label every sequence from its first annotated frame, as they come to an end.
 
     Args:
         root: data set in DAVIS's layout.
-        out: folder of the results; a sequence whose every frame is there already is left as it is.
+        out: folder of the results; a sequence whose every frame is there already, and whole, is left as it is.
         model: features and reader.
         about: what makes the results, such as the SHA-256 of the weights: a folder made by anything else is refused.
         names: these sequences instead of the validation split.
-        workers: processes, each on one thread; None is one a core.
+        workers: processes, each on one thread; None is one for each core that this process may use.
+        say: takes lines worth telling.
 
-    Yields:
-        (sequence, frames, seconds) as they come to an end.
+    Raises:
+        InputError: a sequence lacks images, objects or fits not together; told of all before the first is labelled.
+        OutputError: another process works in ``out``, it holds something else, or it cannot be written.
     """
-    todo = davis.sequences(root, names=names)
-    _claim(out, about)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        workers or os.cpu_count(), mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
-        longest_first = sorted(todo, key=lambda s: -len(s.frames))
-        jobs = [pool.submit(_label, s, out / s.name, model) for s in longest_first]
-        try:
-            for job in as_completed(jobs):
-                yield job.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+    jobs = [
+        _Job(sequence, out / sequence.name, model, _size(sequence)) for sequence in davis.sequences(root, names=names)
+    ]
+    jobs.sort(key=lambda job: -len(job.sequence.frames))  # the longest first
+    with held(out, say):
+        _claim(out, about)
+        with contextlib.closing(pool.outcomes(_label, jobs, workers, in_order=False)) as outcomes:
+            yield from outcomes
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One sequence, the folder of its results, and the (height, width) of both its frames and its first annotation."""
+
+    sequence: davis.Sequence
+    out: Path
+    model: Model
+    size: tuple[int, int]
+
+
+def _size(sequence: davis.Sequence) -> tuple[int, int]:
+    with open_video(sequence.images) as video:
+        size = video.height, video.width
+    davis.first_ids(sequence, size)
+    return size
 
 
 def _claim(out: Path, about: str) -> None:
     note = out / "made_by.txt"
     found = note.read_text() if note.exists() else None
-    if found is None and out.exists() and strangers(out, note.name):
+    if found is None and strangers(out, note.name):
         raise OutputError(out, "is not empty and does not say what made it", "give another folder")
     if found not in (None, about):
         raise OutputError(out, f"holds the results of {found}, not of {about}", "give another folder")
@@ -85,17 +122,36 @@ def _claim(out: Path, about: str) -> None:
         file.write(about.encode())
 
 
-def _label(sequence: davis.Sequence, out: Path, model: Model) -> tuple[str, int, float]:
-    first = sequence.start
-    wanted = [out / f"{frame.stem}.png" for frame in sequence.frames[first:]]
-    if all(path.exists() for path in wanted):
-        return sequence.name, len(wanted), 0.0
-    out.mkdir(exist_ok=True)
-    encode, reader = model()
-    with open_video(sequence.images) as video:
-        mask = Mask(davis.first_ids(sequence, (video.height, video.width)), default_palette())
-        began, plan = time.perf_counter(), [Span(range(first, len(video)))]
+def _label(job: _Job) -> Labelled:
+    """In a process of the pool, or in the only one.
+
+    Raises:
+        CancelledError: the pool is closing.
+    """
+    sequence, first = job.sequence, job.sequence.start
+    wanted = [job.out / f"{frame.stem}.png" for frame in sequence.frames[first:]]
+    if all(is_whole(path, job.size) for path in wanted):
+        return Labelled(sequence.name, len(wanted), 0.0)
+    job.out.mkdir(exist_ok=True)
+    began = time.monotonic()
+    with _one_thread(), open_video(sequence.images) as video:
+        encode, reader = job.model()
+        mask = Mask(davis.first_ids(sequence, job.size), default_palette())
+        plan = [Span(range(first, len(video)))]
         frames = label_video(video, plan, {first: mask}, encode, reader, short_side=SIDE)
         for frame, path in zip(frames, wanted, strict=True):
+            if pool.stopped():
+                raise CancelledError
             write_mask(path, frame.mask, mask.palette)
-    return sequence.name, len(wanted), time.perf_counter() - began
+        return Labelled(sequence.name, len(wanted), time.monotonic() - began, tuple(video.damaged))
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """The number of threads decides the last bits of results, which must not hang on the number of workers."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

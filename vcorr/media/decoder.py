@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bisect
 import itertools
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vcorr.errors import InputError
+from vcorr.machine import cores
 from vcorr.media.image import MAX_PIXELS
 
 # Formats that hold video themselves. Playlists (ffconcat, m3u8, mpd) and image patterns would open other files.
@@ -54,7 +54,7 @@ class Decoder:
 
     def __init__(self, path: Path, threads: int = MAX_THREADS, **options: str) -> None:
         self.path, self._options = path, options
-        self._threads = min(threads, os.cpu_count() or 1)
+        self._threads = min(threads, cores())
         self._open()
 
     def _open(self) -> None:

@@ -19,6 +19,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from vcorr.machine import cores
 from vcorr.training.clips.cut import Clips
 
 DEPTH = 3  # batches under way, one of which is asked for
@@ -33,7 +34,7 @@ def workers_for(device: torch.device, processes: int = 1) -> int:
     """
     if device.type == "cpu":
         return 1
-    return max(1, min(MOST, (os.cpu_count() or 1) // processes))
+    return max(1, min(MOST, cores() // processes))
 
 
 class ReadAhead:

@@ -22,6 +22,7 @@ from typing import Any
 import vcorr
 from vcorr.errors import InputError, OutputError, UsageError
 from vcorr.files import held, strangers
+from vcorr.machine import cores
 from vcorr.media.naming import folders_for
 from vcorr.training.clips.dataset import MasksFound, walk
 from vcorr.training.prepare.frames import RECORD, Options, Original, Record, read_records, write_frames, write_json
@@ -94,7 +95,7 @@ def prepare(
         about = {"format": FORMAT, "source": str(source.resolve()), "options": asdict(options)}
         _claim(out, about)
         run = _Run(out, options, found, failed)
-        run.all(workers or os.cpu_count() or 1, progress)
+        run.all(workers or cores(), progress)
         gone = {folder: r for folder, r in run.old.items() if folder not in run.records}
         videos = [{"folder": folder} | asdict(r) for folder, r in sorted((gone | run.records).items())]
         failed = dict(sorted(failed.items()))
