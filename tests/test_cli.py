@@ -69,9 +69,16 @@ def test_corrections(vcorr, frames: Path, mask: Path, weights: Path, tmp_path: P
     code, _, _ = vcorr(*common, "--out", "o", "--at", f"4={later}")
     assert code == 0
     np.testing.assert_array_equal(np.asarray(Image.open("o/masks/00004.png")), scene(4)[1])
-    for at, words in [(f"0={later}", "labelled by"), (f"8={later}", "give 0 to 7"), ("4", "is not K=FILE")]:
-        code, _, err = vcorr(*common, "--out", "o2", "--at", at)
+    for more, words in [
+        (("--at", f"0={later}"), "labelled by"),
+        (("--at", f"8={later}"), "frames 0 to 7 are labelled"),
+        (("--at", f"6={later}", "--end", 6), "frames 0 to 5 are labelled"),
+        (("--at", f"4={later}", "--at", f"04={mask}"), f"frame 4 is labelled by {later} already"),
+        *((("--at", at), "is not K=FILE") for at in ("4", "4=", f"²={later}", f"-1={later}", f"{'9' * 5000}={later}")),
+    ]:
+        code, _, err = vcorr(*common, "--out", "o2", *more)
         assert (code, words in err) == (2, True), err
+    assert not Path("o2").exists()
 
 
 def labelled_set(root: Path, name: str, mask: Callable[[Path, np.ndarray], object]) -> Path:
@@ -259,7 +266,7 @@ def test_internal_errors_show_no_traceback(vcorr, monkeypatch: pytest.MonkeyPatc
     def fail(name: str) -> None:
         raise RuntimeError("the moon is in the wrong house")
 
-    monkeypatch.setattr("vcorr.machine.pick_device", fail)
+    monkeypatch.setattr("vcorr.propagation.run.pick_device", fail)
     code, _, err = vcorr("propagate", "a", "b")
     assert code == 1
     assert "internal error: RuntimeError: the moon" in err

@@ -38,6 +38,12 @@ def test_importing_costs_nothing() -> None:
         vcorr.propagat  # noqa: B018
 
 
+def test_the_public_names_are_listed() -> None:
+    code = "import sys, vcorr; print({'propagate', 'Frame'} <= set(dir(vcorr)), 'torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["True", "False"]
+
+
 def test_the_default_weights_are_whole() -> None:
     weights = checkpoint.load_weights()
     assert sum(p.numel() for p in weights.params.values()) == 5_291_648

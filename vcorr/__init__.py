@@ -22,3 +22,7 @@ def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 'vcorr' has no attribute {name!r}")
     return getattr(importlib.import_module("vcorr.propagation.video"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -55,7 +55,7 @@ def _with_parents(group: str) -> Iterator[str]:
     return ("/".join(parts[:k]) for k in range(1, len(parts) + 1) if group)
 
 
-def pick_device(name: str) -> torch.device:
+def pick_device(name: str | torch.device) -> torch.device:
     """``auto`` is the GPU if there is one; anything else must exist.
 
     Raises:

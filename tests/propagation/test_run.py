@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import gc
 import json
 import os
@@ -12,14 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.toys import HEIGHT, WIDTH, save_mask, scene
-from vcorr.errors import InputError, OutputError
+from vcorr.errors import InputError, OutputError, UsageError
 from vcorr.files import held
 from vcorr.labels.masks import read_mask, write_mask
 from vcorr.media.video import open_video
 from vcorr.model import weights as checkpoint
+from vcorr.model.inference import Reader
 from vcorr.propagation import run as results
 from vcorr.propagation.run import Request, propagate_to
 
@@ -283,6 +286,36 @@ def test_bad_input_leaves_no_folder(request_for: Callable[..., Request], tmp_pat
     with pytest.raises(InputError, match="no object"):
         propagate_to(request_for(labels=empty))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_request_from_python_is_checked_as_one_of_the_command(request_for: Callable[..., Request]) -> None:
+    for changes, words in [
+        ({"short_side": 0}, "--size 0: is too small"),
+        ({"device": "abacus"}, "--device abacus"),
+        ({"at": {5: Path("x.png")}, "end": 4}, "frames 0 to 3 are labelled"),
+    ]:
+        with pytest.raises(UsageError, match=words):
+            propagate_to(request_for(**changes))
+    assert not request_for().out.exists()
+    request = request_for(device="auto")
+    propagate_to(request)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    assert json.loads((request.out / "manifest.json").read_text())["options"]["device"] == device
+
+
+def test_masks_outside_the_range_are_told(request_for: Callable[..., Request], tmp_path: Path) -> None:
+    (tmp_path / "given").mkdir()
+    for k in (0, 3, 7):
+        save_mask(tmp_path / "given" / f"{k}.png", scene(k)[1])
+    lines: list[str] = []
+    propagate_to(request_for(labels=tmp_path / "given", start=2, end=6), say=lines.append)
+    assert "masks of frames 0, 7 are not used: frames 2 to 5 are labelled" in lines
+
+
+def test_a_reader_beyond_the_taps_present(request_for: Callable[..., Request], weights: Path) -> None:
+    loaded = checkpoint.load_weights(weights)
+    checkpoint.save_weights(weights, dataclasses.replace(loaded, reader=Reader(radius=1, top_k=1000)))
+    assert propagate_to(request_for()).labelled_now == 8
 
 
 def test_more_than_255_ids_are_written_in_16_bits(request_for: Callable[..., Request], tmp_path: Path) -> None:

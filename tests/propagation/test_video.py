@@ -17,7 +17,7 @@ from vcorr.media.video import Video, open_video
 from vcorr.model.encoder import Encoder
 from vcorr.model.inference import Reader
 from vcorr.propagation.plan import spans
-from vcorr.propagation.video import label_video
+from vcorr.propagation.video import Frame, label_video
 
 SHARP = Reader(radius=3, scale=200.0)
 
@@ -142,6 +142,43 @@ def test_compact_readings_follow_what_moves(frames: Path, feedback: str, border:
         result = label(video, {0: scene(0)[1]}, reader)
     for step, ids in result.items():
         assert jaccard(ids == 1, scene(step)[1] == 1) > 0.5, step
+
+
+@pytest.mark.parametrize(
+    ("reader", "all_of"),
+    [
+        (Reader(radius=1, top_k=1000, scale=10.0), Reader(radius=1, scale=10.0)),
+        (Reader(radius=None, top_k=10**9, scale=10.0), Reader(radius=None, scale=10.0)),
+        (Reader(radius=1, top_k=20, scale=10.0, long=(), short=()), Reader(radius=1, scale=10.0, long=(), short=())),
+    ],
+)
+def test_a_top_k_above_the_taps_present_reads_them_all(frames: Path, reader: Reader, all_of: Reader) -> None:
+    """The first frame after the labelled one has a single reference to read from."""
+    with open_video(frames) as video:
+        result, wanted = (label(video, {0: scene(0)[1]}, r) for r in (reader, all_of))
+    for k in wanted:
+        np.testing.assert_array_equal(result[k], wanted[k])
+    with pytest.raises(ValueError, match="top_k must be at least 1"):
+        replace(reader, top_k=0)
+
+
+@pytest.mark.parametrize("size", [0, 1, -480])
+def test_a_size_at_which_nothing_is_seen_is_refused(frames: Path, mask: Path, weights: Path, size: int) -> None:
+    with pytest.raises(UsageError, match=f"--size {size}: is too small"):
+        next(vcorr.propagate(frames, mask, weights=weights, short_side=size))
+
+
+def test_the_device_may_be_found_out(frames: Path, mask: Path, weights: Path) -> None:
+    assert next(vcorr.propagate(frames, mask, weights=weights, device="auto")).index == 0
+    with pytest.raises(UsageError, match="abacus"):
+        next(vcorr.propagate(frames, mask, weights=weights, device="abacus"))
+
+
+def test_frames_are_equal_where_their_labels_are() -> None:
+    ids = scene(0)[1]
+    assert Frame(3, ids) == Frame(3, ids.copy())
+    assert Frame(3, ids) != Frame(4, ids) and Frame(3, ids) != Frame(3, scene(1)[1]) and Frame(3, ids) != 3
+    assert Frame(3, ids) in [Frame(2, ids), Frame(3, ids)]
 
 
 def test_compactness_and_top_k_exclude_one_another() -> None:

@@ -21,7 +21,8 @@ class Reader:
         alignment: how cells and pixels meet, see ``matching.cells``.
         long, short: references kept: these frames counted from the labelled one, and these many frames back.
         feedback: labels of earlier frames are carried as scores (soft) or as one class a pixel (hard).
-        top_k: softmax over so many largest logits of all references jointly; None is over all.
+        top_k: softmax over so many largest logits of all references jointly, or over as many as there are; None is
+            over all.
         space: what the network sees: normalised Lab, RGB, or gray.
         compactness: where a reference is matched surely, read from the so many best cells of it (``compactness.read``);
             0 reads from all.
@@ -51,6 +52,8 @@ class Reader:
         if self.compactness < 0 or (self.compactness and self.top_k):
             got = f"{self.compactness} with top_k {self.top_k}"
             raise ValueError(f"compactness must be >= 0, and 0 where there is a top_k, got {got}")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k must be at least 1, or None, got {self.top_k}")
         if self.search < 0 or (self.search and (self.radius is None or self.top_k or self.compactness)):
             got = f"{self.search} with radius {self.radius}, top_k {self.top_k}, compactness {self.compactness}"
             raise ValueError(f"search must be >= 0, and 0 without a radius or with top_k or compactness, got {got}")

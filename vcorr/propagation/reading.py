@@ -48,6 +48,6 @@ def _read(reader: Reader, query: Tensor, frames: Mapping[int, MemoryFrame], valu
         else None
         for gap, key in zip(frames, keys, strict=True)
     ]
-    return memory_read(
-        query, keys, values, radius=radius, offset=offset, scale=scale, border=border, top_k=reader.top_k
-    )
+    taps = len(keys) * (query[0, ..., 0].numel() if radius is None else (2 * radius + 1) ** 2)
+    top_k = reader.top_k and min(reader.top_k, taps)  # the first frames have few references
+    return memory_read(query, keys, values, radius=radius, offset=offset, scale=scale, border=border, top_k=top_k)

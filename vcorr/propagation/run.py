@@ -31,14 +31,14 @@ from vcorr.evaluation.davis_layout import read_ids
 from vcorr.files import held, strangers
 from vcorr.labels.label import Ids
 from vcorr.labels.masks import Mask, is_whole, overlay, write_mask
-from vcorr.machine import native_bf16
+from vcorr.machine import native_bf16, pick_device
 from vcorr.media.video import Video, VideoWriter, open_video, shrunk_size
 from vcorr.model import weights as checkpoint
 from vcorr.model.encoder import encoder
 from vcorr.propagation.plan import Span, spans
 from vcorr.propagation.propagator import Propagator
 from vcorr.propagation.timing import Seconds, seconds_a_frame
-from vcorr.propagation.video import Pictures, frame_range, given_labels, label_span, mask_labels, pictures
+from vcorr.propagation.video import Pictures, check_side, frame_range, given_labels, label_span, mask_labels, pictures
 
 FORMAT = "vcorr-results-1"
 MANIFEST = "manifest.json"
@@ -97,22 +97,27 @@ def propagate_to(
         InputError, UsageError: as ``propagation.propagate``; nothing is written then.
         OutputError: the folder holds something else, another process works in it, or it cannot be written.
     """
+    device = pick_device(request.device)
+    check_side(request.short_side)
+    request = dataclasses.replace(request, device=str(device))
     weights_file = request.weights or checkpoint.default_weights()
     model = checkpoint.load_weights(weights_file)
     with open_video(request.video) as video:
         start, end = frame_range(video, request.start, request.end)
-        masks = given_labels(video, request.labels, start, request.at)
+        masks = given_labels(video, request.labels, start, end, request.at)
         plan = spans(list(masks), start, end)
         manifest = _manifest(request, video, masks, weights_file, start, end)
         for note in dict.fromkeys([*video.notes, *(f"frame {k}: {n}" for k, m in masks.items() for n in m.notes)]):
             say(note)
+        if unused := sorted(masks.keys() - set(range(start, end))):
+            say(f"masks of frames {_some(unused)} are not used: frames {start} to {end - 1} are labelled")
         results = _Results(request.out, video, range(start, end), next(iter(masks.values())).palette)
         complete = _found(request.out, manifest)
         missing = results.missing()
         if complete and not missing and results.has_overlay():
             say(f"{request.out} is complete already: same inputs, same options")
             return Summary(request.out, end - start, 0, 0.0, {}, overlay=True)
-        network, frames = encoder(model, request.device), pictures(video, request.short_side)
+        network, frames = encoder(model, device), pictures(video, request.short_side)
         labels, given = mask_labels(video, masks, network.device)
         propagator = Propagator(network, labels, model.reader)
         # What cannot be computed fails here, before a folder is made.

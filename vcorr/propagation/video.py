@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from vcorr.errors import UsageError
 from vcorr.labels.label import Ids, L, MaskLabels
 from vcorr.labels.masks import Mask, label_files, read_masks
+from vcorr.machine import pick_device
 from vcorr.media.video import Video, open_video
 from vcorr.model import weights as checkpoint
 from vcorr.model.encoder import Encoder, Picture, encoder
@@ -22,15 +24,16 @@ from vcorr.model.inference import Reader
 from vcorr.propagation.plan import Span, spans
 from vcorr.propagation.propagator import Propagator
 
+SMALLEST = 32  # short side to read videos at, pixels
 CHUNK = 16  # frames decoded at a time when a span goes backwards
 
 Pictures = Callable[[range], Iterator[tuple[int, Picture]]]
 """Indices of frames, one after the other either way -> (index, picture [h w 3]) of each."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Frame:
-    """A labelled frame.
+    """A labelled frame; equal to one of the same index whose mask has the same ids.
 
     Attributes:
         index: of the frame in the video, from 0.
@@ -39,6 +42,11 @@ class Frame:
 
     index: int
     mask: Ids
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Frame):
+            return NotImplemented
+        return self.index == other.index and np.array_equal(self.mask, other.mask)
 
 
 def propagate(
@@ -59,9 +67,10 @@ def propagate(
         labels: a mask image of frame ``start``, or a folder of masks named by frame index.
         at: masks of more frames, by index: corrections.
         weights: a weights file of ``vcorr train``; None takes the ones that come with vcorr.
-        short_side: a video whose short side is above this is read at this size; masks come back at full size.
+        short_side: a video whose short side is above this is read at this size, at least `SMALLEST`; masks come back at
+            full size.
         start, end: the frames to label, start .. end-1; None is to the end.
-        device: of the computation.
+        device: of the computation; "auto" is the GPU if there is one.
 
     Yields:
         Frames, one at a time, in bounded memory: ascending, but frames before the first labelled one come first and
@@ -69,12 +78,14 @@ def propagate(
 
     Raises:
         InputError: video, labels or weights cannot be read, or do not fit together.
-        UsageError: no labelled frame within the range.
+        UsageError: no labelled frame within the range, a correction outside it, no such device, or too small a size.
     """
+    device = pick_device(device)
+    check_side(short_side)
     model = checkpoint.load_weights(None if weights is None else Path(weights))
     with open_video(video) as source:
-        stop = frame_range(source, start, end)[1]
-        masks = given_labels(source, Path(labels), start, {k: Path(p) for k, p in (at or {}).items()})
+        start, stop = frame_range(source, start, end)
+        masks = given_labels(source, Path(labels), start, stop, {k: Path(p) for k, p in (at or {}).items()})
         plan = spans(list(masks), start, stop)
         yield from label_video(source, plan, masks, encoder(model, device), model.reader, short_side=short_side)
 
@@ -152,21 +163,31 @@ def _picture(pictures: Pictures, index: int) -> Picture:
     return next(pictures(range(index, index + 1)))[1]
 
 
-def given_labels(video: Video, labels: Path, start: int, at: Mapping[int, Path] | None = None) -> dict[int, Mask]:
+def given_labels(
+    video: Video, labels: Path, start: int, end: int, at: Mapping[int, Path] | None = None
+) -> dict[int, Mask]:
     """Masks by frame index: a file labels frame ``start``, a folder names the frames; ``at`` labels more of them.
+
+    A folder may label frames outside ``start`` .. ``end - 1``, which are of no use then.
 
     Raises:
         InputError: a mask cannot be read or does not fit the video.
-        UsageError: a frame that is labelled twice or does not exist.
+        UsageError: a frame that is labelled twice, or by ``at`` outside the range.
     """
     size = (video.height, video.width)
     files = label_files(labels, frames=len(video), names=video.names) if labels.is_dir() else {start: labels}
     for k, path in (at or {}).items():
         if k in files:
             raise UsageError(f"--at {k}={path}", f"frame {k} is labelled by {files[k]} already", "give one of the two")
-        if not 0 <= k < len(video):
-            raise UsageError(f"--at {k}={path}", f"the video has {len(video)} frames", f"give 0 to {len(video) - 1}")
+        if not start <= k < end:
+            raise UsageError(f"--at {k}={path}", f"frames {start} to {end - 1} are labelled", "give one of these")
     return read_masks(dict(sorted({**files, **(at or {})}.items())), size=size)
+
+
+def check_side(short_side: int) -> None:
+    """Refuse to read a video at a size at which it shows nothing."""
+    if short_side < SMALLEST:
+        raise UsageError(f"--size {short_side}", "is too small to see anything", f"give at least {SMALLEST}")
 
 
 def frame_range(video: Video, start: int, end: int | None) -> tuple[int, int]:

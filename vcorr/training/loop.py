@@ -23,6 +23,7 @@ import torch
 from vcorr import files as lock
 from vcorr import ranks
 from vcorr.errors import Stopped, VcorrError
+from vcorr.machine import pick_device
 from vcorr.model import color
 from vcorr.model.nn import Tensors
 from vcorr.training.clips.ahead import ReadAhead, workers_for
@@ -91,6 +92,7 @@ def train(
     Args:
         experiment: a loaded recipe.
         data: folder of video files and frame folders.
+        device: to train on; "auto" is the GPU if there is one.
         out: folder of the run; created, or continued if it holds the same run. More ``steps`` is the same run, and
             ends as if it had had them from the start if they came before the cooldown.
         init: weights to start from instead of fresh ones, of the recipe's network. A run that goes on needs no
@@ -105,10 +107,10 @@ def train(
         OutputError: the folder holds another run, another process works in it, or it cannot be written.
         Diverged, Stopped: as they say; the last good state is saved.
     """
-    options = options or Options()
+    options, wanted = options or Options(), pick_device(device)
     probe = None if options.probe is None else Probe(options.probe)
     footage = scan(data)
-    with ranks.joined(torch.device(device)) as own_device, _signals() as stopped:
+    with ranks.joined(wanted) as own_device, _signals() as stopped:
         folder = RunFolder(experiment, out, own_device, say, init)
         with lock.held(out, say) if ranks.rank() == 0 else nullcontext():
             point = ranks.from_first(lambda: folder.open(footage))
