@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.toys import HEIGHT, WIDTH, save_mask, scene
+from tests.toys import HEIGHT, NOT_TEXT, WIDTH, save_mask, scene, takes_any_name
 from vcorr import cli, rng
 from vcorr.model import resnet
 from vcorr.model import weights as checkpoint
@@ -170,6 +170,21 @@ def test_frame(vcorr, frames: Path) -> None:
     assert (code, "give 0 to 7" in err) == (2, True)
     code, _, err = vcorr("frame", frames, 0, "no/such/folder/x.png")
     assert code == 4
+
+
+@takes_any_name
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "latin-1:strict"])
+def test_a_name_that_cannot_be_printed_ends_nothing(frames: Path, tmp_path: Path, encoding: str) -> None:
+    """Nor a letter that the terminal does not know. What is printed names the file, where it can."""
+    folder = tmp_path / f"{NOT_TEXT}漢"
+    frames.rename(folder)
+    command = [sys.executable, "-m", "vcorr", "frame", folder, "3", folder / "f.png"]
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    result = subprocess.run([os.fsencode(a) for a in command], capture_output=True, env=environment, check=False)
+    assert (result.returncode, result.stderr) == (0, b"")
+    if encoding.startswith("utf"):
+        assert result.stdout == os.fsencode(folder / "f.png") + b"\n"
+    assert (folder / "f.png").exists()
 
 
 def bad_inputs(

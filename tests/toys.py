@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from torch import Tensor
@@ -13,6 +16,8 @@ from vcorr.matching.cells import downsample
 from vcorr.model import color
 
 HEIGHT, WIDTH = 48, 64
+NOT_TEXT = os.fsdecode(b"caf\xe9")  # a name from an old disk: its bytes are no UTF-8
+takes_any_name = pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="file names are text here")
 
 
 def scene(step: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from vcorr.commands import bench, evaluate, recipes
-from vcorr.commands.console import fail, first_rank
+from vcorr.commands.console import fail, first_rank, print_any_name
 from vcorr.commands.frame import frame
 from vcorr.commands.prepare import prepare
 from vcorr.commands.propagate import propagate
@@ -39,6 +39,7 @@ app.add_typer(bench.app, name="bench")
 def main() -> None:
     """Run the command; every error a user can mend is one line on stderr and an exit code."""
     debug = "--debug" in sys.argv[1:]
+    print_any_name()
     try:
         app(args=[a for a in sys.argv[1:] if a != "--debug"])
     except VcorrError as error:

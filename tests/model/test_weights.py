@@ -16,6 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.toys import NOT_TEXT, takes_any_name
 from vcorr import rng
 from vcorr.errors import InputError, OutputError
 from vcorr.model import network
@@ -69,6 +70,17 @@ def test_weights_come_back(tmp_path):
         assert old.keys() == new.keys()
         assert all(torch.equal(old[k], new[k]) for k in old)
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["w.safetensors"]
+
+
+@takes_any_name
+def test_weights_come_back_from_a_path_that_is_no_text(tmp_path):
+    checkpoint.save_weights(tmp_path / NOT_TEXT / "w.safetensors", tiny(step=7))
+    got = checkpoint.load_weights(tmp_path / NOT_TEXT / "w.safetensors")
+    assert got.meta["step"] == 7 and all(torch.equal(v, got.params[k]) for k, v in tiny().params.items())
+    (tmp_path / NOT_TEXT / "w.safetensors").write_bytes(b"no tensors")
+    for name, words in [("w.safetensors", "is not a readable safetensors file"), ("none", "no such file")]:
+        with pytest.raises(InputError, match=words):
+            checkpoint.load_weights(tmp_path / NOT_TEXT / name)
 
 
 def test_half_weights_are_half_as_large_and_as_exact_as_float16(tmp_path):

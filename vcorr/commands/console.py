@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import sys
 import time
@@ -18,6 +20,20 @@ stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 def say(line: str) -> None:
     """A line on stderr."""
     stderr.print(line, markup=False)
+
+
+def print_any_name() -> None:
+    """A file's name need not be text, nor have letters that the terminal knows; no work may end over printing it."""
+
+    def as_it_is(error: UnicodeError) -> tuple[str | bytes, int]:
+        try:
+            return codecs.lookup_error("surrogateescape")(error)  # the name's own bytes, for a script to use
+        except UnicodeError:
+            return codecs.lookup_error("backslashreplace")(error)
+
+    codecs.register_error("vcorr", as_it_is)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="vcorr")
 
 
 def fail(line: str, code: int) -> None:

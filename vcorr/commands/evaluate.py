@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from vcorr.commands.console import say, table
 from vcorr.commands.options import weights_file
+from vcorr.commands.signals import stoppable
 from vcorr.errors import UsageError
 
 app = typer.Typer(help="Official scores of the benchmarks.", no_args_is_help=True)
@@ -21,13 +23,13 @@ def davis(
     pred: Annotated[Path | None, typer.Option(help="Results to score: PRED/SEQUENCE/00000.png.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Propagate with these weights first, or 'default'.")] = None,
     out: Annotated[Path | None, typer.Option(help="With --weights: keep the masks here.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one a core.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one for each core at hand.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
 ) -> None:
     """DAVIS-2017, semi-supervised: J, F, their recalls and decays, by the official protocol."""
     import tempfile
 
-    from vcorr.evaluation.davis import evaluate_davis
+    from vcorr.evaluation.davis import check_davis, evaluate_davis
 
     if (pred is None) == (weights is None):
         raise UsageError(
@@ -35,14 +37,18 @@ def davis(
             "give exactly one of them",
             "--pred DIR scores results, --weights FILE makes them first",
         )
-    with tempfile.TemporaryDirectory(prefix="vcorr-") as scratch:
+    with stoppable(out), tempfile.TemporaryDirectory(prefix="vcorr-") as scratch:
         if weights is not None:
             from vcorr.evaluation.sequences import label_sequences, trained
 
+            check_davis(root)
             pred = out or Path(scratch) / "results"
             model, about = trained(weights_file(weights))
-            for name, frames, seconds in label_sequences(root, pred, model, about, workers=workers):
-                say(f"{name}: {frames} frames, {seconds:.0f} s")
+            with closing(label_sequences(root, pred, model, about, workers=workers, say=say)) as labelled:
+                for done in labelled:
+                    say(f"{done.name}: {done.frames} frames, {done.seconds:.0f} s")
+                    if done.damaged:
+                        say(f"{done.name}: {len(done.damaged)} damaged frames took the picture before them")
         assert pred is not None
         scores = evaluate_davis(root, pred, workers=workers)
     if as_json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -40,22 +41,28 @@ def propagate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Label every frame of a video from masks of one or some of its frames."""
-    from vcorr.machine import pick_device
     from vcorr.propagation.run import Request, propagate_to
 
-    more = dict(_labelled(pair) for pair in at or [])
-    request = Request(video, labels, out, more, weights, size, start, end, str(pick_device(device)))
+    request = Request(video, labels, out, _labelled(at or []), weights, size, start, end, device)
     with stoppable(out), bar("labelling") as progress:
         summary = propagate_to(request, say=say, progress=progress)
     if as_json:
         typer.echo(json.dumps(summary.to_json()))
     else:
-        typer.echo(f"{summary.frames} masks in {out / 'masks'}, overlay in {out / 'overlay.mp4'}")
+        drawn = f", overlay in {out / 'overlay.mp4'}" if summary.overlay else ""
+        typer.echo(f"{summary.frames} masks in {out / 'masks'}{drawn}")
 
 
-def _labelled(pair: str) -> tuple[int, Path]:
-    """``K=FILE``"""
-    index, equals, path = pair.partition("=")
-    if not equals or not index.isdigit() or not path:
-        raise UsageError(f"--at {pair}", "is not K=FILE", "write the frame's index and its mask: --at 40=mask40.png")
-    return int(index), Path(path)
+def _labelled(pairs: list[str]) -> dict[int, Path]:
+    """The files of ``K=FILE`` pairs by K."""
+    files: dict[int, Path] = {}
+    for pair in pairs:
+        index, _, path = pair.partition("=")
+        if not re.fullmatch("[0-9]{1,18}", index) or not path:
+            advice = "write the frame's index and its mask: --at 40=mask40.png"
+            raise UsageError(f"--at {pair}", "is not K=FILE", advice)
+        if int(index) in files:
+            what = f"frame {int(index)} is labelled by {files[int(index)]} already"
+            raise UsageError(f"--at {pair}", what, "give one of the two")
+        files[int(index)] = Path(path)
+    return files

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from vcorr.commands.console import fail
 from vcorr.errors import Stopped
 
 
@@ -16,8 +17,8 @@ class Signalled(BaseException):
 
 
 @contextmanager
-def stoppable(out: Path) -> Iterator[None]:
-    """SIGTERM and Ctrl-C become errors of one line; the work done was saved on the way out."""
+def stoppable(out: Path | None) -> Iterator[None]:
+    """SIGTERM and Ctrl-C become errors of one line; what was done is saved in a folder, if there is one for it."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Signalled(number)
@@ -26,7 +27,10 @@ def stoppable(out: Path) -> Iterator[None]:
     try:
         yield
     except Signalled as signalled:
-        raise Stopped(out, *signalled.args) from None
+        number = signalled.args[0]
+        if out is not None:
+            raise Stopped(out, number) from None
+        fail(f"stopped by {signal.Signals(number).name}; nothing was kept", 128 + number)
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)

@@ -45,7 +45,6 @@ def train(
 ) -> None:
     """Train a recipe on a folder of videos; the same command goes on with a stopped run. See OUT/report.html."""
     from vcorr.config import flatten
-    from vcorr.machine import pick_device
     from vcorr.training import recipe as recipes
 
     experiment = recipes.load(recipe, overrides)
@@ -64,7 +63,7 @@ def train(
         experiment,
         data,
         out or Path("runs") / experiment.name,
-        device=pick_device(device),
+        device=device,
         init=checkpoint.default_weights() if str(init) == "default" else init,
         options=options,
         say=say,

@@ -113,7 +113,7 @@ def _size(sequence: davis.Sequence) -> tuple[int, int]:
 
 def _claim(out: Path, about: str) -> None:
     note = out / "made_by.txt"
-    found = note.read_text() if note.exists() else None
+    found = note.read_text(errors="replace") if note.exists() else None
     if found is None and strangers(out, note.name):
         raise OutputError(out, "is not empty and does not say what made it", "give another folder")
     if found not in (None, about):

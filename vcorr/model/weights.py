@@ -83,9 +83,8 @@ def load(path: Path) -> tuple[Tensors, dict[str, Any]]:
         InputError: missing, damaged, or not one of ours.
     """
     try:
-        with safetensors.safe_open(path, "pt") as file:
-            meta = json.loads((file.metadata() or {})["vcorr"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        tensors, about = _open(path) if _is_text(path) else _parse(path.read_bytes())
+        meta = json.loads(about["vcorr"])
     except FileNotFoundError:
         raise InputError(path, "no such file", "check the path") from None
     except (safetensors.SafetensorError, OSError) as error:
@@ -95,6 +94,26 @@ def load(path: Path) -> tuple[Tensors, dict[str, Any]]:
     if not isinstance(meta, dict):
         raise InputError(path, "is a safetensors file, but not one that vcorr wrote", "give weights from vcorr train")
     return tensors, meta
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _open(path: Path) -> tuple[Tensors, dict[str, str]]:
+    """Tensors and metadata of a file; the library takes paths that are text alone."""
+    with safetensors.safe_open(path, "pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a dict)
+
+
+def _parse(content: bytes) -> tuple[Tensors, dict[str, str]]:
+    tensors = safetensors.torch.load(content)  # which checks the header, whose length stands first
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return tensors, header.get("__metadata__", {})
 
 
 def fingerprint(path: Path) -> str:

@@ -133,12 +133,9 @@ def propagate_to(
             stretches = _stretches(plan, _resume_point(request.out / STATE, network.device), missing)
             left = sum(s.left(plan) for s in stretches)
             if left:
-                size = shrunk_size(video.height, video.width, request.short_side)
-                say(
-                    f"{end - start} frames of {video.width}x{video.height}, read at {size[1]}x{size[0]}, "
-                    f"{labels.channels - 1} object{'s' * (labels.channels != 2)}: about {_duration(estimate * left)} on "
-                    f"{request.device}" + (f", going on after {end - start - left}" if left < end - start else "")
-                )
+                after = f", going on after {end - start - left}" if left < end - start else ""
+                said = _what_comes(video, request.short_side, labels.channels - 1)
+                say(f"{end - start} {said}: about {_duration(estimate * left)} on {device}{after}")
             began, seconds = time.monotonic(), Seconds()
             frames, propagator = seconds.items("io", frames), seconds.propagator(propagator)
             before = end - start - left
@@ -354,6 +351,12 @@ def _manifest(
 def _write_json(path: Path, data: dict[str, Any]) -> None:
     with checkpoint.replacing(path) as file:
         file.write((json.dumps(data, indent=2) + "\n").encode())
+
+
+def _what_comes(video: Video, short_side: int, objects: int) -> str:
+    height, width = shrunk_size(video.height, video.width, short_side)
+    size = f"frames of {video.width}x{video.height}, read at {width}x{height}"
+    return f"{size}, {objects} object{'s' * (objects != 1)}"
 
 
 def _tell_blind(video: Video, masks: Mapping[int, Mask], say: Callable[[str], None]) -> None:

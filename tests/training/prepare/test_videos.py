@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.media.films import encode, number
+from tests.toys import NOT_TEXT, takes_any_name
 from vcorr import cli
 from vcorr.errors import InputError, OutputError, UsageError
 from vcorr.media.video import open_video
@@ -133,16 +134,39 @@ def test_the_same_command_again_does_nothing(source, tmp_path):
     assert json.loads((out / "a" / RECORD).read_text())["stamp"]["modified"] == 1
 
 
+@takes_any_name
+def test_a_name_that_is_no_text_is_made_once(source, tmp_path):
+    (source / "a.mp4").rename(source / f"{NOT_TEXT}.mp4")
+    (source / "deep" / "frames").rename(source / "deep" / NOT_TEXT)
+    assert prepare(source, tmp_path / "out").made == 3
+    before = times(tmp_path / "out")
+    assert prepare(source, tmp_path / "out").made == 0
+    assert times(tmp_path / "out") == before and len(before) == 12 + 7 + 4
+
+
+def test_files_of_file_managers_are_no_change(source, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".DS_Store").write_bytes(b"x")
+    assert prepare(source, tmp_path / "out").made == 3
+    for folder in ("a", "deep/b"):
+        for name in (".DS_Store", "Thumbs.db", "._00000.jpg"):
+            (tmp_path / "out" / folder / name).write_bytes(b"x")
+    assert prepare(source, tmp_path / "out").made == 0
+
+
 def test_only_what_is_new_or_changed_or_incomplete_is_made(source, tmp_path):
     out = tmp_path / "out"
+    encode(source / "deep" / "c.mp4", frames=2)
     prepare(source, out)
     before = times(out)
     encode(source / "a.mp4", frames=5)
     encode(source / "new.mp4", frames=3)
     (out / "deep" / "b" / "00002.jpg").unlink()
+    (out / "deep" / "c" / "00001.jpg").write_bytes(b"")
     summary = prepare(source, out)
-    assert (summary.videos, summary.made) == (4, 3)
-    assert tree(out) == {"a": jpgs(5), "deep/b": jpgs(7), "deep/frames": jpgs(4), "new": jpgs(3)}
+    assert (summary.videos, summary.made) == (5, 4)
+    assert tree(out) == {"a": jpgs(5), "deep/b": jpgs(7), "deep/c": jpgs(2), "deep/frames": jpgs(4), "new": jpgs(3)}
+    assert (out / "deep" / "c" / "00001.jpg").stat().st_size
     assert all(times(out)[path] == then for path, then in before.items() if path.parent.name == "frames")
 
 

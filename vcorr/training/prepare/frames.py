@@ -18,7 +18,7 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 from vcorr.errors import InputError, OutputError, UsageError
-from vcorr.media.folder import Stills
+from vcorr.media.folder import Stills, frame_files
 from vcorr.media.image import shrink, shrunk_size
 from vcorr.media.video import open_video
 from vcorr.training.clips.dataset import Picture, frame_folder
@@ -116,7 +116,8 @@ class Record:
         Where the source's time alone is another, the record takes that over, in the folder too.
         """
         try:
-            if len(list(folder.iterdir())) != self.kept + 1:
+            frames = frame_files(folder.iterdir())  # beside them, file managers leave files of their own
+            if len(frames) != self.kept or not all(frame.stat().st_size for frame in frames):
                 return None
         except OSError:
             return None
@@ -137,8 +138,11 @@ def read_records(out: Path) -> dict[str, Record]:
     for path in sorted(out.rglob(RECORD)):
         folder = path.parent.relative_to(out).as_posix()
         try:
-            record = kind.validate_json(path.read_bytes(), strict=True)
-        except (OSError, ValueError):
+            data = json.loads(path.read_bytes())
+            text = json.dumps(data, ensure_ascii=False).encode("utf-8", "replace")  # the name of a file may be no text
+            kind.validate_json(text, strict=True)
+            record = Record(**data)
+        except (OSError, ValueError, TypeError, RecursionError):
             continue
         if not folder.startswith("."):
             records[folder] = record

@@ -131,7 +131,8 @@ def _score(
             if cancelled():
                 return None
             if drawn is not None and frame.index - first in wanted:
-                drawn.append((frame.index - first, _drawn(video.frame(frame.index), frame.mask, given.palette)))
+                (shown,) = video.frames(frame.index, frame.index + 1)  # a damaged one has the picture before it
+                drawn.append((frame.index - first, _drawn(shown[1], frame.mask, given.palette)))
             truth = truths.get(sequence.frames[frame.index].stem)
             if truth is None or frame.index == first:
                 continue
