@@ -263,7 +263,7 @@ def read(
     total = torch.zeros_like(values[0])
     for r, (key, value) in enumerate(zip(keys, values, strict=True)):
         readout, own = windowed_attention_lse(query, key, value, radius=radius, scale=scale, border=border)
-        part = readout * (own - joint).exp()[..., None]
+        part = (readout * (own - joint).exp()[..., None]).to(value.dtype)
         sure = weights[..., r, 0] > PEAKED
         part[sure] = _read_peaks(weights[..., r, :][sure], cells[..., r, :][sure], sure, value, radius)
         total += part

@@ -1,0 +1,114 @@
+"""Faults put into copies of the package, one at a time: each must turn a test of propagation red.
+
+    python benchmarks/mutations.py [NAME ...]
+
+Prints a line for each: which test caught it, or that none did. Ends with 1 if one survived.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+TESTS = ("tests/propagation/test_oracle.py", "tests/propagation/test_propagator.py")
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A change of one file: ``old``, which stands there once, becomes ``new``."""
+
+    path: str
+    old: str
+    new: str
+
+    def apply(self, root: Path) -> None:
+        """Change the file below a folder.
+
+        Raises:
+            ValueError: ``old`` does not stand there, or more than once.
+        """
+        file = root / self.path
+        text = file.read_text(encoding="utf-8")
+        if text.count(self.old) != 1:
+            raise ValueError(f"{self.path} must hold {self.old!r} once, got {text.count(self.old)}")
+        file.write_text(text.replace(self.old, self.new), encoding="utf-8")
+
+
+READING, LABEL = "vcorr/propagation/reading.py", "vcorr/labels/label.py"
+MEMORY, PROPAGATOR = "vcorr/propagation/memory.py", "vcorr/propagation/propagator.py"
+
+MUTATIONS = {
+    "top-k ignored": Mutation(READING, "top_k=reader.top_k", "top_k=None"),
+    "scale replaced": Mutation(
+        READING, "reader.radius, reader.scale, reader.border", "reader.radius, 200.0, reader.border"
+    ),
+    "radius replaced": Mutation(READING, "= reader.radius, reader.scale", "= 12, reader.scale"),
+    "border replaced": Mutation(READING, "reader.scale, reader.border", 'reader.scale, "mask"'),
+    "compactness ignored": Mutation(READING, "if k := reader.compactness", "if k := 0"),
+    "no search": Mutation(READING, "0 < reader.search < abs(gap)", "False"),
+    "values of another reference": Mutation(
+        READING, "[frame.values for frame in frames.values()]", "[frame.values for frame in frames.values()][::-1]"
+    ),
+    "only t-1 read": Mutation(MEMORY, "for p in read_at(t, self.long, self.short)}", "for p in [t - 1]}"),
+    "first frame forgotten": Mutation(
+        MEMORY, "tuple(sorted(lasting | recent)) or (0,)", "tuple(sorted(recent)) or (0,)"
+    ),
+    "no look ahead": Mutation(MEMORY, "if self.ahead is not None:", "if False:"),
+    "result rolled by one pixel": Mutation(
+        LABEL, "self.classes[choice.cpu().numpy()]", "np.roll(self.classes[choice.cpu().numpy()], 1, axis=1)"
+    ),
+    "values rolled by one cell": Mutation(
+        LABEL, "return torch.cat(cells, -1)", "return torch.cat(cells, -1).roll(1, 2)"
+    ),
+    "feedback always soft": Mutation(PROPAGATOR, 'self.reader.feedback == "hard"', "False"),
+    "feedback always hard": Mutation(PROPAGATOR, 'self.reader.feedback == "hard"', "True"),
+    "alignment replaced": Mutation(PROPAGATOR, "self.reader.alignment", '"cell"'),
+    "slow encoder ignored": Mutation(
+        "vcorr/model/encoder.py", "if self.slow is not None:", "if self.slow is not None and False:"
+    ),
+}
+
+
+def caught(mutation: Mutation | None) -> str | None:
+    """The first test that fails on a copy with the fault in it; None where none does."""
+    with tempfile.TemporaryDirectory(prefix="vcorr-") as folder:
+        root = Path(folder)
+        for name in ("vcorr", "tests"):
+            shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copyfile(ROOT / "pyproject.toml", root / "pyproject.toml")
+        if mutation is not None:
+            mutation.apply(root)
+        command = [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider", *TESTS]
+        environment = os.environ | {"PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}
+        result = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    if result.returncode == 0:
+        return None
+    failed = [line for line in result.stdout.splitlines() if line.startswith("FAILED ")]
+    if result.returncode != 1 or not failed:
+        raise RuntimeError(f"the tests did not run:\n{result.stdout[-2000:]}{result.stderr[-2000:]}")
+    return failed[0].removeprefix("FAILED ").split(" - ")[0]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MUTATIONS)}; default: all")
+    names = parser.parse_args().names or list(MUTATIONS)
+    if test := caught(None):
+        sys.exit(f"without any fault {test} fails")
+    survived = 0
+    for name in names:
+        test = caught(MUTATIONS[name])
+        survived += test is None
+        print(f"{name}: {test or 'SURVIVED'}", flush=True)
+    sys.exit(1 if survived else 0)
+
+
+if __name__ == "__main__":
+    main()
