@@ -14,7 +14,7 @@ import torch
 from tests.training import slow_and_bank
 from tests.training.runs import EVERY_STEP, assert_same_run, metrics, newest
 from tests.training.together import LIMIT, environment
-from vcorr.errors import InputError
+from vcorr.errors import InputError, OutputError
 from vcorr.model import weights as checkpoint
 from vcorr.training import recipe
 from vcorr.training.loop import Stopped, train
@@ -91,6 +91,27 @@ def test_a_stopped_run_goes_on_within_and_between_stages(films, tmp_path, whole,
             run(films, out, report=stopper(*stop_at))
     run(films, out)
     assert_same_run(out, whole)
+
+
+def test_a_stage_that_is_left_out_first_leaves_nothing_in_the_states_to_come(films, tmp_path):
+    """The memory stage, which starts a bank and a slow encoder, comes before the pairs here and has no steps."""
+    turned = tmp_path / "turned.py"
+    turned.write_text(
+        "import dataclasses\nfrom tests.training.slow_and_bank import Config, build as base\n\n"
+        "def build(cfg):\n    recipe = base(cfg)\n    return dataclasses.replace(recipe, phases=recipe.phases[::-1])\n"
+    )
+    out, said = tmp_path / "run", []
+
+    def go(*overrides, **options):
+        train(recipe.load(str(turned), list(overrides)), films, out, options=EVERY_STEP, **options)
+
+    with pytest.raises(Stopped):
+        go("memory.steps=0", report=stopper("pairs", 2))
+    with pytest.raises(OutputError, match=r"memory\.steps 0 -> 2, but memory is over and pairs has begun"):
+        go("memory.steps=2")
+    go("memory.steps=0", say=said.append)
+    assert "going on from step 2 of 3" in said
+    assert not list(out.rglob("*.damaged"))
 
 
 def test_the_slow_encoder_starts_as_the_fast_one_and_follows_it(films, tmp_path):

@@ -172,7 +172,7 @@ class RunFolder:
             return Point(0, None, self._beginning(), {})
         for file in reversed(files):
             try:
-                point, meta = self._read(file)
+                point, meta = self._read(file, raised)
             except InputError as error:
                 self.say(f"{error.where}: {error.what}; set aside as {file.name}.damaged, trying the state before it")
                 damaged = file
@@ -214,16 +214,17 @@ class RunFolder:
         stats = {name: weights.stats[name] for name in state.stats}
         return dataclasses.replace(state, params=params, stats=stats)
 
-    def _like(self, name: str) -> State:
-        """A state of the names and shapes that one has in the phase of a name."""
+    def _like(self, name: str, raised: dict[str, int]) -> State:
+        """A state of the names and shapes that one has in the phase of a name; phases without steps were left out."""
         state = self._fresh()
         for phase in self.recipe.phases:
-            state = phase.enter(state)
+            if raised.get(phase.name, phase.stage.steps):
+                state = phase.enter(state)
             if phase.name == name:
                 return state
         raise KeyError(name)
 
-    def _read(self, file: Path) -> tuple[Point, dict[str, Any]]:
+    def _read(self, file: Path, raised: dict[str, int]) -> tuple[Point, dict[str, Any]]:
         tensors, meta = checkpoint.load(file)
         groups: dict[str, Tensors] = {group: {} for group in (*GROUPS, "moments")}
         try:
@@ -233,7 +234,7 @@ class RunFolder:
             step, phase, skipped = int(meta["step"]), str(meta["phase"]), int(meta.get("skipped", 0))
             if meta["format"] != FORMAT:
                 raise ValueError(f"format {meta['format']}")
-            like = self._like(phase)
+            like = self._like(phase, raised)
             odd = [k for k in groups["moments"] if k.split("/", 1)[1] not in like.params]
         except (KeyError, ValueError, TypeError, IndexError) as error:
             raise InputError(file, f"is no training state of this run ({error})", "train into another folder") from None
