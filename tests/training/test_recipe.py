@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import sys
 from dataclasses import dataclass
@@ -398,3 +399,38 @@ def test_a_stage_of_no_steps_is_left_out_but_not_every_one():
     assert recipe.load("mast_memory", ["memory.steps=0"]).config.memory.steps == 0
     with pytest.raises(UsageError, match=r"pairs.steps: no stage has any steps"):
         recipe.load("mast_memory", ["memory.steps=0", "pairs.steps=0"])
+
+
+def with_closure(state, batch, rng, progress):
+    return lambda: progress
+
+
+class Method:
+    def reads(self, state, batch, rng, share):
+        return self, 2 * share
+
+    def __call__(self, state, batch, rng, progress): ...
+
+
+@pytest.mark.parametrize(
+    ("loss", "reads"),
+    [
+        (lambda state, batch, rng, progress: state, False),
+        (lambda state, batch, rng, progress: {"progress": rng}, False),
+        (lambda state, batch, rng, progress: (rng, progress), True),
+        (lambda state, batch, rng, share: rng if share else state, True),
+        (lambda *given: given, True),
+        (with_closure, True),
+        (functools.wraps(with_closure)(lambda *given: given), True),
+        (functools.partial(with_closure, None), True),
+        (Method().reads, True),
+        (Method(), True),  # it may call another of its methods
+    ],
+)
+def test_a_loss_that_reads_progress_is_known(loss, reads):
+    assert recipe.Phase("pairs", Stage(1, 1, 1e-3), ClipConfig(), loss).reads_progress is reads
+
+
+def test_of_the_shipped_recipes_corrflow_alone_reads_progress():
+    loaded = {name: recipe.load(name).recipe for name in recipe.shipped()}
+    assert {name for name, built in loaded.items() if any(p.reads_progress for p in built.phases)} == {"corrflow"}

@@ -141,7 +141,21 @@ def test_steps_raised_in_the_plateau_are_as_if_they_had_been_there(films, tmp_pa
     longer()
     Run(films, tmp_path / "whole", "pairs.steps=18")()
     assert_same_run(stopped, tmp_path / "whole")
-    assert not longer.heard("cooldown")
+    assert not longer.heard("from the start")
+
+
+def test_steps_raised_where_the_loss_goes_by_their_share_are_said(films, tmp_path, two_stages):
+    out = tmp_path / "run"
+    with pytest.raises(Stopped):
+        Run(films, out, name=two_stages)(stop_at=("pairs", 5))
+    again = Run(films, out, "late.steps=7", name=two_stages)
+    with pytest.raises(Stopped):
+        again(stop_at=("pairs", 6))
+    longer = Run(films, out, "late.steps=7", "pairs.steps=18", name=two_stages)
+    with pytest.raises(Stopped):
+        longer(stop_at=("pairs", 7))
+    assert not again.heard("from the start")  # the later stage has not begun
+    assert longer.heard("pairs.steps 12 -> 18: the loss goes by the share of the steps that are done, so the result")
 
 
 def test_steps_raised_after_the_cooldown_began_are_allowed_and_said(films, tmp_path, unbroken):

@@ -94,7 +94,8 @@ def train(
         data: folder of video files and frame folders.
         device: to train on; "auto" is the GPU if there is one.
         out: folder of the run; created, or continued if it holds the same run. More ``steps`` is the same run, and
-            ends as if it had had them from the start if they came before the cooldown.
+            ends as if it had had them from the start if they came before the cooldown, and the loss goes by no share of
+            the steps (``progress``); otherwise it is said that it does not.
         init: weights to start from instead of fresh ones, of the recipe's network. A run that goes on needs no
             mention of them.
         say: takes lines worth telling; report: takes progress every ``log_every`` steps.

@@ -10,9 +10,11 @@ import ast
 import contextlib
 import dataclasses
 import difflib
+import dis
 import functools
 import hashlib
 import importlib.resources
+import inspect
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
@@ -103,7 +105,8 @@ Loss = Callable[[State, Batch, torch.Generator, float], Out]
 """loss(state, batch, rng, progress), which leaves its arguments as they are.
 
 ``rng`` is for draws that hold for the whole batch; what is drawn for one sample comes from ``vcorr.rng.generator(seed,
-purpose, sample)`` with ``batch.samples``. ``progress`` runs from 0 to 1 over the stage."""
+purpose, sample)`` with ``batch.samples``. ``progress`` runs from 0 to 1 over the stage: a loss that reads it is another
+one when the stage gets more steps."""
 
 
 def _unchanged(state: State) -> State:
@@ -133,6 +136,15 @@ class Phase:
     enter: Callable[[State], State] = _unchanged
     decay: Callable[[str], float] | None = None
     trainable: Callable[[str], bool] = _everything
+
+    @property
+    def reads_progress(self) -> bool:
+        """Whether the loss reads ``progress``, so that more steps are another loss; True where it cannot be told."""
+        code = getattr(inspect.unwrap(self.loss), "__code__", None)
+        if code is None or len(names := list(inspect.signature(self.loss).parameters)) < 4:
+            return True
+        loaded = (i.argval for i in dis.get_instructions(code) if "LOAD_FAST" in i.opname)  # from 3.13 on two at once
+        return names[3] in code.co_cellvars or any(names[3] in (v if isinstance(v, tuple) else (v,)) for v in loaded)
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,8 @@ class RunFolder:
         """Make the folder this run's, or check that it is, and read where it stands.
 
         The same run has the same recipe, configuration and videos, and began from the same weights if from any; the
-        folder of the videos may have moved, and a stage that is not over may have got more steps.
+        folder of the videos may have moved, and a stage that is not over may have got more steps. It is said where the
+        result is then not that of a run that had them from the start.
 
         Raises:
             OutputError: the folder holds another run, or cannot be written.
@@ -249,22 +250,28 @@ class RunFolder:
         return Point(step, phase, State(**ordered), groups["moments"], skipped), meta
 
     def _check_raised(self, raised: dict[str, int], point: Point) -> None:
-        """More steps may come to the stage that runs, or to later ones; say so where the cooldown had begun."""
+        """More steps may come to the stage that runs, or to later ones; say where they make it another."""
         assert point.phase is not None
         names = [phase.name for phase in self.recipe.phases]
         for name, before in raised.items():
-            stage = next(phase.stage for phase in self.recipe.phases if phase.name == name)
+            phase = self.recipe.phases[names.index(name)]
+            stage = phase.stage
             if names.index(name) < names.index(point.phase):
                 raise OutputError(
                     self.out,
                     f"{name}.steps {before} -> {stage.steps}, but {name} is over and {point.phase} has begun",
                     "give the same value, or another --out",
                 )
+            if name != point.phase:
+                continue
             last = point.step - self.offset(name) - 1
-            if name == point.phase and dataclasses.replace(stage, steps=before).rate(last) != stage.rate(last):
+            cooled = dataclasses.replace(stage, steps=before).rate(last) != stage.rate(last)
+            reasons = ["the cooldown had begun"] * cooled
+            reasons += ["the loss goes by the share of the steps that are done"] * phase.reads_progress
+            if reasons:
                 self.say(
-                    f"{name}.steps {before} -> {stage.steps}: the cooldown had begun, so the result is not quite that "
-                    f"of {stage.steps} steps from the start"
+                    f"{name}.steps {before} -> {stage.steps}: {', and '.join(reasons)}, so the result is not "
+                    f"quite that of {stage.steps} steps from the start"
                 )
 
     def save(self, point: Point) -> None:
