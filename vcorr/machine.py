@@ -7,7 +7,7 @@ import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import vcorr
 from vcorr.errors import UsageError
@@ -83,6 +83,32 @@ def native_bf16(device: torch.device) -> bool:
     if device.type == "cpu" and torch.backends.cpu.get_cpu_capability().startswith("AVX512"):  # may be forbidden
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return False
+
+
+def processor_name() -> str:
+    """The CPU's, as it calls itself."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def conditions(device: torch.device) -> dict[str, Any]:
+    """What the last bits of a result hang on, besides what it is computed from."""
+    import torch
+
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        processor = f"{torch.cuda.get_device_name(device)}, {major}.{minor}"
+    else:
+        processor = f"{processor_name()}, {torch.backends.cpu.get_cpu_capability()}"
+    return {
+        "torch": torch.__version__,
+        "device": device.type,
+        "processor": processor,
+        "threads": torch.get_num_threads(),
+        "bf16": native_bf16(device),
+    }
 
 
 def versions() -> dict[str, str]:

@@ -246,14 +246,35 @@ def test_foreign_files_among_the_states_are_passed_over(films, stopped, unbroken
     assert_same_run(stopped, unbroken)
 
 
-def test_another_number_of_threads_is_said(films, stopped):
+def test_other_conditions_are_said_and_noted_with_the_state_and_the_weights(films, stopped):
     found, meta = checkpoint.load(newest(stopped))
-    assert meta["threads"] == torch.get_num_threads()
-    checkpoint.save(newest(stopped), found, meta | {"threads": 7, "device": "cuda"})
+    assert meta["threads"] == torch.get_num_threads() and meta["torch"] == torch.__version__
+    here = meta["processor"]
+    assert torch.backends.cpu.get_cpu_capability() in here
+    there = {"threads": 7, "device": "cuda", "processor": "an old CPU, SSE", "torch": "1.0"}
+    checkpoint.save(newest(stopped), found, meta | there)
     again = Run(films, stopped)
-    again()
+    with pytest.raises(Stopped):
+        again(stop_at=("pairs", 7))
     assert again.heard("threads: 7 before, 1 now; the last bits will differ")
     assert again.heard("device: cuda before, cpu now")
+    assert again.heard(f"processor: an old CPU, SSE before, {here} now") and again.heard("torch: 1.0 before, ")
+    quiet = Run(films, stopped)
+    quiet()
+    assert not quiet.heard("before, ")
+    for meta in (checkpoint.load(newest(stopped))[1], checkpoint.load_weights(stopped / "weights.safetensors").meta):
+        assert meta["processor"] == here and meta["earlier"] == [there | {"bf16": meta["bf16"]}]
+
+
+def test_a_finished_run_keeps_the_conditions_under_which_it_was_made(films, tmp_path, unbroken):
+    out = tmp_path / "run"
+    shutil.copytree(unbroken, out)
+    found, meta = checkpoint.load(newest(out))
+    checkpoint.save(newest(out), found, meta | {"processor": "an old CPU, SSE"})
+    again = Run(films, out)
+    again()
+    assert not again.heard("before, ")
+    assert checkpoint.load_weights(out / "weights.safetensors").meta["processor"] == "an old CPU, SSE"
 
 
 def test_a_full_disk_ends_the_run_and_leaves_what_was_saved(films, stopped, monkeypatch):

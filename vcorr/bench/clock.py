@@ -9,9 +9,10 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
+
+from vcorr.machine import processor_name
 
 Work = Callable[[], object]
 SHORTEST = 5e-3  # seconds of one measurement on a GPU: as many calls as that takes
@@ -115,7 +116,7 @@ def machine_facts(name: str) -> dict[str, str | int]:
     """Where, with what and when: what a table of times needs beside it."""
     device = torch.device(name)
     facts: dict[str, str | int] = {
-        "device": f"{_processor()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}",
+        "device": f"{processor_name()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}",
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
@@ -125,10 +126,3 @@ def machine_facts(name: str) -> dict[str, str | int]:
         major, minor = torch.cuda.get_device_capability(device)
         facts["device"] = f"{torch.cuda.get_device_name(device)} (compute capability {major}.{minor})"
     return facts
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())

@@ -20,10 +20,9 @@ from typing import Any
 import torch
 
 import vcorr
-from vcorr import rng
+from vcorr import machine, rng
 from vcorr.errors import InputError, OutputError
 from vcorr.files import strangers
-from vcorr.machine import native_bf16
 from vcorr.model import weights as checkpoint
 from vcorr.model.nn import Tensors
 from vcorr.training.clips.dataset import Footage
@@ -68,6 +67,7 @@ class RunFolder:
         self.experiment, self.recipe, self.out, self.device, self.say = experiment, experiment.recipe, out, device, say
         self.init = init
         self.began: str | None = None  # SHA-256 of the weights that the run began from
+        self.conditions = machine.conditions(device)  # "earlier": others under which steps of this run were taken
 
     def offset(self, name: str) -> int:
         """Steps of the phases before the one of a name."""
@@ -185,12 +185,24 @@ class RunFolder:
         for unread in files[files.index(file) + 1 :]:
             with contextlib.suppress(OSError):
                 unread.rename(unread.with_name(unread.name + ".damaged"))
-        for key, now in self._conditions().items():
-            if meta.get(key, now) != now:
-                self.say(f"{key}: {meta[key]} before, {now} now; the last bits will differ from an unbroken run's")
+        self._compare_conditions(meta, over=point.step >= self.steps)
         self._trim_log(point.step)
         self.say(f"going on from step {point.step} of {self.steps}")
         return point
+
+    def _compare_conditions(self, meta: dict[str, Any], *, over: bool) -> None:
+        """Say and note where the steps so far were taken under other conditions; nothing more is where all are over."""
+        before = {key: meta[key] for key in self.conditions if key in meta}
+        earlier = meta.get("earlier", [])
+        if over:
+            self.conditions |= before
+        elif changed := {key: was for key, was in before.items() if was != self.conditions[key]}:
+            for key, was in changed.items():
+                now = self.conditions[key]
+                self.say(f"{key}: {was} before, {now} now; the last bits will differ from an unbroken run's")
+            earlier = [c for c in earlier if c != before] + [before]
+        if earlier:
+            self.conditions["earlier"] = earlier
 
     def _fresh(self) -> State:
         return self.recipe.init(rng.generator(self.experiment.config.seed, "init"))
@@ -287,7 +299,7 @@ class RunFolder:
             "step": point.step,
             "phase": point.phase,
             "skipped": point.skipped,
-        } | self._conditions()
+        } | self.conditions
         checkpoint.save(self.out / "state" / f"{point.step:08d}.safetensors", tensors, meta)
         for old in self.states()[:-KEEP]:
             with contextlib.suppress(OSError):  # a state too many does no harm
@@ -295,23 +307,22 @@ class RunFolder:
 
     def save_weights(self, point: Point) -> None:
         """Write the weights for ``propagate``."""
-        about = {
-            "recipe": self.experiment.name,
-            "config": to_json(self.experiment.config),
-            "step": point.step,
-            "vcorr": vcorr.__version__,
-            "torch": torch.__version__,
-        } | ({} if self.began is None else {"init": self.began})
+        about = (
+            {
+                "recipe": self.experiment.name,
+                "config": to_json(self.experiment.config),
+                "step": point.step,
+                "vcorr": vcorr.__version__,
+            }
+            | self.conditions
+            | ({} if self.began is None else {"init": self.began})
+        )
         state, net, reader = point.state, self.recipe.net, self.recipe.reader
         slow = (state.slow, state.slow_stats) if reader.slow else ()
         averaged = self.recipe.averaged and state.slow
         trained = (state.slow, state.slow_stats) if averaged else (state.params, state.stats)
         weights = checkpoint.Weights(*trained, net, reader, about, *slow)
         checkpoint.save_weights(self.out / "weights.safetensors", weights)
-
-    def _conditions(self) -> dict[str, Any]:
-        """What the last bits of a result hang on, besides the run itself."""
-        return {"threads": torch.get_num_threads(), "device": self.device.type, "bf16": native_bf16(self.device)}
 
     # --- metrics ----------------------------------------------------------------------------------------------------
 
