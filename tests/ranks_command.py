@@ -38,18 +38,21 @@ def normed(x, params, stats, weight):
 def findings(device):
     rank = ranks.rank()
     made, tensor = ranks.from_first(first_alone)
-    half = normed(*toy(torch.float32, torch.bfloat16))
+    with ranks.parted():
+        gathered = ranks.gather(torch.tensor([rank, 10 * rank])).tolist()
+        double, half = normed(*toy()), normed(*toy(torch.float32, torch.bfloat16))
     return {
+        "alone": [] if rank else [t.tolist() for t in normed(*toy())],
         "who": [rank, ranks.size(), ranks.here(), str(device)],
         "share": list(ranks.share(range(10, 16))),
         "largest": ranks.largest(rank, -rank, 7),
         "mean": ranks.mean(float(rank), 3.0),
         "nan": str(*ranks.mean(float("nan") if rank else 1.0)),
-        "gather": ranks.gather(torch.tensor([rank, 10 * rank])).tolist(),
+        "gather": gathered,
         "mean_": ranks.mean_(torch.tensor([1.0 + rank, 4.0])).tolist(),
         "made": [made, tensor.tolist()],
         "raised": raised(fail),
-        "double": [t.tolist() for t in normed(*toy())],
+        "double": [t.tolist() for t in double],
         "half": [t.tolist() for t in half],
         "types": [str(t.dtype) for t in half],
     }

@@ -86,6 +86,13 @@ def test_batch_norm_over_all_is_that_of_one_process_with_the_whole_batch(two, ki
     close(first[5] + second[5], shift)
 
 
+def test_batch_norm_of_one_process_alone_waits_for_no_other(two):
+    x, params, stats, weight = toy()
+    y, new, gradients = norm(x[:2], params, stats, weight[:2])
+    alone, none = (found["alone"] for found in two[0])
+    assert alone == [t.tolist() for t in (y, *new.values(), *gradients)] and none == []
+
+
 def test_batch_norm_over_all_keeps_types(two):
     """Activations in bfloat16; statistics and gradients of parameters in float32."""
     wide, narrow = "torch.float32", "torch.bfloat16"
@@ -97,7 +104,8 @@ def test_alone_everything_is_given_back():
     assert ranks.share(range(3, 9)) == range(3, 9)
     assert ranks.largest(3, 1) == (3, 1) and ranks.mean(2.5) == (2.5,)
     x = torch.arange(3.0)
-    assert torch.equal(ranks.gather(x), x[None]) and ranks.mean_(x) is x
+    with ranks.parted():
+        assert torch.equal(ranks.gather(x), x[None]) and ranks.mean_(x) is x and ranks.parts() == 1
     assert ranks.from_first(lambda: 5) == 5
     with ranks.joined(torch.device("cpu")) as device:
         assert device == torch.device("cpu") and ranks.size() == 1

@@ -10,6 +10,7 @@ import datetime
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import torch
@@ -23,6 +24,8 @@ from torch import Tensor
 from vcorr.errors import UsageError, VcorrError
 
 T = TypeVar("T")
+
+_PARTED = ContextVar("parted", default=False)
 
 
 class PeerLost(VcorrError):
@@ -91,6 +94,24 @@ def joined(device: torch.device) -> Iterator[torch.device]:
         dist.destroy_process_group()
 
 
+@contextmanager
+def parted() -> Iterator[None]:
+    """Inside, a batch is parted among all processes (``parts``), each of which runs the same code on its share.
+
+    Outside, what one process computes is its own affair: it may do so alone, and waits for nobody.
+    """
+    token = _PARTED.set(True)
+    try:
+        yield
+    finally:
+        _PARTED.reset(token)
+
+
+def parts() -> int:
+    """Among how many processes the batch at hand is parted: 1 outside ``parted``."""
+    return size() if _PARTED.get() else 1
+
+
 def share(samples: range) -> range:
     """The part of a batch that this process takes; the parts are of one size, in the order of the ranks.
 
@@ -152,10 +173,15 @@ def mean_(x: Tensor) -> Tensor:
     return x
 
 
-def gather(x: Tensor) -> Tensor:
-    """The tensor [...] of each process, in their order: [ranks ...]. Without gradient."""
-    if size() == 1:
+def gather(x: Tensor, count: int | None = None) -> Tensor:
+    """The tensor [...] of each process among which the batch is parted, in their order: [parts ...]. Without gradient.
+
+    Args:
+        count: what ``parts`` said in the forward pass, for a backward pass, which torch may run outside ``parted``.
+    """
+    count = parts() if count is None else count
+    if count == 1:
         return x.detach()[None]
-    parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(size())]
-    dist.all_gather(parts, x.detach().contiguous())
-    return torch.stack(parts)
+    gathered = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(count)]
+    dist.all_gather(gathered, x.detach().contiguous())
+    return torch.stack(gathered)

@@ -55,17 +55,17 @@ def batch_norm_init(name: str, channels: int) -> tuple[Tensors, Tensors]:
 def batch_norm(
     params: Tensors, stats: Tensors, name: str, x: Tensor, *, train: bool, momentum: float = 0.1
 ) -> tuple[Tensor, Tensors]:
-    """Batch normalisation (Ioffe & Szegedy 2015) over [b c h w]; over those of all ranks where several train together.
+    """Batch normalisation (Ioffe & Szegedy 2015) over [b c h w]; over the whole batch inside ``ranks.parted``.
 
     Returns:
         The normalised x, and the statistics of this layer: updated by ``momentum`` of this batch when ``train``,
         else as they were.
     """
     mean, var = stats[f"{name}.mean"], stats[f"{name}.var"]
-    if train and ranks.size() > 1:
+    if train and (parts := ranks.parts()) > 1:
         weight, bias = params[f"{name}.weight"], params[f"{name}.bias"]
-        y, batch_mean, batch_var = _NormOverRanks.apply(x, weight, bias)  # type: ignore[no-untyped-call]
-        count = ranks.size() * x.numel() // x.shape[1]
+        y, batch_mean, batch_var = _NormOverRanks.apply(x, weight, bias, parts)  # type: ignore[no-untyped-call]
+        count = parts * x.numel() // x.shape[1]
         unbiased = batch_var * (count / (count - 1))
         return y, {
             f"{name}.mean": mean.lerp(batch_mean, momentum),
@@ -85,26 +85,27 @@ class _NormOverRanks(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, parts: int) -> tuple[Tensor, Tensor, Tensor]:
         var, mean = torch.var_mean(_wide(x), (0, 2, 3), correction=0)
-        means, variances = ranks.gather(torch.stack([mean, var])).unbind(1)
+        means, variances = ranks.gather(torch.stack([mean, var]), parts).unbind(1)
         mean = means.mean(0)
         var = (variances + (means - mean).square()).mean(0)
         ctx.save_for_backward(x, weight, mean, var)
+        ctx.parts = parts
         ctx.mark_non_differentiable(mean, var)
         return F.batch_norm(x, mean, var, weight, bias, False, 0.0, EPSILON), mean, var
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor, None]:
         x, weight, mean, var = ctx.saved_tensors
         across = (slice(None), None, None)
         rstd = torch.rsqrt(var + EPSILON)
         g, normed = _wide(gradient), (_wide(x) - mean[across]) * rstd[across]
         sums = torch.stack([g.sum((0, 2, 3)), (g * normed).sum((0, 2, 3))])
-        count = ranks.size() * x.numel() // x.shape[1]
-        g_mean, gx_mean = ranks.gather(sums).sum(0) / count
+        count = ctx.parts * x.numel() // x.shape[1]
+        g_mean, gx_mean = ranks.gather(sums, ctx.parts).sum(0) / count
         dx = (g - g_mean[across] - normed * gx_mean[across]) * (weight * rstd)[across]
-        return dx.to(x.dtype), sums[1].to(weight.dtype), sums[0].to(weight.dtype)
+        return dx.to(x.dtype), sums[1].to(weight.dtype), sums[0].to(weight.dtype), None
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -106,7 +106,8 @@ Loss = Callable[[State, Batch, torch.Generator, float], Out]
 
 ``rng`` is for draws that hold for the whole batch; what is drawn for one sample comes from ``vcorr.rng.generator(seed,
 purpose, sample)`` with ``batch.samples``. ``progress`` runs from 0 to 1 over the stage: a loss that reads it is another
-one when the stage gets more steps."""
+one when the stage gets more steps. Where several processes train, each calls it with its share of the batch, inside
+``vcorr.ranks.parted``."""
 
 
 def _unchanged(state: State) -> State:

@@ -121,7 +121,7 @@ class Learner:
         """The loss with its graph, and all that it came with without."""
         stage, name = self.phase.stage, self.phase.name
         autocast = stage.bf16 and native_bf16(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=autocast):
+        with ranks.parted(), torch.autocast(self.device.type, torch.bfloat16, enabled=autocast):
             # Draws for the whole batch are the same in every part and on every rank.
             out = self.phase.loss(state, batch, rng.generator(self.seed, name, step), step / stage.steps)
         return out.loss, _detached(out)

@@ -91,7 +91,7 @@ def test_impossible_banks_are_refused(numbers):
 GATHERED = """
 import sys, torch, torch.distributed as dist
 from vcorr.training.losses import bank
-from vcorr import rng
+from vcorr import ranks, rng
 torch.set_num_threads(1)
 rank, where = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method=f"file://{where}/meet", rank=rank, world_size=2)
@@ -99,7 +99,8 @@ extra = bank.init(bank.BankConfig(5, 2), 3)
 for step in range(3):
     samples = [4 * step + k for k in ((0, 3), (1, 2))[rank]]   # parts that are not in order
     new = torch.stack([torch.full((2, 3), float(s)) for s in samples])
-    extra = bank.push(extra, new, [s % 3 for s in samples], samples)
+    with ranks.parted():
+        extra = bank.push(extra, new, [s % 3 for s in samples], samples)
 torch.save(extra, f"{where}/{rank}")
 dist.destroy_process_group()
 """

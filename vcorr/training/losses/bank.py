@@ -101,8 +101,8 @@ def draw(features: Tensor, points: int, rngs: Sequence[torch.Generator]) -> Tens
 def push(extra: Tensors, features: Tensor, videos: Sequence[int], samples: Sequence[int]) -> Tensors:
     """``extra`` with frames of a batch written to the bank, ordered by sample.
 
-    Where several processes train, each brings its part of the batch and all write the whole: their banks stay equal,
-    and equal to the bank of one process with the same batch.
+    Where a batch is parted among processes (``ranks.parted``), all write the whole of it: their banks stay equal, and
+    equal to the bank of one process with the same batch.
 
     Args:
         features: [b points c]. videos, samples: which each of the b frames was cut from, and which sample it is.
