@@ -14,6 +14,7 @@ from torch.autograd import forward_ad
 from vcorr.kernels import (
     memory,
     memory_read,
+    memory_read_lse,
     memory_topk,
     negative_logsumexp,
     negatives,
@@ -190,7 +191,7 @@ GOOD = {"query": torch.zeros(1, 4, 6, 8), "key": torch.zeros(1, 4, 6, 8), "value
             "key must be on the device of query",
         ),
         ({"value": torch.zeros(1, 4, 5, 2)}, ValueError, r"value must have shape \(1, 4, 6, 2\) .* got \(1, 4, 5, 2\)"),
-        ({"value": torch.zeros(1, 4, 6, 0)}, ValueError, "value must be .* not empty"),
+        ({"value": torch.zeros(1, 4, 6, 0)}, ValueError, r"value must be \[b h w v\] with no axis but b of length 0"),
         ({"value": torch.zeros(1, 4, 6, 2, dtype=torch.complex64)}, TypeError, "values must be real"),
         ({"query": torch.zeros(1, 4, 6, 8).long()}, TypeError, "query must be floating point, got torch.int64"),
         ({"radius": -1}, ValueError, "radius must be at least 0, got -1"),
@@ -234,6 +235,56 @@ GOOD = {"query": torch.zeros(1, 4, 6, 8), "key": torch.zeros(1, 4, 6, 8), "value
 def test_errors_say_the_rule_and_what_came(change, error, text):
     with pytest.raises(error, match=text):
         windowed_attention(**{**GOOD, **change})
+
+
+@pytest.mark.parametrize("impl", ["reference", "cpu"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"radius": 2, "border": "zeros", "window": "disk", "dilation": 2},
+        {"radius": None},
+        {"radius": 1, "offset": torch.zeros(0, 2, 4, 6, 2)},
+        {"radius": 1, "offset": torch.zeros(0, 2, 4, 6, 2).long(), "key_mask": torch.ones(0, 2, 4, 6).bool()},
+    ],
+    ids=",".join,
+)
+def test_a_batch_of_no_image_is_read(options, impl):
+    """As torch's own operators take it: a filter may leave none."""
+    query, *frames = [torch.zeros(0, 4, 6, 8, dtype=torch.bfloat16) for _ in range(3)]
+    logits, cells, lse = memory_topk(query, frames, top_k=2, **options, impl=impl)
+    assert logits.shape == cells.shape == (0, 4, 6, 2, 2) and lse.shape == (0, 4, 6)
+    assert memory_read(query, frames, frames, top_k=3, **options, impl=impl).shape == (0, 4, 6, 8)
+    leaves = [t.requires_grad_() for t in (query, *frames)]
+    values = [torch.zeros(0, 4, 6, 3, requires_grad=True) for _ in frames]
+    readout, lse = memory_read_lse(query, frames, values, **options, impl=impl)
+    assert (readout.shape, readout.dtype, lse.shape) == ((0, 4, 6, 3), torch.float32, (0, 4, 6))
+    for leaf, gradient in zip([*leaves, *values], gradients([readout, lse], [*leaves, *values]), strict=True):
+        assert (gradient.shape, gradient.dtype) == (leaf.shape, leaf.dtype)
+    mass = negative_logsumexp(query.flatten(0, 2), torch.zeros(5, 8, dtype=torch.bfloat16), impl=impl)
+    assert mass.shape == (0,) and torch.autograd.grad(mass.sum(), query)[0].shape == query.shape
+
+
+def gradients(outputs, leaves):
+    return torch.autograd.grad(sum(output.sum() for output in outputs), leaves)
+
+
+def test_a_batch_of_no_image_compiles_without_a_break():
+    empty = torch.zeros(0, 4, 6, 8)
+    compiled = torch.compile(lambda x: windowed_attention(x, x, x, radius=1), fullgraph=True, backend="eager")
+    assert compiled(empty).shape == empty.shape
+
+
+def test_whole_numbers_and_scales_may_be_numpys():
+    frame = torch.eye(24).reshape(1, 4, 6, 24)
+    wanted = memory_read(frame, [frame], [frame], radius=[2], dilation=2, top_k=3, scale=0.5)
+    given = {"radius": [np.int64(2)], "dilation": np.uint8(2), "top_k": np.int16(3), "scale": np.float32(0.5)}
+    assert torch.equal(memory_read(frame, [frame], [frame], **given), wanted)
+    wanted = windowed_attention(frame, frame, frame, radius=1)
+    assert torch.equal(windowed_attention(frame, frame, frame, radius=np.array([1, 2])[0]), wanted)
+    with pytest.raises(TypeError, match="radius must be a whole number"):
+        windowed_attention(frame, frame, frame, radius=np.True_)
+    with pytest.raises(ValueError, match="radius must be at least 0, got -1"):
+        windowed_attention(frame, frame, frame, radius=np.int64(-1))
 
 
 def test_errors_of_several_references():

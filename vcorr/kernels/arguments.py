@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, Literal, ParamSpec, TypeVar, get_args
 
 import torch
@@ -124,13 +124,14 @@ def choose(name: str, given: object, options: object) -> None:
 
 
 def whole_number(name: str, given: object, least: int) -> int:
-    if isinstance(given, bool) or not isinstance(given, int):
+    if isinstance(given, bool) or not isinstance(given, (int, Integral)):  # numpy's too
         raise TypeError(f"{name} must be a whole number, got {given!r}")
-    if given < least:
-        raise ValueError(f"{name} must be at least {least}, got {given}")
-    if given > MOST_CELLS:
-        raise ValueError(f"{name} must be at most {MOST_CELLS}, got {given}")
-    return given
+    number = int(given)
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, got {number}")
+    if number > MOST_CELLS:
+        raise ValueError(f"{name} must be at most {MOST_CELLS}, got {number}")
+    return number
 
 
 def frames(name: str, given: Tensor | Sequence[Tensor]) -> list[Tensor]:
@@ -267,8 +268,8 @@ def check_type(name: str, tensor: Tensor) -> None:
 
 def check_features(name: str, tensor: Tensor, query: Tensor) -> None:
     check_tensor(name, tensor)
-    if tensor.dim() != 4 or 0 in tensor.shape:
-        raise ValueError(f"{name} must be [b h w c] and not empty, got shape {tuple(tensor.shape)}")
+    if tensor.dim() != 4 or 0 in tensor.shape[1:]:
+        raise ValueError(f"{name} must be [b h w c] with no axis but b of length 0, got shape {tuple(tensor.shape)}")
     check_type(name, tensor)
     if tensor.shape[3] > MOST_FEATURES:
         raise ValueError(f"{name} must have at most {MOST_FEATURES} channels, got {tensor.shape[3]}")
@@ -279,8 +280,8 @@ def check_features(name: str, tensor: Tensor, query: Tensor) -> None:
 
 def check_value(value: Tensor, first: Tensor, query: Tensor) -> None:
     check_tensor("value", value)
-    if value.dim() != 4 or 0 in value.shape:
-        raise ValueError(f"value must be [b h w v] and not empty, got shape {tuple(value.shape)}")
+    if value.dim() != 4 or 0 in value.shape[1:]:
+        raise ValueError(f"value must be [b h w v] with no axis but b of length 0, got shape {tuple(value.shape)}")
     check_cells("value", value, query, (*query.shape[:3], first.shape[-1]))
     if value.dtype != first.dtype or value.dtype.is_complex:
         raise TypeError(f"values must be real and of one type, got {value.dtype} and {first.dtype}")

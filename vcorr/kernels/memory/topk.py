@@ -14,11 +14,14 @@ from vcorr.kernels import arguments
 from vcorr.kernels.arguments import Implementation
 from vcorr.kernels.geometry import Reference, carried_type, working_type
 from vcorr.kernels.memory import cpu, reference
-from vcorr.kernels.window.op import pack, unpack
+from vcorr.kernels.window.op import nothing, pack, unpack
 
 
 def read(query: Tensor, references: Sequence[Reference], top_k: int, impl: Implementation) -> tuple[Tensor, Tensor]:
     """Readout [b h w v] and logsumexp [b h w] over the top_k largest logits of all references jointly."""
+    if query.shape[0] == 0:
+        _check(query, references, impl)
+        return nothing(query, references)
     logits, cells = _jointly(query, references, top_k, impl)  # [b h w k]
     lse = logits.logsumexp(-1)
     weights = (logits - lse.masked_fill(lse == -torch.inf, 0.0)[..., None]).exp().flatten(0, 2)
@@ -40,6 +43,9 @@ def read(query: Tensor, references: Sequence[Reference], top_k: int, impl: Imple
 def largest(query: Tensor, references: Sequence[Reference], top_k: int, impl: Implementation) -> tuple[Tensor, Tensor]:
     """Logits and cells [b h w r k] of each reference's top_k largest logits."""
     _check(query, references, impl)
+    if query.shape[0] == 0:
+        shape = (*query.shape[:3], len(references), top_k)
+        return query.new_empty(shape, dtype=working_type(query)), query.new_empty(shape, dtype=torch.int64)
     if impl == "reference":
         if not torch.compiler.is_compiling():
             _check_offsets(references)

@@ -113,13 +113,16 @@ def windowed_attention_lse(
 
 def read_jointly(query: Tensor, references: Sequence[Reference], impl: Implementation) -> tuple[Tensor, Tensor]:
     """One softmax over all references, by the implementation asked for; arguments are checked already."""
+    if impl != "reference":
+        arguments.check_transforms((query, *(t for r in references for t in (r.key, r.value))))
+        chosen = arguments.resolve(impl, query, references)
+    if query.shape[0] == 0:
+        return op.nothing(query, references)
     if impl == "reference":
         if not torch.compiler.is_compiling():
             arguments.check_finite(references)
         with torch.autocast(query.device.type, enabled=False):
             return reference.read(query, references)
-    arguments.check_transforms((query, *(t for r in references for t in (r.key, r.value))))
-    chosen = arguments.resolve(impl, query, references)
     read: Callable[..., tuple[Tensor, Tensor]] = op.read_now if arguments.bare(query, references) else op.read
     readout, lse = read(query, *op.unpack(references), chosen)
     return readout, lse

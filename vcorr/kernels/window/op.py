@@ -47,6 +47,14 @@ def unpack(references: Sequence[Reference]) -> tuple[Any, ...]:
     )
 
 
+def nothing(query: Tensor, references: Sequence[Reference]) -> tuple[Tensor, Tensor]:
+    """The readout and logsumexp of a batch of no image, with gradients to all that is read, as large."""
+    sums = [features.sum(-1) for features in (query, *(r.key for r in references))]
+    lse = torch.stack(sums).sum(0).to(working_type(query))
+    readout = torch.stack([r.value for r in references]).sum(0).to(carried_type(references[0].value))
+    return readout + lse[..., None].to(readout.dtype), lse
+
+
 def read_now(
     query: Tensor,
     keys: Sequence[Tensor],
