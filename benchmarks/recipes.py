@@ -37,12 +37,12 @@ import torch
 
 from vcorr import rng as random
 from vcorr.config import flatten
+from vcorr.files import replacing
 from vcorr.kernels.negatives import cpu as negatives
 from vcorr.kernels.window import cpu as window
 from vcorr.machine import versions
 from vcorr.matching import compactness
 from vcorr.model import color, network
-from vcorr.model import weights as checkpoint
 from vcorr.training import recipe
 from vcorr.training import step as learner
 from vcorr.training.clips.cut import Clips
@@ -350,7 +350,7 @@ def main() -> None:
                     numbers = f"{line['encoder']:8.0%} {line['operators']:9.0%} {line['data']:6.0%} {line['rest']:6.0%}"
                     print(f"{line['step_seconds']:8.2f} {numbers}  {name} {line['stage']}", flush=True)
         if given.out:
-            with checkpoint.replacing(given.out / "recipes.json") as file:
+            with replacing(given.out / "recipes.json") as file:
                 file.write(json.dumps(document | {"learning": learned, "shares": shares}, indent=1).encode())
     sys.exit(not all(line["falls"] for line in learned))
 

@@ -148,9 +148,9 @@ def test_evaluate_davis(vcorr, frames: Path, weights: Path, tmp_path: Path) -> N
     assert vcorr(*common, "--weights", weights, "--out", "kept")[:2] == (0, out)
     code, _, err = vcorr(*common, "--weights", tmp_path / "none", "--out", "kept")
     assert (code, "no such file" in err) == (3, True)
-    Path("kept/made_by.txt").write_text("weights 123")
+    Path("kept/made_by.json").write_text('{"made by": "weights 123"}')
     code, _, err = vcorr(*common, "--weights", weights, "--out", "kept")
-    assert (code, "holds the results of weights 123" in err) == (4, True)
+    assert (code, "holds the results of others (made by weights 123 -> " in err) == (4, True)
     code, _, err = vcorr(*common)
     assert (code, "exactly one" in err) == (2, True)
 

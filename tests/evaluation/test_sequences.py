@@ -97,8 +97,8 @@ def test_a_result_that_is_no_longer_whole_is_made_again(tmp_path, weights) -> No
     again = label_sequences(root, out, model, about, workers=1)
     assert {done.name for done in again if done.seconds} == {"b", "c"}
     assert {path: path.read_bytes() for path in written(out)} == before
-    (out / "made_by.txt").unlink()
-    with pytest.raises(OutputError, match="is not empty and does not say what made it"):
+    (out / "made_by.json").unlink()
+    with pytest.raises(OutputError, match="is not empty and holds no labelled sequences"):
         list(label_sequences(root, out, model, about, workers=1))
 
 

@@ -251,22 +251,6 @@ def test_a_disk_that_is_full_at_the_end_leaves_the_old_file(tmp_path, monkeypatc
     assert [p.name for p in tmp_path.iterdir()] == ["w"]
 
 
-@pytest.mark.parametrize("raised", [KeyboardInterrupt, ValueError])
-def test_an_interruption_leaves_the_old_file(tmp_path, raised):
-    path = tmp_path / "w"
-    path.write_bytes(b"old")
-    with pytest.raises(raised), checkpoint.replacing(path) as file:
-        file.write(b"new")
-        raise raised
-    assert path.read_bytes() == b"old"
-    assert [p.name for p in tmp_path.iterdir()] == ["w"]
-
-
-def test_an_error_about_another_file_keeps_its_name(tmp_path):
-    with pytest.raises(OutputError, match="other: is full"), checkpoint.replacing(tmp_path / "w"):
-        raise OutputError("other", "is full", "make room")
-
-
 def test_places_that_cannot_be_written_are_refused(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "folder" / "w").mkdir(parents=True)
@@ -297,15 +281,3 @@ def test_the_mode_of_a_file_follows_the_umask(tmp_path, mask):
 
 
 # --- differences ----------------------------------------------------------------------------------------------------
-
-
-def test_differences_name_every_value_that_differs():
-    old = {"a": 1, "b": {"c": [1], "d": None}, "e": {"f": 1}}
-    new = {"a": 1, "b": {"c": [2], "d": 0}, "g": "x"}
-    assert list(checkpoint.differences(old, new)) == [
-        "b.c [1] -> [2]",
-        "b.d None -> 0",
-        "e {'f': 1} -> None",
-        "g None -> x",
-    ]
-    assert list(checkpoint.differences(old, old)) == []

@@ -113,7 +113,9 @@ def test_a_labelled_frame_that_is_damaged_has_the_picture_beside_it(
     assert any("labelled and damaged: 0, 4;" in line for line in lines)
 
 
-@pytest.mark.parametrize("left", [["masks"], ["manifest.json.part"], ["masks", "manifest.json.part"], [".DS_Store"]])
+@pytest.mark.parametrize(
+    "left", [["masks"], [".manifest.7.part.json"], ["masks", ".manifest.7.part.json"], [".DS_Store"]]
+)
 def test_a_folder_that_nobody_works_in_is_taken(request_for: Callable[..., Request], left: list[str]) -> None:
     """What a process killed in its first moments leaves, and what file managers write."""
     request = request_for()
@@ -121,7 +123,7 @@ def test_a_folder_that_nobody_works_in_is_taken(request_for: Callable[..., Reque
     for name in left:
         (request.out / name).mkdir() if name == "masks" else (request.out / name).write_bytes(b"{")
     assert propagate_to(request).labelled_now == 8
-    assert not (request.out / "manifest.json.part").exists()
+    assert not (request.out / ".manifest.7.part.json").exists()
 
 
 def test_what_a_kill_left_half_written_is_cleared_away(request_for: Callable[..., Request]) -> None:
@@ -131,7 +133,12 @@ def test_what_a_kill_left_half_written_is_cleared_away(request_for: Callable[...
     propagate_to(whole)
     manifest = json.loads((request.out / "manifest.json").read_text())
     (request.out / "manifest.json").write_text(json.dumps(manifest | {"complete": False}))
-    for name in ("frames.csv.part", ".resume.safetensors.part", ".overlay.77.part.mp4", "masks/.00002.png.77.part"):
+    for name in (
+        ".frames.77.part.csv",
+        "..resume.77.part.safetensors",
+        ".overlay.77.part.mp4",
+        "masks/.00002.77.part.png",
+    ):
         (request.out / name).write_bytes(b"half a f")
     assert propagate_to(request).labelled_now == 0
     names = [sorted(p.relative_to(out).as_posix() for p in out.rglob("*")) for out in (request.out, whole.out)]

@@ -11,6 +11,7 @@ import torch
 
 from tests.training.runs import Run, assert_same_run, newest
 from vcorr.errors import InputError, OutputError
+from vcorr.files import sha256
 from vcorr.model import weights as checkpoint
 from vcorr.training.loop import Options, Stopped
 
@@ -30,7 +31,7 @@ def test_a_run_starts_from_the_parameters_and_statistics_of_the_weights(films, t
     got = checkpoint.load_weights(out / "weights.safetensors")
     assert all(torch.equal(v, got.params[k]) for k, v in start.params.items())
     torch.testing.assert_close(got.stats["stem.bn.mean"], torch.full((8,), 810.0), rtol=0, atol=1)
-    assert got.meta["init"] == checkpoint.fingerprint(tmp_path / "far.safetensors")
+    assert got.meta["init"] == sha256(tmp_path / "far.safetensors")
     assert json.loads((out / "config.json").read_text())["init"] == got.meta["init"]
 
 
@@ -42,7 +43,7 @@ def test_a_stopped_run_goes_on_whether_told_of_the_weights_or_not(films, tmp_pat
         Run(films, parts)(stop_at=("pairs", 5), init=trained)
     Run(films, parts)(init=trained if again else None)
     assert_same_run(parts, whole)
-    assert json.loads((parts / "config.json").read_text())["init"] == checkpoint.fingerprint(trained)
+    assert json.loads((parts / "config.json").read_text())["init"] == sha256(trained)
 
 
 def test_a_run_that_began_from_other_weights_or_from_none_is_another_run(films, tmp_path, trained, stopped):

@@ -154,7 +154,7 @@ def test_a_recipe_whose_code_changed_is_said(films, stopped, unbroken):
 @pytest.mark.parametrize("config", ["", "{", "[]", "{}", '{"recipe": 1, "data": 2, "config": 3}', "[" * 9999])
 def test_a_damaged_configuration_is_refused(films, stopped, config):
     (stopped / "config.json").write_text(config)
-    with pytest.raises(InputError, match=r"config\.json: is damaged; train into another folder"):
+    with pytest.raises(OutputError, match=r"config\.json: is damaged.*; train into another folder"):
         Run(films, stopped)()
 
 

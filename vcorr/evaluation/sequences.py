@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import CancelledError
@@ -13,10 +12,9 @@ from pathlib import Path
 
 import torch
 
-from vcorr.errors import OutputError
 from vcorr.evaluation import davis_layout as davis
 from vcorr.evaluation import pool
-from vcorr.files import held, strangers
+from vcorr.files import agree, held, recorded, sha256, sweep, write_json
 from vcorr.labels.draw import default_palette
 from vcorr.labels.masks import Mask, is_whole, write_mask
 from vcorr.media.video import open_video
@@ -30,12 +28,13 @@ Model = Callable[[], tuple[Encoder, Reader]]
 """Makes the features and says how labels are read with them; called in each process, so it must be picklable."""
 
 SIDE = 480  # reading size of the benchmark
+MADE_BY = "made_by.json"
 
 
 def trained(weights: Path | None) -> tuple[Model, str]:
     """The model of a weights file, or of the weights that come with vcorr; and the SHA-256 that it is known by."""
     checkpoint.load_weights(weights)  # an error here is one line; in a worker it comes late
-    digest = hashlib.sha256((weights or checkpoint.default_weights()).read_bytes()).hexdigest()
+    digest = sha256(weights or checkpoint.default_weights())
     return partial(_trained, weights, "cpu"), f"weights {digest}"
 
 
@@ -112,14 +111,11 @@ def _size(sequence: davis.Sequence) -> tuple[int, int]:
 
 
 def _claim(out: Path, about: str) -> None:
-    note = out / "made_by.txt"
-    found = note.read_text(errors="replace") if note.exists() else None
-    if found is None and strangers(out, note.name):
-        raise OutputError(out, "is not empty and does not say what made it", "give another folder")
-    if found not in (None, about):
-        raise OutputError(out, f"holds the results of {found}, not of {about}", "give another folder")
-    with checkpoint.replacing(note) as file:
-        file.write(about.encode())
+    wanted, elsewhere = {"made by": about}, "give another folder"
+    found = recorded(out, MADE_BY, holds="labelled sequences", advice=elsewhere)
+    if found is not None:
+        agree(out, found, wanted, what="holds the results of others", advice=elsewhere)
+    write_json(out / MADE_BY, wanted)
 
 
 def _label(job: _Job) -> Labelled:
@@ -133,6 +129,7 @@ def _label(job: _Job) -> Labelled:
     if all(is_whole(path, job.size) for path in wanted):
         return Labelled(sequence.name, len(wanted), 0.0)
     job.out.mkdir(exist_ok=True)
+    sweep(job.out)
     began = time.monotonic()
     with _one_thread(), open_video(sequence.images) as video:
         encode, reader = job.model()

@@ -7,7 +7,6 @@ bear no usable times (missing or doubled) is decoded once instead, and frame k i
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -18,6 +17,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, Interpolation
 from av.video.stream import VideoStream
 
+from vcorr.files import sha256
 from vcorr.media.decoder import Decoder, refuse
 from vcorr.media.frame_table import DEFAULT_FPS, missing_frames, table_of_packets, table_of_pictures
 
@@ -63,8 +63,7 @@ class VideoFile:
         return float((self.pts[k] - self.pts[0]) * self._time_base)
 
     def fingerprint(self) -> str:
-        with self._path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return sha256(self._path)
 
     def walk(self, start: int, size: tuple[int, int]) -> Iterator[tuple[int, np.ndarray, bool]]:
         """(index, RGB of the size asked for, whole) of each frame that decodes, in order, from `start` on.

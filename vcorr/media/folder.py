@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import hashlib
 import itertools
 import re
 import threading
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcorr.errors import InputError
+from vcorr.files import sha256_of_all
 from vcorr.media.decoder import VIDEO_SUFFIXES
 from vcorr.media.image import FRAME_SUFFIXES, displayed_size, is_deep, open_image, read_pixels, shrink, to_rgb
 from vcorr.media.levels import SAMPLES, WHOLE, Scale, scale_of
@@ -162,13 +162,7 @@ class FrameFolder:
         return k / self.fps
 
     def fingerprint(self) -> str:
-        digest = hashlib.sha256()
-        for file in self._stills.files:
-            name = file.name.encode("utf-8", "surrogateescape")
-            with file.open("rb") as stream:
-                content = hashlib.file_digest(stream, "sha256").digest()
-            digest.update(len(name).to_bytes(4, "big") + name + content)
-        return digest.hexdigest()
+        return sha256_of_all(self._stills.files)
 
     def walk(self, start: int, size: tuple[int, int]) -> Iterator[tuple[int, np.ndarray, bool]]:
         """Like `VideoFile.walk`: a file that does not decode is passed over."""

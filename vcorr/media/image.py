@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import threading
 import warnings
 from pathlib import Path
@@ -12,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from vcorr.errors import InputError, OutputError
+from vcorr.files import replacing
 from vcorr.media.levels import Scale, scale_of
 
 MAX_PIXELS = 2**26
@@ -230,19 +229,11 @@ def write_image(path: Path, image: Image.Image, **options: object) -> None:
     Raises:
         OutputError: the folder is missing, full or not writable, or the suffix names no format.
     """
-    part = path.parent / f".{path.name}.{os.getpid()}.part"
-    try:
-        image.save(part, format=Image.registered_extensions()[path.suffix.lower()], **options)
-        part.replace(path)
-    except KeyError:
-        raise OutputError(path, f"'{path.suffix}' is no image format", "name it .png or .jpg") from None
-    except OSError as error:
-        raise OutputError(
-            path, f"cannot be written ({error.strerror or error})", "check the folder and the free space"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    if kind is None:
+        raise OutputError(path, f"'{path.suffix}' is no image format", "name it .png or .jpg")
+    with replacing(path) as file:
+        image.save(file, format=kind, **options)
 
 
 def _reason(error: Exception, path: Path) -> str:

@@ -137,10 +137,7 @@ class Video:
 
     def fingerprint(self) -> str:
         """SHA-256 of the bytes of the file, or of the names and bytes of the frame files in order."""
-        try:
-            return self._source.fingerprint()
-        except OSError as error:
-            raise InputError(self.path, f"cannot be read ({error.strerror})", "check the file") from error
+        return self._source.fingerprint()
 
     def frames(
         self, start: int = 0, end: int | None = None, *, short_side: int | None = None

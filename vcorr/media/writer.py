@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +16,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
 from vcorr.errors import OutputError
+from vcorr.files import beside, put
 
 QUALITY = "18"  # constant rate factor: no visible loss
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
@@ -51,7 +51,7 @@ class VideoWriter:
         self._shape = (height, width, 3)
         self._padding = ((0, height % 2), (0, width % 2), (0, 0))
         self._count = 0
-        self._part = self.path.with_name(f".{self.path.stem}.{os.getpid()}.part{self.path.suffix}")
+        self._part = beside(self.path)
         try:
             self._container: OutputContainer = av.open(
                 str(self._part.absolute()), "w", options={"movflags": "+faststart"} if self._is_mov() else {}
@@ -107,7 +107,7 @@ class VideoWriter:
                 raise OutputError(self.path, "no frame was written", "give at least one")
             self._mux(None)
             self._container.close()
-            self._part.replace(self.path)
+            put(self._part, self.path)
         except (av.FFmpegError, OSError) as error:
             self._discard()
             raise (error if isinstance(error, OutputError) else self._failure(error)) from error

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import importlib.resources
 import json
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -18,7 +14,8 @@ import torch
 
 from vcorr import rng
 from vcorr.config import from_json, to_json
-from vcorr.errors import InputError, OutputError
+from vcorr.errors import InputError
+from vcorr.files import replacing
 from vcorr.model import network
 from vcorr.model.inference import Reader
 from vcorr.model.network import NetworkConfig
@@ -28,51 +25,10 @@ WEIGHTS = "vcorr-weights-1"
 GROUPS = ("params", "stats", "slow", "slow_stats")
 
 
-def changes(old: Any, new: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """(key, old, new) of every value that differs between two nested dicts; keys of inner ones as ``outer.inner``."""
-    for key in dict.fromkeys([*old, *new]):
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            yield from changes(a, b, f"{prefix}{key}.")
-        elif a != b:
-            yield f"{prefix}{key}", a, b
-
-
-def differences(old: Any, new: Any) -> Iterator[str]:
-    """``"key old -> new"`` of every value that differs between two nested dicts."""
-    return (f"{key} {a} -> {b}" for key, a, b in changes(old, new))
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write beside ``path`` that takes its place at the end; on an error the old file stays as it was.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        if isinstance(error, OSError) and not isinstance(error, OutputError):
-            reason = error.strerror or error
-            raise OutputError(
-                path, f"cannot be written ({reason})", "check the folder, its rights and the free space"
-            ) from error
-        raise
-
-
 def save(path: Path, tensors: Tensors, meta: dict[str, Any]) -> None:
     """Write tensors and JSON-able ``meta`` as one safetensors file."""
     plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    with replacing(path) as file:
+    with replacing(path, parents=True) as file:
         file.write(safetensors.torch.save(plain, {"vcorr": json.dumps(meta)}))
 
 
@@ -114,19 +70,6 @@ def _parse(content: bytes) -> tuple[Tensors, dict[str, str]]:
     tensors = safetensors.torch.load(content)  # which checks the header, whose length stands first
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     return tensors, header.get("__metadata__", {})
-
-
-def fingerprint(path: Path) -> str:
-    """SHA-256 of a file.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(path, f"cannot be read ({error.strerror})", "check the path") from None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ import csv
 import dataclasses
 import hashlib
 import io
-import json
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
@@ -28,7 +27,7 @@ from numpy.typing import NDArray
 import vcorr
 from vcorr.errors import InputError, OutputError
 from vcorr.evaluation.davis_layout import read_ids
-from vcorr.files import held, strangers
+from vcorr.files import agree, held, recorded, replacing, sha256, sweep, write_json
 from vcorr.labels.label import Ids
 from vcorr.labels.masks import Mask, is_whole, overlay, write_mask
 from vcorr.machine import native_bf16, pick_device
@@ -45,6 +44,7 @@ MANIFEST = "manifest.json"
 OVERLAY = "overlay.mp4"
 STATE = ".resume.safetensors"
 SAME = ("vcorr", "inputs", "options")  # what must be equal in the manifest for a folder to be continued
+ELSEWHERE = "give another --out, or remove it"
 SAVE_EVERY = 10  # frames between two states to go on from
 OVERLAY_SIDE = 480  # short side of the overlay video
 
@@ -125,7 +125,7 @@ def propagate_to(
         _tell_blind(video, masks, say)
         with held(request.out, say):
             complete = _found(request.out, manifest)
-            _write_json(request.out / MANIFEST, manifest | {"complete": False})
+            write_json(request.out / MANIFEST, manifest | {"complete": False})
             results.prepare()
             missing = results.missing()
             if complete and missing:
@@ -149,7 +149,7 @@ def propagate_to(
             drawn = results.draw(say) if left or not results.has_overlay() else True
             shares = {k: round(v / taken, 3) for k, v in dataclasses.asdict(seconds).items()} if left else {}
             about = {"complete": True, "seconds": round(taken, 2), "shares": shares}
-            _write_json(request.out / MANIFEST, manifest | about)
+            write_json(request.out / MANIFEST, manifest | about)
             (request.out / STATE).unlink(missing_ok=True)
     return Summary(request.out, end - start, left, taken, shares, drawn)
 
@@ -241,15 +241,15 @@ class _Results:
 
     def prepare(self) -> None:
         """Make what is made at once, and clear away what a kill left half written."""
-        for left_by_a_kill in (*self.out.glob(".*.part*"), *self.out.glob("*.part"), *self.out.glob("masks/.*.part")):
-            left_by_a_kill.unlink(missing_ok=True)
         (self.out / "masks").mkdir(exist_ok=True)
+        sweep(self.out)
+        sweep(self.out / "masks")
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
         table.writerow(["index", "pts", "seconds"])
         pts = self.video.pts
         table.writerows([k, "" if pts is None else pts[k], f"{self.video.seconds(k):.6f}"] for k in self.frames)
-        with checkpoint.replacing(self.out / "frames.csv") as file:
+        with replacing(self.out / "frames.csv") as file:
             file.write(text.getvalue().encode())
 
     def missing(self) -> set[int]:
@@ -299,23 +299,12 @@ def _found(out: Path, manifest: dict[str, Any]) -> bool | None:
     Raises:
         OutputError: it holds something else, or cannot be read.
     """
-    path = out / MANIFEST
-    try:
-        if path.exists():
-            found = json.loads(path.read_text())
-            if changes := list(checkpoint.differences(*({key: m[key] for key in SAME} for m in (found, manifest)))):
-                what = f"holds the results of another run ({'; '.join(changes[:3])})"
-                raise OutputError(out, what, "give another --out, or remove it")
-            return bool(found.get("complete"))
-        if out.exists() and (not out.is_dir() or strangers(out, MANIFEST)):
-            raise OutputError(out, "exists and holds no results of vcorr", "give another --out, or remove it")
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise OutputError(path, "is damaged", "give another --out, or remove the folder") from None
-    except OSError as error:
-        if isinstance(error, OutputError):
-            raise
-        raise OutputError(out, f"cannot be read ({error.strerror})", "give another --out") from None
-    return None
+    found = recorded(out, MANIFEST, holds="results of vcorr", advice=ELSEWHERE)
+    if found is None:
+        return None
+    before, now = ({key: m.get(key) for key in SAME} for m in (found, manifest))
+    agree(out, before, now, what="holds the results of another run", advice=ELSEWHERE)
+    return bool(found.get("complete"))
 
 
 def _manifest(
@@ -328,7 +317,7 @@ def _manifest(
         "inputs": {
             "video": video.fingerprint(),
             "labels": labels,
-            "weights": hashlib.sha256(weights.read_bytes()).hexdigest(),
+            "weights": sha256(weights),
         },
         "options": {"start": start, "end": end, "size": request.short_side, "device": request.device},
         "paths": {
@@ -346,11 +335,6 @@ def _manifest(
             "bf16": native_bf16(torch.device(request.device)),
         },
     }
-
-
-def _write_json(path: Path, data: dict[str, Any]) -> None:
-    with checkpoint.replacing(path) as file:
-        file.write((json.dumps(data, indent=2) + "\n").encode())
 
 
 def _what_comes(video: Video, short_side: int, objects: int) -> str:

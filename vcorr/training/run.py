@@ -22,7 +22,7 @@ import torch
 import vcorr
 from vcorr import machine, rng
 from vcorr.errors import InputError, OutputError
-from vcorr.files import strangers
+from vcorr.files import changes, differences, recorded, replacing, sha256, sweep
 from vcorr.model import weights as checkpoint
 from vcorr.model.nn import Tensors
 from vcorr.training.clips.dataset import Footage
@@ -96,10 +96,9 @@ class RunFolder:
             OutputError: the folder holds another run, or cannot be written.
             InputError: what it holds is damaged.
         """
-        path = self.out / "config.json"
         config = to_json(self.experiment.config)
         videos = {"videos": len(footage.sources), "frames": footage.frames, "sha256": footage.fingerprint()}
-        self.began = None if self.init is None else checkpoint.fingerprint(self.init)
+        self.began = None if self.init is None else sha256(self.init)
         wanted = {
             "recipe": self.experiment.name,
             "data": {"path": str(footage.root)} | videos,
@@ -107,30 +106,29 @@ class RunFolder:
             "config": config,
         }
         raised: dict[str, int] = {}
-        if path.exists():
-            raised = self._same_run(path, wanted)
-        elif strangers(self.out, "config.json"):
-            raise OutputError(self.out, "is not empty and holds no run", "give another --out")
+        found = recorded(self.out, "config.json", holds="run", advice="train into another folder")
+        if found is not None:
+            raised = self._same_run(found, wanted)
         point = self._restore(raised)
         for name, content in (
             ("config.json", json.dumps(wanted, indent=2) + "\n"),
             ("recipe.py", self.experiment.source),
         ):
-            with checkpoint.replacing(self.out / name) as file:
+            with replacing(self.out / name) as file:
                 file.write(content.encode("utf-8", "surrogateescape"))
-        for left_by_a_kill in (*self.out.glob("*.part"), *self.out.glob("state/*.safetensors.part")):
-            left_by_a_kill.unlink(missing_ok=True)
+        (self.out / "state").mkdir(exist_ok=True)
+        sweep(self.out)
+        sweep(self.out / "state")
         return point
 
-    def _same_run(self, path: Path, wanted: dict[str, Any]) -> dict[str, int]:
+    def _same_run(self, found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, int]:
         """Stages that got more steps, with those they had; or an error with every difference."""
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
             old = {key: found[key] for key in ("recipe", "data", "config")} | {"init": found.get("init")}
             if not isinstance(old["config"], dict):
                 raise ValueError("config is no object")
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            raise InputError(path, "is damaged", "train into another folder") from None
+        except (ValueError, KeyError):
+            raise OutputError(self.out / "config.json", "is damaged", "train into another folder") from None
         with contextlib.suppress(ValueError):  # fields that vcorr got since then have their defaults
             old["config"] = to_json(from_json(type(self.experiment.config), old["config"]))
         # The path may change; runs of early versions say nothing else of their data.
@@ -141,7 +139,7 @@ class RunFolder:
         phases = {f"config.{phase.name}.steps": phase.name for phase in self.recipe.phases}
         raised: dict[str, int] = {}
         refused = []
-        for key, before, after in checkpoint.changes(old, wanted):
+        for key, before, after in changes(old, wanted):
             if key in phases and isinstance(before, int) and after > before:
                 raised[phases[key]] = before
             elif key.rpartition(".")[2] != FREE:
@@ -216,7 +214,7 @@ class RunFolder:
                 raise OutputError(self.out, what, "give those by --init again")
             return state
         weights = checkpoint.load_weights(self.init)
-        differing = checkpoint.differences(to_json(weights.net), to_json(self.recipe.net))
+        differing = differences(to_json(weights.net), to_json(self.recipe.net))
         if said := "; ".join(f"net.{difference}" for difference in differing):
             what = f"is of another network than the recipe's ({said})"
             raise InputError(self.init, what, "give the recipe the values of the weights, or other weights")
@@ -348,7 +346,7 @@ class RunFolder:
                     kept.append(text + "\n")
             except (ValueError, KeyError, TypeError):
                 continue
-        with checkpoint.replacing(path) as file:
+        with replacing(path) as file:
             file.write("".join(kept).encode())
 
 

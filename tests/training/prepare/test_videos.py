@@ -225,7 +225,7 @@ def test_folders_of_others_are_left_alone(source, tmp_path):
         prepare(source, tmp_path / "mine")
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "manifest.json").write_text("[1]")
-    with pytest.raises(OutputError, match="is no manifest of prepared videos"):
+    with pytest.raises(OutputError, match=r"manifest\.json: is damaged, or not of vcorr"):
         prepare(source, tmp_path / "odd")
     with pytest.raises(UsageError, match="holds the source folder"):
         prepare(source, tmp_path)

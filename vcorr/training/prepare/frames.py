@@ -6,9 +6,7 @@ prepared.json   name, size, time and SHA-256 of the source; frames it has, frame
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,6 +16,7 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 from vcorr.errors import InputError, OutputError, UsageError
+from vcorr.files import sha256, sha256_of_all, write_json
 from vcorr.media.folder import Stills, frame_files
 from vcorr.media.image import shrink, shrunk_size
 from vcorr.media.video import open_video
@@ -71,22 +70,12 @@ class Original:
         return {"files": len(stats), "bytes": size, "modified": time}
 
     def sha256(self) -> str:
-        """Of the bytes of the video file; of the names and digests of frame files in order.
+        """Of the bytes of the video file; of the names and bytes of frame files in order.
 
         Raises:
             InputError: a file cannot be read.
         """
-        digest = hashlib.sha256()
-        try:
-            for file in self.stills or (self.path,):
-                with file.open("rb") as stream:
-                    content = hashlib.file_digest(stream, "sha256")
-                if self.stills is None:
-                    return content.hexdigest()
-                digest.update(os.fsencode(file.name) + b"\0" + content.digest())
-        except OSError as error:
-            raise InputError(self.path, f"cannot be read ({error.strerror})", "check the file") from error
-        return digest.hexdigest()
+        return sha256(self.path) if self.stills is None else sha256_of_all(self.stills)
 
 
 @dataclass(frozen=True)
@@ -233,17 +222,3 @@ def _save(path: Path, rgb: Picture, options: dict[str, Any]) -> None:
     except OSError as error:
         reason = error.strerror or str(error)
         raise OutputError(path, f"cannot be written ({reason})", "check the free space") from error
-
-
-def write_json(path: Path, data: dict[str, Any]) -> None:
-    """Write a JSON file beside ``path`` and rename it.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise OutputError(path, f"cannot be written ({error.strerror})", "check the free space") from error

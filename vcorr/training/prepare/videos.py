@@ -9,7 +9,6 @@ command does what is missing.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import threading
@@ -21,11 +20,11 @@ from typing import Any
 
 import vcorr
 from vcorr.errors import InputError, OutputError, UsageError
-from vcorr.files import held, strangers
+from vcorr.files import agree, held, recorded, sweep, sync_folder, write_json
 from vcorr.machine import cores
 from vcorr.media.naming import folders_for
 from vcorr.training.clips.dataset import MasksFound, walk
-from vcorr.training.prepare.frames import RECORD, Options, Original, Record, read_records, write_frames, write_json
+from vcorr.training.prepare.frames import RECORD, Options, Original, Record, read_records, write_frames
 
 FORMAT = "vcorr-prepared-1"
 MANIFEST = "manifest.json"
@@ -126,29 +125,19 @@ def _find(source: Path, out: Path, failed: dict[str, str]) -> list[Original]:
 
 def _claim(out: Path, wanted: dict[str, Any]) -> None:
     """Make the folder ours, or check that it is."""
-    path = out / MANIFEST
-    if path.exists():
+    found = recorded(out, MANIFEST, holds="prepared videos", advice="give another folder")
+    if found is not None:
         try:
-            old = json.loads(path.read_text(encoding="utf-8"))
-            before = {"source": old["source"]} | old["options"]
+            if found["format"] != FORMAT:
+                raise ValueError(f"format {found['format']}")
+            before = {"source": found["source"]} | found["options"]
             moved = not Path(before["source"]).exists()
-            if old["format"] != FORMAT:
-                raise ValueError(f"format {old['format']}")
         except (OSError, ValueError, KeyError, TypeError):
-            raise OutputError(path, "is no manifest of prepared videos", "give another folder") from None
-        now = {"source": wanted["source"]} | wanted["options"]
-        differences = [
-            f"{key} {before.get(key)} -> {value}"
-            for key, value in now.items()
-            if before.get(key) != value and not (key == "source" and moved)
-        ]
-        if differences:
-            raise OutputError(
-                out, f"was made otherwise ({'; '.join(differences)})", "give the same options, or another folder"
-            )
-    elif strangers(out, MANIFEST):
-        raise OutputError(out, "is not empty and holds no prepared videos", "give another folder")
-    write_json(path, wanted | {"vcorr": vcorr.__version__, "complete": False})
+            raise OutputError(out / MANIFEST, "is no manifest of prepared videos", "give another folder") from None
+        now = {"source": before["source"] if moved else wanted["source"]} | wanted["options"]
+        agree(out, before, now, what="was made otherwise", advice="give the same options, or another folder")
+    write_json(out / MANIFEST, wanted | {"vcorr": vcorr.__version__, "complete": False})
+    sweep(out)
 
 
 @dataclass
@@ -214,5 +203,6 @@ def _put(part: Path, folder: Path) -> None:
         if folder.exists():
             folder.rename(part.with_name(part.name + ".old"))
         part.rename(folder)
+        sync_folder(folder.parent)
     except OSError as error:
         raise OutputError(folder, f"cannot be written ({error.strerror})", "check the folder's rights") from error

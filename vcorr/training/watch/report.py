@@ -17,7 +17,7 @@ import torch
 
 import vcorr
 from vcorr.config import flatten
-from vcorr.model import weights as checkpoint
+from vcorr.files import replacing
 from vcorr.training.run import RunFolder
 from vcorr.training.watch import curves, history, page
 from vcorr.training.watch.curves import Curve
@@ -75,7 +75,7 @@ def write(folder: RunFolder, now: Now) -> None:
         parts.append(page.probe(*now.probed))
     parts.append(_configuration(folder.experiment.config))
     text = page.document(f"{name}: training", parts, running=now.status == "running")
-    with checkpoint.replacing(folder.out / NAME) as file:
+    with replacing(folder.out / NAME) as file:
         file.write(text.encode("utf-8", "replace"))
 
 
