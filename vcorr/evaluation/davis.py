@@ -24,6 +24,7 @@ from vcorr.errors import InputError
 from vcorr.evaluation import davis_layout as davis
 from vcorr.evaluation import pool
 from vcorr.evaluation.metrics.masks import Statistics, boundary_f, jaccard, statistics
+from vcorr.labels.raw_ids import read_ids
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ def _score_sequence(job: tuple[davis.Sequence, list[Path]]) -> SequenceScores:
     regions: list[list[float]] = [[] for _ in range(count)]
     contours: list[list[float]] = [[] for _ in range(count)]
     for annotation, result in zip(_scored(sequence), results, strict=True):
-        truth, ids = davis.read_annotation(annotation, size), davis.read_ids(result, size)
+        truth, ids = davis.read_annotation(annotation, size), read_ids(result, size)
         if ids.max() > count:
             advice = f"write 0 for the background and 1 to {count} for the objects of {sequence.name}"
             raise InputError(result, f"id {ids.max()} where the first annotation has ids up to {count}", advice)

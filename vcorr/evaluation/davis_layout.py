@@ -18,17 +18,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from vcorr.errors import InputError, VcorrError
+from vcorr.errors import InputError
+from vcorr.labels.raw_ids import read_ids
 from vcorr.media.folder import frame_files
 from vcorr.media.image import FRAME_SUFFIXES
 
-Ids = NDArray[np.uint8] | NDArray[np.uint16]
-
 VOID = 255
-_MODES = {"P": np.uint8, "L": np.uint8, "1": np.uint8, "I;16": np.uint16}
-_STRETCHED = {"L;2": 85, "L;4": 17}  # grey of 2 and 4 bits comes out of the decoder as shares of 255
 _LAYOUT = "give the root of a folder in the layout of DAVIS-2017: ROOT/Annotations/480p/<sequence>/00000.png"
 
 
@@ -87,38 +83,6 @@ def sequences(
     return [_sequence(root / "JPEGImages" / resolution, annotations, name) for name in chosen]
 
 
-def read_ids(path: str | PathLike[str], size: tuple[int, int] | None = None) -> Ids:
-    """The ids of a mask file as they are written, without any interpretation: for scores.
-
-    Args:
-        path: a PNG with one channel: indexed, or grey of 1 to 16 bits.
-        size: (height, width) that it must have, in pixels; a file of another size is not decoded.
-
-    Returns:
-        uint8 [h w], or uint16 [h w] from a file of 16 bits.
-
-    Raises:
-        InputError: the file is missing, no readable PNG of one channel, or not of this size.
-    """
-    try:
-        with Image.open(path, formats=["PNG"]) as image:
-            if image.mode not in _MODES:
-                what = f"pixels of kind {image.mode} where one id a pixel is wanted"
-                raise InputError(path, what, "write an indexed or a grey PNG whose values are the ids")
-            if size not in (None, (image.height, image.width)):
-                what = f"{image.width}x{image.height} pixels where {size[1]}x{size[0]} are wanted"
-                raise InputError(path, what, "write masks at the size of the annotations, without smoothing")
-            step = _STRETCHED.get(_stored(image), 1)
-            ids: Ids = np.asarray(image).astype(_MODES[image.mode], copy=False) // step
-            return ids
-    except VcorrError:
-        raise
-    except FileNotFoundError as error:
-        raise InputError(path, "no such file", "check the path") from error
-    except Exception as error:  # on damaged bytes the decoder raises errors of many kinds
-        raise InputError(path, f"not a readable PNG ({error})", "write the file again") from error
-
-
 def first_ids(sequence: Sequence, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
     """The ids of a sequence's first annotation: what labelling starts from, and what counts the objects.
 
@@ -149,12 +113,6 @@ def read_annotation(path: str | PathLike[str], size: tuple[int, int] | None = No
     if ids.dtype != np.uint8:
         raise InputError(path, "16 bits a pixel", "annotations of DAVIS have 8 bits: ids 1 to 254, 255 for void")
     return np.where(ids == VOID, 0, ids).astype(np.uint8)
-
-
-def _stored(image: Image.Image) -> str:
-    """The kind of pixels in the file, of an image that is not yet decoded."""
-    args = image.tile[0].args if image.tile else ""  # type: ignore[attr-defined]
-    return args if isinstance(args, str) else ""
 
 
 def _listed(root: Path, split: str, annotations: Path) -> list[str]:

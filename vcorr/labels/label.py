@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vcorr.labels.raw_ids import Ids
 from vcorr.matching.cells import Grid
 
-Ids = NDArray[np.uint8] | NDArray[np.uint16]
 L = TypeVar("L")
 
 AT_ONCE = 8  # classes upsampled to full size at a time

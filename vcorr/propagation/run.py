@@ -26,10 +26,9 @@ from numpy.typing import NDArray
 
 import vcorr
 from vcorr.errors import InputError, OutputError
-from vcorr.evaluation.davis_layout import read_ids
 from vcorr.files import agree, held, recorded, replacing, sha256, sweep, write_json
-from vcorr.labels.label import Ids
 from vcorr.labels.masks import Mask, is_whole, overlay, write_mask
+from vcorr.labels.raw_ids import Ids, read_ids
 from vcorr.machine import native_bf16, pick_device
 from vcorr.media.video import Video, VideoWriter, open_video, shrunk_size
 from vcorr.model import weights as checkpoint

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from vcorr.errors import UsageError
-from vcorr.labels.label import Ids, L, MaskLabels
+from vcorr.labels.label import L, MaskLabels
 from vcorr.labels.masks import Mask, label_files, read_masks
+from vcorr.labels.raw_ids import Ids
 from vcorr.machine import pick_device
 from vcorr.media.video import Video, open_video
 from vcorr.model import weights as checkpoint
