@@ -18,14 +18,14 @@ from pathlib import Path
 import torch
 
 from vcorr import rng
-from vcorr.evaluation import davis_layout as davis
+from vcorr.evaluation import davis_layout
 from vcorr.evaluation.davis import DavisScores, evaluate_davis
 from vcorr.evaluation.sequences import label_sequences, trained
 from vcorr.matching.cells import downsample
 from vcorr.model import color
-from vcorr.model import weights as checkpoint
 from vcorr.model.encoder import Encoder, encoder
 from vcorr.model.inference import Reader
+from vcorr.model.weights import Weights
 from vcorr.training import recipe
 
 COLOR_SCALE = 60.0  # set by hand, not tuned: colours 0.18 apart (L'a'b') get 1/e of the weight
@@ -50,12 +50,12 @@ def untrained() -> tuple[Encoder, Reader]:
     experiment = recipe.load("mast_cpu")
     state = experiment.recipe.init(rng.generator(experiment.config.seed, "init"))
     net, reader = experiment.recipe.net, Reader(scale=UNTRAINED_SCALE)
-    return encoder(checkpoint.Weights(state.params, state.stats, net, reader, {}), "cpu"), reader
+    return encoder(Weights(state.params, state.stats, net, reader, {}), "cpu"), reader
 
 
 def copy_first(root: Path, out: Path) -> None:
     """The first mask for every frame."""
-    for sequence in davis.sequences(root):
+    for sequence in davis_layout.sequences(root):
         (out / sequence.name).mkdir(parents=True)
         for frame in sequence.frames:
             shutil.copyfile(sequence.annotations[0], out / sequence.name / f"{frame.stem}.png")

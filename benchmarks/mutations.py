@@ -45,7 +45,7 @@ READING, LABEL = "vcorr/propagation/reading.py", "vcorr/labels/label.py"
 MEMORY, PROPAGATOR = "vcorr/propagation/memory.py", "vcorr/propagation/propagator.py"
 
 MUTATIONS = {
-    "top-k ignored": Mutation(READING, "top_k=reader.top_k", "top_k=None"),
+    "top-k ignored": Mutation(READING, "border=border, top_k=top_k)", "border=border)"),
     "scale replaced": Mutation(
         READING, "reader.radius, reader.scale, reader.border", "reader.radius, 200.0, reader.border"
     ),

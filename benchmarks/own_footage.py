@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from vcorr.model import weights as checkpoint
+from vcorr.model.weights import load_weights
 
 RATE = ("pairs.lr=3e-4", "pairs.warmup=20")  # those of the tutorial
 
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="further values of the recipe")
     options = parser.parse_intermixed_args()
 
-    recipe = checkpoint.load_weights().meta["recipe"]
+    recipe = load_weights().meta["recipe"]
     run, frames = options.out / "run", options.out / "frames"
     vcorr("prepare", options.footage, frames, "--size", 288)
     before = scores(options.labelled, "default", options.out / "masks_default")

@@ -12,9 +12,9 @@ from PIL import Image
 from tests.toys import save_mask, scene
 from vcorr import rng
 from vcorr.model import network
-from vcorr.model import weights as checkpoint
 from vcorr.model.inference import Reader
 from vcorr.model.resnet import ResNetConfig
+from vcorr.model.weights import Weights, save_weights
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("vcorr", deadline=None)  # a busy machine is no failure
@@ -43,5 +43,5 @@ def weights(tmp_path: Path) -> Path:
     net = ResNetConfig(widths=(8, 8, 8, 8), features=8)
     params, stats = network.init(net, rng.generator(0, "init"))
     path = tmp_path / "tiny.safetensors"
-    checkpoint.save_weights(path, checkpoint.Weights(params, stats, net, Reader(radius=4), {}))
+    save_weights(path, Weights(params, stats, net, Reader(radius=4), {}))
     return path

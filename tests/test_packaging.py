@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vcorr.model import weights as checkpoint
+from vcorr.model.weights import default_weights, load_weights
 from vcorr.training import recipe
 
 ROOT = Path(__file__).parent.parent
@@ -45,9 +45,9 @@ def test_the_public_names_are_listed() -> None:
 
 
 def test_the_default_weights_are_whole() -> None:
-    weights = checkpoint.load_weights()
+    weights = load_weights()
     assert sum(p.numel() for p in weights.params.values()) == 5_291_648
-    assert checkpoint.default_weights().stat().st_size < 12_000_000
+    assert default_weights().stat().st_size < 12_000_000
     config = weights.meta["config"]
     # they say which recipe made them, and that recipe still takes the configuration
     assert recipe.load(weights.meta["recipe"]).recipe.net == weights.net

@@ -13,9 +13,9 @@ from tests.toys import scene
 from vcorr.errors import InputError
 from vcorr.model import color, network
 from vcorr.model import encoder as encoders
-from vcorr.model import weights as checkpoint
 from vcorr.model.encoder import encoder
 from vcorr.model.position import PositionConfig
+from vcorr.model.weights import load_weights, save_weights
 
 
 @pytest.mark.parametrize("space", ["lab", "rgb", "gray"])
@@ -23,7 +23,7 @@ def test_the_encoder_sees_what_its_weights_say(
     weights: Path, space: color.Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(encoders, "native_bf16", lambda device: False)
-    model = checkpoint.load_weights(weights)
+    model = load_weights(weights)
     model = replace(model, reader=replace(model.reader, space=space))
     rgb = scene(0)[0]
     got = encoder(model, "cpu").query(rgb)
@@ -37,12 +37,12 @@ def test_the_encoder_sees_what_its_weights_say(
 
 
 def test_weights_with_a_slow_encoder_read_references_with_it(weights: Path, tmp_path: Path) -> None:
-    model = checkpoint.load_weights(weights)
+    model = load_weights(weights)
     slow = {k: v + 0.1 for k, v in model.params.items()}
     slow_stats = {k: v + 0.2 for k, v in model.stats.items()}
     both = replace(model, slow=slow, slow_stats=slow_stats, reader=replace(model.reader, slow=True))
-    checkpoint.save_weights(tmp_path / "both.safetensors", both)
-    loaded = checkpoint.load_weights(tmp_path / "both.safetensors")
+    save_weights(tmp_path / "both.safetensors", both)
+    loaded = load_weights(tmp_path / "both.safetensors")
     assert all(torch.equal(loaded.slow[k], slow[k]) for k in slow)
     encode, rgb = encoder(loaded, "cpu"), scene(0)[0]
     query = encoder(model, "cpu").query(rgb)
@@ -53,15 +53,15 @@ def test_weights_with_a_slow_encoder_read_references_with_it(weights: Path, tmp_
     torch.testing.assert_close(encoder(alike, "cpu").reference(rgb), query)
     assert encoder(model, "cpu").reference(rgb, query) is query
     del slow["head.bias"]
-    checkpoint.save_weights(tmp_path / "damaged.safetensors", both)
+    save_weights(tmp_path / "damaged.safetensors", both)
     with pytest.raises(InputError, match="lacks 1 tensors"):
-        checkpoint.load_weights(tmp_path / "damaged.safetensors")
+        load_weights(tmp_path / "damaged.safetensors")
 
 
 def test_a_learned_position_reaches_every_frame(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Resized to the size at hand, and again when that changes."""
     monkeypatch.setattr(encoders, "native_bf16", lambda device: False)
-    model = checkpoint.load_weights(weights)
+    model = load_weights(weights)
     net = replace(model.net, position=PositionConfig("1dape", 16))
     place = torch.randn(8, 16, 16, generator=torch.Generator().manual_seed(0))
     model = replace(model, net=net, params=model.params | {"position.map": place})

@@ -20,10 +20,9 @@ from tests.toys import NOT_TEXT, takes_any_name
 from vcorr import rng
 from vcorr.errors import InputError, OutputError
 from vcorr.model import network
-from vcorr.model import weights as checkpoint
 from vcorr.model.inference import Reader
 from vcorr.model.resnet import ResNetConfig
-from vcorr.model.weights import Weights
+from vcorr.model.weights import Weights, default_weights, load_tensors, load_weights, save_tensors, save_weights
 
 NET = ResNetConfig(widths=(4, 4, 6, 8), features=5)
 
@@ -37,13 +36,13 @@ def tiny(**meta):
 def content(tmp_path_factory):
     """The bytes of a good weights file."""
     path = tmp_path_factory.mktemp("good") / "w.safetensors"
-    checkpoint.save_weights(path, tiny())
+    save_weights(path, tiny())
     return path.read_bytes()
 
 
 def rewritten(path, change):
     """A good weights file with tensors and header changed by ``change(tensors, header)``."""
-    checkpoint.save_weights(path, tiny())
+    save_weights(path, tiny())
     tensors = safetensors.torch.load_file(path)
     with safetensors.safe_open(path, "pt") as file:
         header = json.loads(file.metadata()["vcorr"])
@@ -62,8 +61,8 @@ def in_one_line(refused):
 
 def test_weights_come_back(tmp_path):
     wanted = tiny(step=7, recipe="mast")
-    checkpoint.save_weights(tmp_path / "deep" / "w.safetensors", wanted)
-    got = checkpoint.load_weights(tmp_path / "deep" / "w.safetensors")
+    save_weights(tmp_path / "deep" / "w.safetensors", wanted)
+    got = load_weights(tmp_path / "deep" / "w.safetensors")
     assert (got.net, got.reader) == (wanted.net, wanted.reader)
     assert (got.meta["step"], got.meta["recipe"]) == (7, "mast")
     for old, new in ((wanted.params, got.params), (wanted.stats, got.stats)):
@@ -74,21 +73,21 @@ def test_weights_come_back(tmp_path):
 
 @takes_any_name
 def test_weights_come_back_from_a_path_that_is_no_text(tmp_path):
-    checkpoint.save_weights(tmp_path / NOT_TEXT / "w.safetensors", tiny(step=7))
-    got = checkpoint.load_weights(tmp_path / NOT_TEXT / "w.safetensors")
+    save_weights(tmp_path / NOT_TEXT / "w.safetensors", tiny(step=7))
+    got = load_weights(tmp_path / NOT_TEXT / "w.safetensors")
     assert got.meta["step"] == 7 and all(torch.equal(v, got.params[k]) for k, v in tiny().params.items())
     (tmp_path / NOT_TEXT / "w.safetensors").write_bytes(b"no tensors")
     for name, words in [("w.safetensors", "is not a readable safetensors file"), ("none", "no such file")]:
         with pytest.raises(InputError, match=words):
-            checkpoint.load_weights(tmp_path / NOT_TEXT / name)
+            load_weights(tmp_path / NOT_TEXT / name)
 
 
 def test_half_weights_are_half_as_large_and_as_exact_as_float16(tmp_path):
     whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
     wanted = tiny()
-    checkpoint.save_weights(whole, wanted)
-    checkpoint.save_weights(half, wanted, half=True)
-    got = checkpoint.load_weights(half)
+    save_weights(whole, wanted)
+    save_weights(half, wanted, half=True)
+    got = load_weights(half)
     assert all(v.dtype == torch.float32 for v in got.params.values())
     assert all(torch.equal(got.params[k], v.half().float()) for k, v in wanted.params.items())
     assert all(torch.equal(got.stats[k], v) for k, v in wanted.stats.items())
@@ -98,14 +97,14 @@ def test_half_weights_are_half_as_large_and_as_exact_as_float16(tmp_path):
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
 def test_tensors_in_any_layout_and_with_gradients_are_saved(tmp_path, layout):
     tensor = torch.randn(2, 3, 4, 5, generator=rng.generator(0, "test")).contiguous(memory_format=layout)
-    checkpoint.save(tmp_path / "t", {"x": tensor.requires_grad_(), "n": torch.tensor(3)}, {"a": [1, None]})
-    tensors, meta = checkpoint.load(tmp_path / "t")
+    save_tensors(tmp_path / "t", {"x": tensor.requires_grad_(), "n": torch.tensor(3)}, {"a": [1, None]})
+    tensors, meta = load_tensors(tmp_path / "t")
     assert torch.equal(tensors["x"], tensor.detach()) and int(tensors["n"]) == 3
     assert meta == {"a": [1, None]}
 
 
 def test_the_default_weights_have_their_place():
-    assert checkpoint.default_weights().parent.name == "weights"
+    assert default_weights().parent.name == "weights"
 
 
 # --- what is foreign or damaged is refused --------------------------------------------------------------------------
@@ -116,7 +115,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path_factory, content, data):
     path = tmp_path_factory.getbasetemp() / "cut.safetensors"
     path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
     with pytest.raises(InputError) as refused:
-        checkpoint.load_weights(path)
+        load_weights(path)
     assert in_one_line(refused).startswith(str(path))
 
 
@@ -125,7 +124,7 @@ def test_random_bytes_are_refused(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "random.safetensors"
     path.write_bytes(data)
     with pytest.raises(InputError):
-        checkpoint.load_weights(path)
+        load_weights(path)
 
 
 @given(st.data())
@@ -137,7 +136,7 @@ def test_a_header_with_random_bytes_in_it_is_refused_or_harmless(tmp_path_factor
     path = tmp_path_factory.getbasetemp() / "noise.safetensors"
     path.write_bytes(content[:at] + noise + content[at + len(noise) :])
     try:
-        assert checkpoint.load_weights(path).net.features > 0
+        assert load_weights(path).net.features > 0
     except InputError as error:
         assert str(path) in str(error)
 
@@ -155,28 +154,28 @@ def test_a_pickle_is_refused_unopened(tmp_path, monkeypatch):
     torch.save({"x": torch.zeros(2)}, tmp_path / "w.pt")
     for name in ("w.safetensors", "w.pt"):
         with pytest.raises(InputError, match="is not a readable safetensors file"):
-            checkpoint.load_weights(tmp_path / name)
+            load_weights(tmp_path / name)
     assert not (tmp_path / "sprung").exists()
 
 
 def test_files_that_are_not_there_or_no_files_are_refused(tmp_path):
     with pytest.raises(InputError, match="no such file"):
-        checkpoint.load_weights(tmp_path / "none")
+        load_weights(tmp_path / "none")
     with pytest.raises(InputError, match="is not a readable"):
-        checkpoint.load_weights(tmp_path)
+        load_weights(tmp_path)
 
 
 @pytest.mark.parametrize("header", [None, {}, {"format": "pt"}, {"vcorr": "["}, {"vcorr": "3"}, {"vcorr": "[" * 99999}])
 def test_foreign_safetensors_are_refused(tmp_path, header):
     safetensors.torch.save_file({"x": torch.zeros(2)}, tmp_path / "w", header)
     with pytest.raises(InputError, match="not one that vcorr wrote"):
-        checkpoint.load_weights(tmp_path / "w")
+        load_weights(tmp_path / "w")
 
 
 def test_a_training_state_is_not_taken_for_weights(tmp_path):
-    checkpoint.save(tmp_path / "s", {"x": torch.zeros(2)}, {"format": "vcorr-state-1"})
+    save_tensors(tmp_path / "s", {"x": torch.zeros(2)}, {"format": "vcorr-state-1"})
     with pytest.raises(InputError, match=r"holds vcorr-state-1, not vcorr-weights-1; give the weights\.safetensors"):
-        checkpoint.load_weights(tmp_path / "s")
+        load_weights(tmp_path / "s")
 
 
 def put(group, **values):
@@ -211,7 +210,7 @@ def put(group, **values):
 )
 def test_weights_that_do_not_fit_are_refused(tmp_path, change, message):
     with pytest.raises(InputError, match=message) as refused:
-        checkpoint.load_weights(rewritten(tmp_path / "w", change))
+        load_weights(rewritten(tmp_path / "w", change))
     in_one_line(refused)
 
 
@@ -232,7 +231,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
     path = tmp_path / "w"
     path.write_bytes(b"old")
     with file_size_limit(4096), pytest.raises(OutputError, match="cannot be written") as refused:
-        checkpoint.save_weights(path, tiny())
+        save_weights(path, tiny())
     assert "free space" in in_one_line(refused)
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["w"]
@@ -246,7 +245,7 @@ def test_a_disk_that_is_full_at_the_end_leaves_the_old_file(tmp_path, monkeypatc
     path.write_bytes(b"old")
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OutputError, match="No space left on device"):
-        checkpoint.save_weights(path, tiny())
+        save_weights(path, tiny())
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["w"]
 
@@ -256,7 +255,7 @@ def test_places_that_cannot_be_written_are_refused(tmp_path):
     (tmp_path / "folder" / "w").mkdir(parents=True)
     for path in (tmp_path / "file" / "w", tmp_path / "folder" / "w"):
         with pytest.raises(OutputError, match="cannot be written") as refused:
-            checkpoint.save_weights(path, tiny())
+            save_weights(path, tiny())
         assert str(path) in in_one_line(refused)
 
 
@@ -265,7 +264,7 @@ def test_a_folder_without_the_right_to_write_is_refused(tmp_path):
     tmp_path.chmod(0o500)
     try:
         with pytest.raises(OutputError, match="Permission denied"):
-            checkpoint.save_weights(tmp_path / "w", tiny())
+            save_weights(tmp_path / "w", tiny())
     finally:
         tmp_path.chmod(0o700)
 
@@ -274,7 +273,7 @@ def test_a_folder_without_the_right_to_write_is_refused(tmp_path):
 def test_the_mode_of_a_file_follows_the_umask(tmp_path, mask):
     old = os.umask(mask)
     try:
-        checkpoint.save_weights(tmp_path / "w", tiny())
+        save_weights(tmp_path / "w", tiny())
     finally:
         os.umask(old)
     assert stat.S_IMODE((tmp_path / "w").stat().st_mode) == 0o666 & ~mask

@@ -21,8 +21,8 @@ from vcorr.errors import InputError, OutputError, UsageError
 from vcorr.files import held
 from vcorr.labels.masks import read_mask, write_mask
 from vcorr.media.video import open_video
-from vcorr.model import weights as checkpoint
 from vcorr.model.inference import Reader
+from vcorr.model.weights import load_weights, save_tensors, save_weights
 from vcorr.propagation import run as results
 from vcorr.propagation.run import Request, propagate_to
 
@@ -172,7 +172,7 @@ def test_a_full_disk_is_one_error(request_for: Callable[..., Request], monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr(results, "write_mask", partial(limited, write_mask))
-        patch.setattr(checkpoint, "save", partial(limited, checkpoint.save))
+        patch.setattr("vcorr.propagation.run.save_tensors", partial(limited, save_tensors))
         with pytest.raises(OutputError, match=r"00005\.png: cannot be written"):
             propagate_to(request)
         gc.collect()  # a generator that fails at its end does so here, as a warning
@@ -320,8 +320,8 @@ def test_masks_outside_the_range_are_told(request_for: Callable[..., Request], t
 
 
 def test_a_reader_beyond_the_taps_present(request_for: Callable[..., Request], weights: Path) -> None:
-    loaded = checkpoint.load_weights(weights)
-    checkpoint.save_weights(weights, dataclasses.replace(loaded, reader=Reader(radius=1, top_k=1000)))
+    loaded = load_weights(weights)
+    save_weights(weights, dataclasses.replace(loaded, reader=Reader(radius=1, top_k=1000)))
     assert propagate_to(request_for()).labelled_now == 8
 
 

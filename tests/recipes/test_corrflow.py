@@ -12,8 +12,8 @@ import torch
 import vcorr
 from vcorr import rng
 from vcorr.model import color, network
-from vcorr.model import weights as checkpoint
 from vcorr.model.color import CENTROIDS
+from vcorr.model.weights import load_weights
 from vcorr.training import recipe
 from vcorr.training.loop import train
 from vcorr.training.recipe import Batch
@@ -244,7 +244,7 @@ def test_weights_of_a_run_label_a_video_as_corrflow_does(frames, mask, tmp_path,
     shutil.copytree(frames, film)
     small = [*TOY, "clips.gaps=2", "triplets.steps=1", "jitter.share=1", "clips.read=48"]
     weights = train(recipe.load("corrflow", small), film.parent, tmp_path / "run")
-    reader = checkpoint.load_weights(weights).reader
+    reader = load_weights(weights).reader
     assert (reader.space, reader.radius, reader.long, reader.short) == ("rgb", 6, (), (1,))
     assert (reader.border, reader.alignment, reader.feedback) == ("mask", "bilinear", "hard")
     seen = []

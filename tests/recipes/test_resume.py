@@ -12,7 +12,7 @@ import torch
 
 from tests.training.conftest import films  # noqa: F401 (a fixture)
 from tests.training.runs import assert_same_run, newest
-from vcorr.model import weights as checkpoint
+from vcorr.model.weights import load_tensors, load_weights
 from vcorr.training import recipe
 from vcorr.training.loop import Options, train
 
@@ -65,12 +65,12 @@ def test_killed_in_the_second_stage_it_ends_as_if_it_had_not_been(name, films, t
     assert child.returncode == -9
     run(name, films, parts)
     assert_same_run(parts, whole)
-    state, _ = checkpoint.load(newest(whole))
+    state, _ = load_tensors(newest(whole))
     groups = {key.split("/")[0] for key in state}
     assert groups >= {"params", "stats", "slow", "slow_stats", "moments"} and ("extra" in groups) == (name == "liir")
     if name == "liir":
         assert int(state["extra/bank.pushed"]) == 8 and set(state["extra/bank.videos"].tolist()) <= {0, 1}
-    weights = checkpoint.load_weights(whole / "weights.safetensors")
+    weights = load_weights(whole / "weights.safetensors")
     assert bool(weights.slow) == (name == "mast_momentum")
     if weights.slow:
         assert all(torch.equal(weights.slow[k], state[f"slow/{k}"]) for k in weights.slow)
@@ -80,7 +80,7 @@ def test_the_second_stage_may_come_later(films, tmp_path):  # noqa: F811
     """Pairs alone are a run by themselves, whose weights have no slow encoder; memory added goes on from them."""
     whole, parts, name = tmp_path / "whole", tmp_path / "parts", "mast_momentum"
     train(recipe.load(name, [*RECIPES[name], "memory.steps=0"]), films, parts, options=Options(1, 0))
-    assert not checkpoint.load_weights(parts / "weights.safetensors").slow
+    assert not load_weights(parts / "weights.safetensors").slow
     run(name, films, parts)
     run(name, films, whole)
     assert_same_run(parts, whole)

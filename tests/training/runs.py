@@ -8,7 +8,7 @@ import signal
 
 import torch
 
-from vcorr.model import weights as checkpoint
+from vcorr.model.weights import load_tensors
 from vcorr.training import recipe
 from vcorr.training.loop import Options, train
 
@@ -83,7 +83,7 @@ def newest(out):
 
 def tensors(out):
     """Everything in the newest state, and the weights file's bytes."""
-    found, meta = checkpoint.load(newest(out))
+    found, meta = load_tensors(newest(out))
     return found | {
         "weights": torch.frombuffer(bytearray((out / "weights.safetensors").read_bytes()), dtype=torch.uint8)
     }, meta

@@ -12,7 +12,7 @@ import torch
 from tests.training.runs import Run, assert_same_run, newest
 from vcorr.errors import InputError, OutputError
 from vcorr.files import sha256
-from vcorr.model import weights as checkpoint
+from vcorr.model.weights import load_weights, save_weights
 from vcorr.training.loop import Options, Stopped
 
 
@@ -23,12 +23,12 @@ def trained(unbroken, tmp_path_factory):
 
 def test_a_run_starts_from_the_parameters_and_statistics_of_the_weights(films, tmp_path, trained):
     """A step of no length leaves the parameters; running means move by a tenth a frame, here from far away."""
-    start = checkpoint.load_weights(trained)
+    start = load_weights(trained)
     far = start.stats | {"stem.bn.mean": torch.full((8,), 1000.0)}
-    checkpoint.save_weights(tmp_path / "far.safetensors", dataclasses.replace(start, stats=far))
+    save_weights(tmp_path / "far.safetensors", dataclasses.replace(start, stats=far))
     out = tmp_path / "run"
     Run(films, out, "pairs.steps=1", "pairs.lr=1e-30")(init=tmp_path / "far.safetensors")
-    got = checkpoint.load_weights(out / "weights.safetensors")
+    got = load_weights(out / "weights.safetensors")
     assert all(torch.equal(v, got.params[k]) for k, v in start.params.items())
     torch.testing.assert_close(got.stats["stem.bn.mean"], torch.full((8,), 810.0), rtol=0, atol=1)
     assert got.meta["init"] == sha256(tmp_path / "far.safetensors")
@@ -52,8 +52,8 @@ def test_a_run_that_began_from_other_weights_or_from_none_is_another_run(films, 
     out = tmp_path / "run"
     with pytest.raises(Stopped):
         Run(films, out)(stop_at=("pairs", 2), init=trained)
-    other = dataclasses.replace(checkpoint.load_weights(trained), meta={"by": "me"})
-    checkpoint.save_weights(tmp_path / "other.safetensors", other)
+    other = dataclasses.replace(load_weights(trained), meta={"by": "me"})
+    save_weights(tmp_path / "other.safetensors", other)
     with pytest.raises(OutputError, match=r"holds another run \(init [0-9a-f]{12}\.\.\. -> [0-9a-f]{12}"):
         Run(films, out)(init=tmp_path / "other.safetensors")
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from tests.training.runs import TOY, Run, assert_same_run, metrics, newest
-from vcorr.model import weights as checkpoint
+from vcorr.model.weights import load_tensors, load_weights
 from vcorr.training import step as learner
 from vcorr.training.loop import Diverged, Options, Stopped
 
@@ -39,7 +39,7 @@ def test_a_signal_stops_after_the_step_and_saves(films, tmp_path, number, code):
         Run(films, out)(stop_at=("pairs", 3), signals=[number], options=Options(1, 1e9))
     assert stop.value.exit_code == code
     assert newest(out).name == "00000003.safetensors"
-    assert checkpoint.load_weights(out / "weights.safetensors").meta["step"] == 3
+    assert load_weights(out / "weights.safetensors").meta["step"] == 3
     assert signal.getsignal(number) == handler
     assert pickle.loads(pickle.dumps(stop.value)).exit_code == code
 
@@ -100,7 +100,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(films, tmp_path, two_s
     assert [line["skipped_steps"] for line in lines] == [0, 0, 0, 1, 2, 2, 2, 2]
     assert [line["grad_norm"] is None for line in lines] == [False] * 3 + [True] * 2 + [False] * 3
     assert [line["loss"] is None for line in lines] == [kind == "nan" and k in (3, 4) for k in range(8)]
-    state, _ = checkpoint.load(newest(out))
+    state, _ = load_tensors(newest(out))
     assert all(bool(torch.isfinite(v).all()) for v in state.values())
     assert "twice" in json.loads((out / "metrics.jsonl").read_text().splitlines()[0])
 
@@ -109,7 +109,7 @@ def test_a_skipped_step_changes_nothing(films, tmp_path, two_stages):
     out = tmp_path / "run"
     with pytest.raises(Stopped):
         Run(films, out, "pairs.steps=8", "nan=3", "steep=4", name=two_stages)(stop_at=("pairs", 5))
-    (before, _), (after, meta) = (checkpoint.load(out / "state" / f"0000000{k}.safetensors") for k in (4, 5))
+    (before, _), (after, meta) = (load_tensors(out / "state" / f"0000000{k}.safetensors") for k in (4, 5))
     assert all(torch.equal(before[k], after[k]) for k in before) and before.keys() == after.keys()
     assert meta["skipped"] == 2
     Run(films, out, "pairs.steps=8", "nan=3", "steep=4", name=two_stages)()
@@ -126,8 +126,8 @@ def test_ten_steps_in_a_row_end_the_run_with_the_last_good_state(films, tmp_path
         run(options=Options(log_every=1, save_every=1e9))
     assert end.value.exit_code == 1 and "lower pairs.lr" in str(end.value)
     assert newest(out).name == "00000004.safetensors"
-    assert checkpoint.load(newest(out))[1]["skipped"] == 1
-    assert checkpoint.load_weights(out / "weights.safetensors").meta["step"] == 4
+    assert load_tensors(newest(out))[1]["skipped"] == 1
+    assert load_weights(out / "weights.safetensors").meta["step"] == 4
     with pytest.raises(Diverged, match="up to 14"):  # and a run that goes on ends in the same place
         Run(films, out, "pairs.steps=20", bad, name=two_stages)()
 

@@ -13,7 +13,7 @@ from tests.training.runs import EVERY_STEP, assert_same_run, metrics, newest
 from tests.training.together import side_by_side, torchrun
 from vcorr import cli, ranks
 from vcorr.errors import InputError
-from vcorr.model import weights as checkpoint
+from vcorr.model.weights import load_tensors
 from vcorr.training import recipe
 from vcorr.training.loop import train
 
@@ -47,7 +47,7 @@ def test_the_first_step_of_each_stage_is_that_of_one_process_with_the_whole_batc
 
 
 def test_the_end_is_that_of_one_process_but_for_rounding(together, alone):
-    two, one = (checkpoint.load(newest(out))[0] for out in (together[0], alone))
+    two, one = (load_tensors(newest(out))[0] for out in (together[0], alone))
     assert two.keys() == one.keys() and {k.split("/")[0] for k in two} >= {"slow", "slow_stats", "extra"}
     for name in two:
         if not name.startswith("moments/"):

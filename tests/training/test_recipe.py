@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from vcorr.config import flatten, from_json, override, to_json
 from vcorr.errors import InputError, UsageError
-from vcorr.model import weights as checkpoint
 from vcorr.model.inference import Reader
 from vcorr.model.resnet import ResNetConfig
+from vcorr.model.weights import load_weights
 from vcorr.training import recipe
 from vcorr.training.clips.cut import ClipConfig
 from vcorr.training.recipe import Batch, Stage
@@ -392,7 +392,7 @@ def test_the_configuration_of_the_shipped_weights_stays():
         "reader": to_json(Reader(scale=14.0, feedback="hard")),
         "sharper": 2.0,
     }
-    assert recipe.load("mast_cpu").recipe.reader == checkpoint.load_weights().reader
+    assert recipe.load("mast_cpu").recipe.reader == load_weights().reader
 
 
 def test_a_stage_of_no_steps_is_left_out_but_not_every_one():

@@ -12,7 +12,7 @@ import torch
 
 from tests.training.runs import EVERY_STEP, TOY, Run, assert_same_run, metrics, newest, tensors
 from vcorr.errors import InputError, OutputError
-from vcorr.model import weights as checkpoint
+from vcorr.model.weights import load_tensors, load_weights, save_tensors
 from vcorr.training import recipe
 from vcorr.training.loop import Options, Stopped, train
 
@@ -37,17 +37,17 @@ def test_a_run_leaves_what_it_promises(unbroken):
 
 
 def test_weights_say_where_they_come_from_and_are_those_of_the_state(unbroken):
-    weights = checkpoint.load_weights(unbroken / "weights.safetensors")
+    weights = load_weights(unbroken / "weights.safetensors")
     assert weights.meta["recipe"] == "mast_cpu" and weights.meta["step"] == 12
     assert weights.meta["config"]["net"]["widths"] == [8, 8, 8, 8]
-    state, _ = checkpoint.load(newest(unbroken))
+    state, _ = load_tensors(newest(unbroken))
     assert all(torch.equal(v, state[f"params/{k}"]) for k, v in weights.params.items())
     assert all(torch.equal(v, state[f"stats/{k}"]) for k, v in weights.stats.items())
 
 
 def test_a_state_keeps_the_form_that_older_runs_have(unbroken):
     """A change here would end every run that is under way."""
-    state, meta = checkpoint.load(newest(unbroken))
+    state, meta = load_tensors(newest(unbroken))
     assert (meta["format"], meta["step"], meta["phase"], meta["threads"]) == ("vcorr-state-1", 12, "pairs", 1)
     names = {k.removeprefix("params/") for k in state if k.startswith("params/")}
     assert "layer2.0.skip.conv.weight" in names
@@ -126,8 +126,8 @@ def test_a_run_of_an_early_version_goes_on(films, stopped, unbroken):
     config = json.loads(path.read_text())
     del config["config"]["clips"]["cache"]
     path.write_text(json.dumps(config | {"data": "somewhere"}))
-    found, meta = checkpoint.load(newest(stopped))
-    checkpoint.save(newest(stopped), found, {k: meta[k] for k in ("format", "step", "phase", "threads")})
+    found, meta = load_tensors(newest(stopped))
+    save_tensors(newest(stopped), found, {k: meta[k] for k in ("format", "step", "phase", "threads")})
     Run(films, stopped)()
     assert_same_run(stopped, unbroken)
 
@@ -204,7 +204,7 @@ def test_a_folder_that_cannot_be_made_is_refused(films, tmp_path):
         pytest.param(lambda f: f.write_bytes(f.read_bytes()[:-100]), id="cut"),
         pytest.param(lambda f: f.write_bytes(b""), id="empty"),
         pytest.param(lambda f: f.write_bytes(os.urandom(5000)), id="noise"),
-        pytest.param(lambda f: checkpoint.save(f, {"x": torch.zeros(1)}, {"format": "vcorr-state-1"}), id="foreign"),
+        pytest.param(lambda f: save_tensors(f, {"x": torch.zeros(1)}, {"format": "vcorr-state-1"}), id="foreign"),
         pytest.param(lambda f: (f.unlink(), f.mkdir()), id="folder"),
     ],
 )
@@ -230,9 +230,9 @@ def test_a_run_without_a_good_state_does_not_start_over_by_itself(films, stopped
 
 def test_a_state_of_another_network_is_refused(films, stopped):
     for state in (stopped / "state").iterdir():
-        found, meta = checkpoint.load(state)
+        found, meta = load_tensors(state)
         found["params/head.bias"] = torch.zeros(9)
-        checkpoint.save(state, found, meta)
+        save_tensors(state, found, meta)
     again = Run(films, stopped)
     with pytest.raises(InputError):
         again()
@@ -247,12 +247,12 @@ def test_foreign_files_among_the_states_are_passed_over(films, stopped, unbroken
 
 
 def test_other_conditions_are_said_and_noted_with_the_state_and_the_weights(films, stopped):
-    found, meta = checkpoint.load(newest(stopped))
+    found, meta = load_tensors(newest(stopped))
     assert meta["threads"] == torch.get_num_threads() and meta["torch"] == torch.__version__
     here = meta["processor"]
     assert torch.backends.cpu.get_cpu_capability() in here
     there = {"threads": 7, "device": "cuda", "processor": "an old CPU, SSE", "torch": "1.0"}
-    checkpoint.save(newest(stopped), found, meta | there)
+    save_tensors(newest(stopped), found, meta | there)
     again = Run(films, stopped)
     with pytest.raises(Stopped):
         again(stop_at=("pairs", 7))
@@ -262,19 +262,19 @@ def test_other_conditions_are_said_and_noted_with_the_state_and_the_weights(film
     quiet = Run(films, stopped)
     quiet()
     assert not quiet.heard("before, ")
-    for meta in (checkpoint.load(newest(stopped))[1], checkpoint.load_weights(stopped / "weights.safetensors").meta):
+    for meta in (load_tensors(newest(stopped))[1], load_weights(stopped / "weights.safetensors").meta):
         assert meta["processor"] == here and meta["earlier"] == [there | {"bf16": meta["bf16"]}]
 
 
 def test_a_finished_run_keeps_the_conditions_under_which_it_was_made(films, tmp_path, unbroken):
     out = tmp_path / "run"
     shutil.copytree(unbroken, out)
-    found, meta = checkpoint.load(newest(out))
-    checkpoint.save(newest(out), found, meta | {"processor": "an old CPU, SSE"})
+    found, meta = load_tensors(newest(out))
+    save_tensors(newest(out), found, meta | {"processor": "an old CPU, SSE"})
     again = Run(films, out)
     again()
     assert not again.heard("before, ")
-    assert checkpoint.load_weights(out / "weights.safetensors").meta["processor"] == "an old CPU, SSE"
+    assert load_weights(out / "weights.safetensors").meta["processor"] == "an old CPU, SSE"
 
 
 def test_a_full_disk_ends_the_run_and_leaves_what_was_saved(films, stopped, monkeypatch):
@@ -283,7 +283,7 @@ def test_a_full_disk_ends_the_run_and_leaves_what_was_saved(films, stopped, monk
 
     before = {p: p.read_bytes() for p in (stopped / "state").iterdir()}
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save", full)
+        patch.setattr("vcorr.training.run.save_tensors", full)
         with pytest.raises(OutputError, match="No space left"):
             Run(films, stopped)()
     assert {p: p.read_bytes() for p in (stopped / "state").iterdir()} == before

@@ -15,7 +15,7 @@ from tests.training import slow_and_bank
 from tests.training.runs import EVERY_STEP, assert_same_run, metrics, newest
 from tests.training.together import LIMIT, environment
 from vcorr.errors import InputError, OutputError
-from vcorr.model import weights as checkpoint
+from vcorr.model.weights import load_tensors, save_tensors
 from vcorr.training import recipe
 from vcorr.training.loop import Stopped, train
 
@@ -34,7 +34,7 @@ def whole(films, tmp_path_factory):
 
 
 def state(out, step):
-    return checkpoint.load(out / "state" / f"{step:08d}.safetensors")[0]
+    return load_tensors(out / "state" / f"{step:08d}.safetensors")[0]
 
 
 def group(tensors, name):
@@ -161,9 +161,9 @@ def test_a_damaged_state_is_set_aside(films, tmp_path, whole, change, message):
     out = tmp_path / "run"
     shutil.copytree(whole, out)
     for file in (out / "state").glob("*.safetensors"):
-        tensors, meta = checkpoint.load(file)
+        tensors, meta = load_tensors(file)
         change(tensors)
-        checkpoint.save(file, tensors, meta)
+        save_tensors(file, tensors, meta)
     said = []
     with pytest.raises(InputError, match="no training state in it can be read"):
         run(films, out, say=said.append)

@@ -54,7 +54,7 @@ def train(
         return
     if data is None:
         raise UsageError("--data", "is missing", "give a folder of videos and/or folders of frames")
-    from vcorr.model import weights as checkpoint
+    from vcorr.model.weights import default_weights
     from vcorr.training.loop import Options
     from vcorr.training.loop import train as run
 
@@ -64,7 +64,7 @@ def train(
         data,
         out or Path("runs") / experiment.name,
         device=device,
-        init=checkpoint.default_weights() if str(init) == "default" else init,
+        init=default_weights() if str(init) == "default" else init,
         options=options,
         say=say,
         report=_tell,

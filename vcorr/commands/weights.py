@@ -19,13 +19,13 @@ def weights(
 ) -> None:
     """Show where weights come from and how labels are read with them; write a copy."""
     from vcorr.config import flatten, override
-    from vcorr.model import weights as checkpoint
+    from vcorr.model.weights import load_weights, save_weights
 
-    loaded = checkpoint.load_weights(file)
+    loaded = load_weights(file)
     loaded = dataclasses.replace(loaded, reader=override(loaded.reader, overrides or []))
     facts = {k: v for k, v in loaded.meta.items() if not isinstance(v, dict)}
     facts["parameters"] = sum(p.numel() for p in loaded.params.values())
     facts |= {f"reader.{k}": v for k, v in flatten(loaded.reader).items()}
     typer.echo("\n".join(f"{k}={v}" for k, v in facts.items()))
     if export is not None:
-        checkpoint.save_weights(export, loaded, half=True)
+        save_weights(export, loaded, half=True)

@@ -7,7 +7,7 @@ the data set the mean of all objects (not of the sequences); J&F is the mean of 
 
 To label the sequences first, write results where `evaluate_davis` reads them:
 
-    for sequence in davis.sequences(root):
+    for sequence in davis_layout.sequences(root):
         label(sequence, pred / sequence.name)
 """
 
@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from vcorr.errors import InputError
-from vcorr.evaluation import davis_layout as davis
-from vcorr.evaluation import pool
+from vcorr.evaluation import davis_layout, pool
 from vcorr.evaluation.metrics.masks import Statistics, boundary_f, jaccard, statistics
 from vcorr.labels.raw_ids import read_ids
 
@@ -136,7 +135,7 @@ def evaluate_davis(
     """
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
-    chosen = davis.sequences(root, split, names=sequences)
+    chosen = davis_layout.sequences(root, split, names=sequences)
     jobs = [(sequence, _results(Path(pred), sequence)) for sequence in chosen]
     scored = []
     with contextlib.closing(pool.outcomes(_score_sequence, jobs, workers)) as outcomes:
@@ -153,19 +152,19 @@ def check_davis(root: str | PathLike[str], split: str = "val") -> None:
     Raises:
         InputError: as `evaluate_davis`, as far as it shows in the first annotations and the number of them.
     """
-    for sequence in davis.sequences(root, split):
-        davis.first_ids(sequence)
+    for sequence in davis_layout.sequences(root, split):
+        davis_layout.first_ids(sequence)
         _scored(sequence)
 
 
-def _score_sequence(job: tuple[davis.Sequence, list[Path]]) -> SequenceScores:
+def _score_sequence(job: tuple[davis_layout.Sequence, list[Path]]) -> SequenceScores:
     sequence, results = job
-    first = davis.first_ids(sequence)
+    first = davis_layout.first_ids(sequence)
     size, count = (first.shape[0], first.shape[1]), int(first.max())
     regions: list[list[float]] = [[] for _ in range(count)]
     contours: list[list[float]] = [[] for _ in range(count)]
     for annotation, result in zip(_scored(sequence), results, strict=True):
-        truth, ids = davis.read_annotation(annotation, size), read_ids(result, size)
+        truth, ids = davis_layout.read_annotation(annotation, size), read_ids(result, size)
         if ids.max() > count:
             advice = f"write 0 for the background and 1 to {count} for the objects of {sequence.name}"
             raise InputError(result, f"id {ids.max()} where the first annotation has ids up to {count}", advice)
@@ -177,7 +176,7 @@ def _score_sequence(job: tuple[davis.Sequence, list[Path]]) -> SequenceScores:
     return SequenceScores(sequence.name, len(results), tuple(objects))
 
 
-def _scored(sequence: davis.Sequence) -> tuple[Path, ...]:
+def _scored(sequence: davis_layout.Sequence) -> tuple[Path, ...]:
     """The annotations of the frames that are scored, at least one."""
     if len(sequence.annotations) < 3:
         what = f"{len(sequence.annotations)} annotated frame(s), and the first and the last are not scored"
@@ -185,7 +184,7 @@ def _scored(sequence: davis.Sequence) -> tuple[Path, ...]:
     return sequence.annotations[1:-1]
 
 
-def _results(pred: Path, sequence: davis.Sequence) -> list[Path]:
+def _results(pred: Path, sequence: davis_layout.Sequence) -> list[Path]:
     """The result files of the scored frames, all of them there."""
     scored = _scored(sequence)
     folder = pred / sequence.name

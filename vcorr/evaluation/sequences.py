@@ -12,15 +12,14 @@ from pathlib import Path
 
 import torch
 
-from vcorr.evaluation import davis_layout as davis
-from vcorr.evaluation import pool
+from vcorr.evaluation import davis_layout, pool
 from vcorr.files import agree, held, recorded, sha256, sweep, write_json
 from vcorr.labels.draw import default_palette
 from vcorr.labels.masks import Mask, is_whole, write_mask
 from vcorr.media.video import open_video
-from vcorr.model import weights as checkpoint
 from vcorr.model.encoder import Encoder, encoder
 from vcorr.model.inference import Reader
+from vcorr.model.weights import default_weights, load_weights
 from vcorr.propagation.plan import Span
 from vcorr.propagation.video import label_video
 
@@ -33,13 +32,13 @@ MADE_BY = "made_by.json"
 
 def trained(weights: Path | None) -> tuple[Model, str]:
     """The model of a weights file, or of the weights that come with vcorr; and the SHA-256 that it is known by."""
-    checkpoint.load_weights(weights)  # an error here is one line; in a worker it comes late
-    digest = sha256(weights or checkpoint.default_weights())
+    load_weights(weights)  # an error here is one line; in a worker it comes late
+    digest = sha256(weights or default_weights())
     return partial(_trained, weights, "cpu"), f"weights {digest}"
 
 
 def _trained(weights: Path | None, device: str) -> tuple[Encoder, Reader]:
-    model = checkpoint.load_weights(weights)
+    model = load_weights(weights)
     return encoder(model, device), model.reader
 
 
@@ -84,7 +83,8 @@ def label_sequences(
         OutputError: another process works in ``out``, it holds something else, or it cannot be written.
     """
     jobs = [
-        _Job(sequence, out / sequence.name, model, _size(sequence)) for sequence in davis.sequences(root, names=names)
+        _Job(sequence, out / sequence.name, model, _size(sequence))
+        for sequence in davis_layout.sequences(root, names=names)
     ]
     jobs.sort(key=lambda job: -len(job.sequence.frames))  # the longest first
     with held(out, say):
@@ -97,16 +97,16 @@ def label_sequences(
 class _Job:
     """One sequence, the folder of its results, and the (height, width) of both its frames and its first annotation."""
 
-    sequence: davis.Sequence
+    sequence: davis_layout.Sequence
     out: Path
     model: Model
     size: tuple[int, int]
 
 
-def _size(sequence: davis.Sequence) -> tuple[int, int]:
+def _size(sequence: davis_layout.Sequence) -> tuple[int, int]:
     with open_video(sequence.images) as video:
         size = video.height, video.width
-    davis.first_ids(sequence, size)
+    davis_layout.first_ids(sequence, size)
     return size
 
 
@@ -133,7 +133,7 @@ def _label(job: _Job) -> Labelled:
     began = time.monotonic()
     with _one_thread(), open_video(sequence.images) as video:
         encode, reader = job.model()
-        mask = Mask(davis.first_ids(sequence, job.size), default_palette())
+        mask = Mask(davis_layout.first_ids(sequence, job.size), default_palette())
         plan = [Span(range(first, len(video)))]
         frames = label_video(video, plan, {first: mask}, encode, reader, short_side=SIDE)
         for frame, path in zip(frames, wanted, strict=True):

@@ -25,15 +25,15 @@ WEIGHTS = "vcorr-weights-1"
 GROUPS = ("params", "stats", "slow", "slow_stats")
 
 
-def save(path: Path, tensors: Tensors, meta: dict[str, Any]) -> None:
+def save_tensors(path: Path, tensors: Tensors, meta: dict[str, Any]) -> None:
     """Write tensors and JSON-able ``meta`` as one safetensors file."""
     plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     with replacing(path, parents=True) as file:
         file.write(safetensors.torch.save(plain, {"vcorr": json.dumps(meta)}))
 
 
-def load(path: Path) -> tuple[Tensors, dict[str, Any]]:
-    """Read what ``save`` wrote.
+def load_tensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
+    """Read what ``save_tensors`` wrote.
 
     Raises:
         InputError: missing, damaged, or not one of ours.
@@ -97,7 +97,7 @@ def save_weights(path: Path, weights: Weights, *, half: bool = False) -> None:
     for group in GROUPS:
         halved = half and not group.endswith("stats")
         tensors |= {f"{group}/{k}": v.half() if halved else v for k, v in getattr(weights, group).items()}
-    save(
+    save_tensors(
         path,
         tensors,
         weights.meta | {"format": WEIGHTS, "net": to_json(weights.net), "reader": to_json(weights.reader)},
@@ -111,7 +111,7 @@ def load_weights(path: Path | None = None) -> Weights:
         InputError: not a weights file, or one whose tensors do not fit the network that it names.
     """
     path = default_weights() if path is None else path
-    tensors, meta = load(path)
+    tensors, meta = load_tensors(path)
     if meta.get("format") != WEIGHTS:
         raise InputError(
             path, f"holds {meta.get('format', 'something')}, not {WEIGHTS}", "give the weights.safetensors of a run"

@@ -31,8 +31,8 @@ from vcorr.labels.masks import Mask, is_whole, overlay, write_mask
 from vcorr.labels.raw_ids import Ids, read_ids
 from vcorr.machine import native_bf16, pick_device
 from vcorr.media.video import Video, VideoWriter, open_video, shrunk_size
-from vcorr.model import weights as checkpoint
 from vcorr.model.encoder import encoder
+from vcorr.model.weights import default_weights, load_tensors, load_weights, save_tensors
 from vcorr.propagation.plan import Span, spans
 from vcorr.propagation.propagator import Propagator
 from vcorr.propagation.timing import Seconds, seconds_a_frame
@@ -99,8 +99,8 @@ def propagate_to(
     device = pick_device(request.device)
     check_side(request.short_side)
     request = dataclasses.replace(request, device=str(device))
-    weights_file = request.weights or checkpoint.default_weights()
-    model = checkpoint.load_weights(weights_file)
+    weights_file = request.weights or default_weights()
+    model = load_weights(weights_file)
     with open_video(request.video) as video:
         start, end = frame_range(video, request.start, request.end)
         masks = given_labels(video, request.labels, start, end, request.at)
@@ -213,13 +213,13 @@ def _label(
 
 def _save_point(path: Path, point: Point) -> None:
     tensors = {str(position): values for position, values in point.values.items()}
-    checkpoint.save(path, tensors, {"format": FORMAT, "span": point.span, "position": point.position})
+    save_tensors(path, tensors, {"format": FORMAT, "span": point.span, "position": point.position})
 
 
 def _resume_point(path: Path, device: torch.device) -> Point:
     """Where to go on; the beginning if nothing was saved or what was saved is damaged."""
     try:
-        tensors, meta = checkpoint.load(path)
+        tensors, meta = load_tensors(path)
         return Point(meta["span"], meta["position"], {int(k): v.to(device) for k, v in tensors.items()})
     except (InputError, KeyError, ValueError):
         return Point()

@@ -19,9 +19,9 @@ from vcorr.labels.masks import Mask, label_files, read_masks
 from vcorr.labels.raw_ids import Ids
 from vcorr.machine import pick_device
 from vcorr.media.video import Video, open_video
-from vcorr.model import weights as checkpoint
 from vcorr.model.encoder import Encoder, Picture, encoder
 from vcorr.model.inference import Reader
+from vcorr.model.weights import load_weights
 from vcorr.propagation.plan import Span, spans
 from vcorr.propagation.propagator import Propagator
 
@@ -83,7 +83,7 @@ def propagate(
     """
     device = pick_device(device)
     check_side(short_side)
-    model = checkpoint.load_weights(None if weights is None else Path(weights))
+    model = load_weights(None if weights is None else Path(weights))
     with open_video(video) as source:
         start, stop = frame_range(source, start, end)
         masks = given_labels(source, Path(labels), start, stop, {k: Path(p) for k, p in (at or {}).items()})

@@ -20,9 +20,9 @@ from types import FrameType
 
 import torch
 
-from vcorr import files as lock
 from vcorr import ranks
 from vcorr.errors import Stopped, VcorrError
+from vcorr.files import held
 from vcorr.machine import pick_device
 from vcorr.model import color
 from vcorr.model.nn import Tensors
@@ -113,7 +113,7 @@ def train(
     footage = scan(data)
     with ranks.joined(wanted) as own_device, _signals() as stopped:
         folder = RunFolder(experiment, out, own_device, say, init)
-        with lock.held(out, say) if ranks.rank() == 0 else nullcontext():
+        with held(out, say) if ranks.rank() == 0 else nullcontext():
             point = ranks.from_first(lambda: folder.open(footage))
             point = dataclasses.replace(point, state=_place(point.state, folder.device))
             if point.step >= folder.steps and ranks.rank() == 0:  # the weights file may have gone since

@@ -23,8 +23,8 @@ import vcorr
 from vcorr import machine, rng
 from vcorr.errors import InputError, OutputError
 from vcorr.files import changes, differences, recorded, replacing, sha256, sweep
-from vcorr.model import weights as checkpoint
 from vcorr.model.nn import Tensors
+from vcorr.model.weights import Weights, check_shapes, load_tensors, load_weights, save_tensors, save_weights
 from vcorr.training.clips.dataset import Footage
 from vcorr.training.recipe import Experiment, State, from_json, to_json
 
@@ -213,13 +213,13 @@ class RunFolder:
                 what = f"began from weights of SHA-256 {self.began[:12]}... and holds no training state yet"
                 raise OutputError(self.out, what, "give those by --init again")
             return state
-        weights = checkpoint.load_weights(self.init)
+        weights = load_weights(self.init)
         differing = differences(to_json(weights.net), to_json(self.recipe.net))
         if said := "; ".join(f"net.{difference}" for difference in differing):
             what = f"is of another network than the recipe's ({said})"
             raise InputError(self.init, what, "give the recipe the values of the weights, or other weights")
-        checkpoint.check_shapes(self.init, state.params, weights.params)
-        checkpoint.check_shapes(self.init, state.stats, weights.stats)
+        check_shapes(self.init, state.params, weights.params)
+        check_shapes(self.init, state.stats, weights.stats)
         self.say(f"starting from {self.init}")
         params = {name: weights.params[name] for name in state.params}
         stats = {name: weights.stats[name] for name in state.stats}
@@ -236,7 +236,7 @@ class RunFolder:
         raise KeyError(name)
 
     def _read(self, file: Path, raised: dict[str, int]) -> tuple[Point, dict[str, Any]]:
-        tensors, meta = checkpoint.load(file)
+        tensors, meta = load_tensors(file)
         groups: dict[str, Tensors] = {group: {} for group in (*GROUPS, "moments")}
         try:
             for key, value in tensors.items():
@@ -254,7 +254,7 @@ class RunFolder:
         ordered = {}
         for group in GROUPS:
             wanted = getattr(like, group)
-            checkpoint.check_shapes(file, wanted, groups[group])
+            check_shapes(file, wanted, groups[group])
             # A file's order is the alphabet's; the gradient's norm is a sum in the order of the parameters.
             ordered[group] = {name: groups[group][name] for name in wanted}
         return Point(step, phase, State(**ordered), groups["moments"], skipped), meta
@@ -298,7 +298,7 @@ class RunFolder:
             "phase": point.phase,
             "skipped": point.skipped,
         } | self.conditions
-        checkpoint.save(self.out / "state" / f"{point.step:08d}.safetensors", tensors, meta)
+        save_tensors(self.out / "state" / f"{point.step:08d}.safetensors", tensors, meta)
         for old in self.states()[:-KEEP]:
             with contextlib.suppress(OSError):  # a state too many does no harm
                 old.unlink()
@@ -319,8 +319,8 @@ class RunFolder:
         slow = (state.slow, state.slow_stats) if reader.slow else ()
         averaged = self.recipe.averaged and state.slow
         trained = (state.slow, state.slow_stats) if averaged else (state.params, state.stats)
-        weights = checkpoint.Weights(*trained, net, reader, about, *slow)
-        checkpoint.save_weights(self.out / "weights.safetensors", weights)
+        weights = Weights(*trained, net, reader, about, *slow)
+        save_weights(self.out / "weights.safetensors", weights)
 
     # --- metrics ----------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from vcorr import rng
 from vcorr.kernels import windowed_attention_lse
-from vcorr.model import weights as checkpoint
+from vcorr.model.weights import load_tensors, save_tensors
 from vcorr.training.losses import bank
 from vcorr.training.losses.bank import BankConfig
 
@@ -77,8 +77,8 @@ def test_frames_lie_in_the_order_of_their_samples():
 def test_a_bank_of_no_frames_stays_empty_and_survives_a_file(tmp_path):
     extra = bank.init(BankConfig(0, 4), 8)
     extra = bank.push(extra, features(2, 4, 8), [0, 1], [0, 1])
-    checkpoint.save(tmp_path / "state", extra, {})
-    assert all(torch.equal(v, extra[k]) for k, v in checkpoint.load(tmp_path / "state")[0].items())
+    save_tensors(tmp_path / "state", extra, {})
+    assert all(torch.equal(v, extra[k]) for k, v in load_tensors(tmp_path / "state")[0].items())
     assert torch.equal(bank.logsumexp(extra, features(1, 2, 2, 8), [0]), torch.full((1, 2, 2), -torch.inf))
 
 

@@ -10,12 +10,12 @@ from PIL import Image
 from tests.toys import save_mask, scene
 from vcorr import rng
 from vcorr.errors import InputError
-from vcorr.evaluation import davis_layout as davis
+from vcorr.evaluation import davis_layout
 from vcorr.evaluation.metrics.masks import boundary_f, jaccard
 from vcorr.model import network
-from vcorr.model import weights as checkpoint
 from vcorr.model.inference import Reader
 from vcorr.model.resnet import ResNetConfig
+from vcorr.model.weights import Weights, save_tensors, save_weights
 from vcorr.propagation.video import propagate
 from vcorr.training.watch import validation as probe
 from vcorr.training.watch.validation import Probe
@@ -43,7 +43,7 @@ def weights(tmp_path):
     net = ResNetConfig(widths=(8, 8, 8, 8), features=8)
     params, stats = network.init(net, rng.generator(0, "init"))
     path = tmp_path / "tiny.safetensors"
-    checkpoint.save_weights(path, checkpoint.Weights(params, stats, net, Reader(radius=2, scale=300.0), {}))
+    save_weights(path, Weights(params, stats, net, Reader(radius=2, scale=300.0), {}))
     return path
 
 
@@ -54,7 +54,7 @@ def test_scores_are_those_of_what_propagation_gives(root, weights) -> None:
     annotations = root / "Annotations/480p/a"
     for frame in propagate(root / "JPEGImages/480p/a", annotations / "00000.png", weights=weights):
         if frame.index in (2, 4, 6):
-            truth = davis.read_annotation(annotations / f"{frame.index:05d}.png")
+            truth = davis_layout.read_annotation(annotations / f"{frame.index:05d}.png")
             j += [jaccard(frame.mask == k, truth == k) for k in (1, 2)]
             f += [boundary_f(frame.mask == k, truth == k) for k in (1, 2)]
     first = found.clips[0]
@@ -99,6 +99,6 @@ def test_a_folder_of_another_kind_is_refused_before_training(tmp_path, root) -> 
 
 
 def test_weights_that_cannot_be_read_are_an_error(root, tmp_path) -> None:
-    checkpoint.save(tmp_path / "w.safetensors", {"a": torch.ones(1)}, {})
+    save_tensors(tmp_path / "w.safetensors", {"a": torch.ones(1)}, {})
     with pytest.raises(InputError):
         Probe(root).run(tmp_path / "w.safetensors", torch.device("cpu"))

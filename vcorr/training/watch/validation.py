@@ -17,15 +17,15 @@ import torch
 from numpy.typing import NDArray
 
 from vcorr.errors import InputError
-from vcorr.evaluation import davis_layout as davis
+from vcorr.evaluation import davis_layout
 from vcorr.evaluation.metrics.masks import boundary_f, jaccard
 from vcorr.labels.draw import default_palette, overlay
 from vcorr.labels.masks import Mask
 from vcorr.media.image import shrink, shrunk_size
 from vcorr.media.video import open_video
-from vcorr.model import weights as checkpoint
 from vcorr.model.encoder import Encoder, encoder
 from vcorr.model.inference import Reader
+from vcorr.model.weights import load_weights
 from vcorr.propagation.plan import Span
 from vcorr.propagation.video import label_video
 
@@ -78,7 +78,7 @@ class Probe:
     """
 
     def __init__(self, root: Path) -> None:
-        listed = davis.sequences(root)
+        listed = davis_layout.sequences(root)
         count = min(CLIPS, len(listed))
         self.sequences = [listed[(2 * k + 1) * len(listed) // (2 * count)] for k in range(count)]
         for sequence in self.sequences:
@@ -87,7 +87,7 @@ class Probe:
             if not within & {annotation.stem for annotation in sequence.annotations[1:]}:
                 what = f"no annotation in the {FRAMES - 1} frames after the first annotated one"
                 raise InputError(sequence.annotations[0].parent, what, "give sequences with more annotations")
-            davis.first_ids(sequence)
+            davis_layout.first_ids(sequence)
 
     def run(
         self, weights: Path, device: torch.device, *, cancelled: Callable[[], bool] = lambda: False
@@ -97,7 +97,7 @@ class Probe:
         Draws no random number and leaves nothing behind.
         """
         began = time.monotonic()
-        model = checkpoint.load_weights(weights)
+        model = load_weights(weights)
         encode = encoder(model, device)
         clips: list[ClipScore] = []
         pictures: list[tuple[int, Picture]] = []
@@ -111,7 +111,7 @@ class Probe:
 
 
 def _score(
-    sequence: davis.Sequence,
+    sequence: davis_layout.Sequence,
     encode: Encoder,
     reader: Reader,
     drawn: list[tuple[int, Picture]] | None,
@@ -122,7 +122,7 @@ def _score(
     scores: list[tuple[float, float]] = []
     with open_video(sequence.images) as video:
         size = (video.height, video.width)
-        given = Mask(davis.first_ids(sequence, size), default_palette())
+        given = Mask(davis_layout.first_ids(sequence, size), default_palette())
         objects = [int(k) for k in np.unique(given.ids) if k]
         frames = range(first, min(first + FRAMES, len(video)))
         wanted = set(np.linspace(0, len(frames) - 1, SHOWN).round().astype(int).tolist())
@@ -136,7 +136,7 @@ def _score(
             truth = truths.get(sequence.frames[frame.index].stem)
             if truth is None or frame.index == first:
                 continue
-            ids = davis.read_annotation(truth, size)
+            ids = davis_layout.read_annotation(truth, size)
             compared += 1
             scores += [(jaccard(frame.mask == k, ids == k), boundary_f(frame.mask == k, ids == k)) for k in objects]
     j, f = np.mean(scores, axis=0).tolist()
