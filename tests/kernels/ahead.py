@@ -126,6 +126,7 @@ class Case:
     values: int = 4
     references: int = 1
     masked: bool = False
+    restricted: bool = False
     border: str = "mask"
     shape: str = "square"
     dilation: int = 1
@@ -136,13 +137,14 @@ class Case:
         words = [TYPES[self.dtype], f"C{self.features}", f"V{self.values}", f"R{self.references}"]
         words += [self.precision] if self.dtype == torch.float32 else []
         words += [word for word, on in (
-            (f"{self.offset} offset", self.offset != "none"), ("mask", self.masked), ("zeros", self.border == "zeros"),
+            (f"{self.offset} offset", self.offset != "none"), ("mask", self.masked),
+            ("restricted", self.restricted), ("zeros", self.border == "zeros"),
             ("disk", self.shape == "disk"), (f"dilation {self.dilation}", self.dilation > 1)) if on]  # fmt: skip
         return " ".join(words)
 
 
 HALF, SINGLE = torch.bfloat16, torch.float32
-BURDEN = {"masked": True, "border": "zeros"}  # what costs registers beside the products
+BURDEN = {"masked": True, "restricted": True, "border": "zeros"}  # what costs registers beside the products
 MOST = {**BURDEN, "shape": "disk", "dilation": 3}
 CASES = [
     Case(HALF, 64),
@@ -173,13 +175,14 @@ def launches_of(case: Case, capability: int) -> list[Launch]:
               for c in (case.features, case.values)]  # fmt: skip
     offset = {"none": None, "whole": torch.ones(*size, 2), "fractional": torch.full((*size, 2), 0.5)}[case.offset]
     mask = torch.ones(size, dtype=torch.bool) if case.masked else None
+    read = torch.ones(size, dtype=torch.bool) if case.restricted else None
     view = Window(12, case.dilation, case.shape, case.border, 1.0, case.precision)
     references = [Reference(key, value, offset, mask, view) for key, value in zip(*frames, strict=True)]
     with recorded(capability) as launches:
-        readout, lse = window.read(query, references)
-        window.read_backward(readout, lse, query, references, readout, lse, (True, True, True))
+        readout, lse = window.read(query, references, read)
+        window.read_backward(readout, lse, query, references, readout, lse, (True, True, True), read)
         if case.offset != "fractional":
-            peaks.largest(query, references, case.top_k)
+            peaks.largest(query, references, case.top_k, read)
         if case.offset == "none":
             bank, group = torch.empty(5760, case.features, dtype=case.dtype), torch.empty(5760, dtype=torch.int64)
             for keep_mean in (True, False):

@@ -53,6 +53,7 @@ def readings(draw):
         "shape": draw(st.sampled_from(["square", "disk"])),
         "border": draw(st.sampled_from(["mask", "zeros"])),
         "masked": draw(st.booleans()),
+        "restricted": draw(st.booleans()),
         "dtype": draw(st.sampled_from([torch.float32, torch.float16])),
         "top_k": draw(st.integers(1, 5)),
         "seed": draw(st.integers(0, 2**16)),
@@ -80,6 +81,15 @@ def inputs_of(case):
     return query, [poisoned(r) for r in references], exact
 
 
+def cells_to_read(case):
+    """Cells of the last rows and columns, or None; of an image of a batch, none at all."""
+    if not case.get("restricted"):
+        return None
+    read = torch.rand(case["size"], generator=torch.Generator().manual_seed(case["seed"] + 2)) > 0.5
+    read[:, : case["size"][1] // 2], read[:, :, :1], read[1:] = False, False, False
+    return read
+
+
 def poisoned(reference):
     if reference.mask is None:
         return reference
@@ -94,23 +104,29 @@ def error(got, expected):
 def check(case, query, references, exact):
     """Readout, logsumexp and every gradient."""
     tolerance = {torch.float32: 2e-6, torch.float16: 2e-3}[query.dtype]
-    readout, lse = window_triton.read(query, references)
-    expected, expected_lse = cpu.read(query.double(), exact)
+    read = cells_to_read(case)
+    if read is not None:
+        query = query.masked_fill(~read[..., None], torch.nan)
+    readout, lse = window_triton.read(query, references, read)
+    expected, expected_lse = cpu.read(query.double(), exact, read)
     assert error(readout, expected) < tolerance
     torch.testing.assert_close(lse.double(), expected_lse, rtol=2e-6, atol=2e-6)  # of half types as well
     generator = torch.Generator().manual_seed(case["seed"] + 1)
     grad = torch.randn(readout.shape, generator=generator).to(query.dtype)
     grad_lse = torch.randn(lse.shape, generator=generator).masked_fill(lse == -torch.inf, 0.0)
-    got = window_triton.read_backward(grad, grad_lse, query, references, readout, lse, NEEDS)
-    wanted = cpu.read_backward(grad.double(), grad_lse.double(), query.double(), exact, expected, expected_lse, NEEDS)
+    got = window_triton.read_backward(grad, grad_lse, query, references, readout, lse, NEEDS, read)
+    wanted = cpu.read_backward(
+        grad.double(), grad_lse.double(), query.double(), exact, expected, expected_lse, NEEDS, read
+    )
     for a, b in zip(got, wanted, strict=True):
         assert error(a, b) < 4 * tolerance
     assert len({g.untyped_storage().data_ptr() for g in got}) == len(got)  # torch refuses outputs that share memory
 
 
-def check_peaks(query, references, exact, top_k):
-    logits, cells = memory_triton.largest(query, references, top_k)
-    expected, expected_cells = memory_cpu.largest(query.double(), exact, top_k)
+def check_peaks(case, query, references, exact, top_k):
+    read = cells_to_read(case)
+    logits, cells = memory_triton.largest(query, references, top_k, read)
+    expected, expected_cells = memory_cpu.largest(query.double(), exact, top_k, read)
     tolerance = {torch.float32: 1e-5, torch.float16: 5e-3}[query.dtype]
     torch.testing.assert_close(logits.double(), expected, rtol=tolerance, atol=tolerance)
     if query.dtype == torch.float32:  # equal logits, those of taps outside, have no cell
@@ -122,13 +138,13 @@ def check_peaks(query, references, exact, top_k):
 def test_windowed_reading(case):
     query, references, exact = inputs_of(case)
     check(case, query, references, exact)
-    check_peaks(query, references, exact, case["top_k"])
+    check_peaks(case, query, references, exact, case["top_k"])
 
 
 @pytest.mark.parametrize("offset", ["whole", "fractional"])
 @pytest.mark.parametrize("options", [
     {"size": (1, 2, 5), "references": 2, "dilation": 1, "border": "mask", "masked": False},
-    {"size": (2, 3, 4), "references": 1, "dilation": 2, "border": "zeros", "masked": True},
+    {"size": (2, 3, 4), "references": 1, "dilation": 2, "border": "zeros", "masked": True, "restricted": True},
 ])  # fmt: skip
 def test_offsets(options, offset):
     case = {"features": 17, "channels": 2, "radius": 1, "shape": "square", "dtype": torch.float32, "seed": 5,
@@ -136,7 +152,7 @@ def test_offsets(options, offset):
     query, references, exact = inputs_of(case)
     check(case, query, references, exact)
     if offset == "whole":
-        check_peaks(query, references, exact, 3)
+        check_peaks(case, query, references, exact, 3)
 
 
 def test_frames_at_even_steps_are_one_launch():

@@ -10,7 +10,7 @@ import torch
 
 
 def read(query, keys, values, *, radius, dilation=1, offset=None, scale=None, border="mask", window="square",
-         key_mask=None, top_k=None):  # fmt: skip
+         key_mask=None, query_mask=None, top_k=None):  # fmt: skip
     """Readout [b h w v] and logsumexp [b h w]; lists of radius and dilation, and None entries, as in the faces."""
     logits, tapped = every_logit(
         query, keys, values, radius=radius, dilation=dilation, offset=offset, scale=scale, border=border,
@@ -24,6 +24,8 @@ def read(query, keys, values, *, radius, dilation=1, offset=None, scale=None, bo
     weights = torch.where(empty[..., None], 0.0, safe.softmax(-1))
     readout = torch.einsum("bpt,bptv->bpv", weights, tapped).unflatten(1, query.shape[1:3])
     lse = torch.where(empty, -torch.inf, safe.logsumexp(-1)).unflatten(1, query.shape[1:3])
+    if query_mask is not None:
+        readout, lse = torch.where(query_mask[..., None], readout, 0), torch.where(query_mask, lse, -torch.inf)
     return readout, lse
 
 

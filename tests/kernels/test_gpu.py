@@ -91,9 +91,12 @@ def compare(frames, options, tolerance, precision=None):
         assert error(a, b) < 4 * tolerance, name
 
 
-def options_of(size, count, seed, *, offset=None, masked=False, **rest):
+def options_of(size, count, seed, *, offset=None, masked=False, restricted=False, **rest):
     options = dict(rest)
     shape = (size[0], count, *size[1:])
+    if restricted:
+        options["query_mask"] = draw(seed + 5, *size) > 0
+        options["query_mask"][:, size[1] // 3 :, size[2] // 4 :] = False
     if offset is not None:
         options["offset"] = 3 * draw(seed + 3, *shape, 2)
         options["offset"] = options["offset"].round().long() if offset == "whole" else options["offset"]
@@ -115,6 +118,8 @@ READINGS = {
     "tf32": {"c": 64, "dtype": SINGLE, "precision": "tf32"},
     "rounded": {"c": 64, "dtype": SINGLE, "precision": "bf16"},
     "frame": {"c": 32, "radius": None, "masked": True},
+    "restricted": {"c": 64, "restricted": True, "references": 2, "border": "zeros"},
+    "restricted whole": {"c": 64, "restricted": True, "offset": "whole", "dilation": 2, "masked": True},
     "mixed": {"c": 32, "radius": [None, 3, 5], "dilation": [1, 2, 1], "references": 3, "border": "zeros"},
     "whole": {"c": 64, "offset": "whole", "border": "zeros", "references": 2, "dilation": 2},
     "fractional": {"c": 64, "offset": "fractional", "masked": True, "references": 2},
@@ -150,6 +155,7 @@ PEAKS = {
     "zeros": {"c": 64, "top_k": 33, "border": "zeros", "masked": True, "radius": 3},
     "frame": {"c": 32, "top_k": 5, "radius": None, "dtype": SINGLE},
     "whole": {"c": 64, "top_k": 4, "offset": "whole", "window": "disk", "references": 2},
+    "restricted": {"c": 64, "top_k": 10, "restricted": True, "border": "zeros"},
 }
 
 
@@ -288,15 +294,16 @@ def test_nan_and_rows_with_nothing_to_read():
 
 
 def test_as_torch_operators():
-    def arguments(offset=None, gradient=True):
+    def arguments(offset=None, read_=None, gradient=True):
         tensors = [draw(i, 1, 9, 20, c).cuda().requires_grad_(gradient) for i, c in enumerate((16, 16, 3))]
         query, key, value = tensors
-        return query, [key], [value], [offset], [None], [2], [1], "square", "mask", 0.5, "ieee", "triton"
+        return query, read_, [key], [value], [offset], [None], [2], [1], "square", "mask", 0.5, "ieee", "triton"
 
     torch.library.opcheck(read, arguments())
     torch.library.opcheck(read, arguments(offset=torch.full((1, 9, 20, 2), 0.5, device="cuda")))
-    query, keys, _, *rest = arguments(gradient=False)
-    torch.library.opcheck(topk, (query, keys, *rest[:-1], 3, "triton"))
+    torch.library.opcheck(read, arguments(read_=torch.arange(180, device="cuda").view(1, 9, 20) > 50))
+    query, read_, keys, _, *rest = arguments(gradient=False)
+    torch.library.opcheck(topk, (query, read_, keys, *rest[:-1], 3, "triton"))
     rows = draw(0, 40, 16).cuda()
     for keep in (True, False):
         given_rows = rows.clone().requires_grad_(keep)

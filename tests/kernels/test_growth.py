@@ -22,6 +22,8 @@ READINGS = {
     "boolean values": "read([value > 0.5] * n)",
     "integer values": "read([whole] * n)",
     "top_k": "read(values, radius=12, top_k=10)",
+    "query_mask": "read(values, radius=12, query_mask=mask & few)",
+    "offset": "read(values, offset=[offset] * n)",
     "radii": f"read(values, radius=list(range({MANY}, {MANY} - n, -1)))",
 }
 
@@ -39,6 +41,7 @@ torch.manual_seed(0)
 query, value = torch.randn(1, 60, 107, {FEATURES}), torch.rand(1, 60, 107, {CHANNELS})
 keys, values = [query] * {MANY}, [value] * {MANY}
 mask, whole = value[..., 0] > 0.1, (9 * value).int()
+few, offset = torch.arange(60)[:, None] < 9, torch.arange(60)[:, None, None].expand(1, 60, 107, 2) // 12
 leaves = [[x.detach().requires_grad_() for x in frames] for frames in (keys, values)]
 
 def grown(reading):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from hypothesis import strategies as st
 from tests.kernels import oracle
 from vcorr.kernels import memory_read, memory_read_lse, memory_topk, windowed_attention, windowed_attention_lse
 from vcorr.kernels.arguments import MOST_CELLS
-from vcorr.kernels.window import tiles
+from vcorr.kernels.memory import cpu as memory_cpu
+from vcorr.kernels.window import fractions, tiles
 
 IMPLEMENTATIONS = ["reference", "cpu"]
 FAR = [1e30, -1e30, 9.3e18, -9.3e18, 2**62, -(2**63)]
@@ -44,7 +46,8 @@ def readings(draw_, whole=False):
     query, keys = draw(seed, batch, height, width, 3), draw(seed + 1, batch, count, height, width, 3)
     values = draw(seed + 2, batch, count, height, width, 2)
     border, window = draw_(st.sampled_from(["mask", "zeros"])), draw_(st.sampled_from(["square", "disk"]))
-    options = {"radius": radius, "dilation": dilation, "border": border, "window": window}
+    read = draw(seed + 7, batch, height, width) > 0 if draw_(st.booleans()) else None
+    options = {"radius": radius, "dilation": dilation, "border": border, "window": window, "query_mask": read}
     return [query, keys, values], {**options, "offset": offset, "key_mask": mask}
 
 
@@ -62,21 +65,36 @@ def with_gradients(read, inputs, options):
 
 
 @pytest.mark.parametrize(
-    "limits", [{"LEAST": tiles.LEAST}, {"LEAST": 0}, {"LEAST": 0, "WASTE": 0.1}, {"LARGEST": 100}], ids=str
+    "limits",
+    [
+        {"fractions": {"LEAST": fractions.LEAST}},
+        {"fractions": {"LEAST": 0}},
+        {"fractions": {"LEAST": 0, "WASTE": 0.1}},
+        {"fractions": {"LARGEST": 100}},
+        {"tiles": {"LARGEST": 100, "SPLIT": 100}},
+        {"tiles": {"LARGEST": 100, "SPLIT": -(2**40)}},
+    ],
+    ids=str,
 )
 @given(case=readings())
 def test_read_equals_the_oracle(limits, case):
     """By tiles of every kind: of neighbours and of cells a dilation apart, whole and split."""
-    with mock.patch.multiple(tiles, **limits):
+    with contextlib.ExitStack() as stack:
+        for name, numbers in limits.items():
+            stack.enter_context(mock.patch.multiple({"fractions": fractions, "tiles": tiles}[name], **numbers))
         got = with_gradients(memory_read_lse, *case)
     torch.testing.assert_close(got, with_gradients(by_oracle, *case), rtol=1e-7, atol=1e-7)
 
 
-@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
+@pytest.mark.parametrize(("impl", "held"), [("reference", 0), ("cpu", memory_cpu.HELD), ("cpu", 100)])
 @settings(max_examples=40)
 @given(case=readings(whole=True), top_k=st.integers(1, 12))
-def test_top_k_equals_the_oracle(impl, case, top_k):
-    inputs, options = case
+def test_top_k_equals_the_oracle(impl, held, case, top_k):
+    with mock.patch.object(memory_cpu, "HELD", held):
+        check_top_k(impl, *case, top_k)
+
+
+def check_top_k(impl, inputs, options, top_k):
     if impl == "reference":  # which goes tap by tap
         options["radius"] = min(options["radius"], 3)
     top_k = 1 if options["radius"] == 1 else min(top_k, 9)
@@ -85,7 +103,7 @@ def test_top_k_equals_the_oracle(impl, case, top_k):
     logits, cells, lse = memory_topk(*inputs[:2], **options, top_k=top_k, impl=impl)
     torch.testing.assert_close(lse, by_oracle(*inputs, **options)[1])
     for r in range(logits.shape[3]):
-        alone = {n: v[:, r : r + 1] if isinstance(v, torch.Tensor) else v for n, v in options.items()}
+        alone = {n: v[:, r : r + 1] if n in ("offset", "key_mask") and v is not None else v for n, v in options.items()}
         _, expected = by_oracle(inputs[0], *(x[:, r : r + 1] for x in inputs[1:]), **alone, top_k=top_k)
         torch.testing.assert_close(logits[..., r, :].logsumexp(-1), expected)
         key = (

@@ -31,11 +31,12 @@ def draw(seed, *shape, dtype=torch.float32):
     return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
-def arguments(*, offset=None, mask=None, gradient=True):
+def arguments(*, read=None, offset=None, mask=None, gradient=True):
     keys = [draw(i, 1, 5, 7, 4).requires_grad_(gradient) for i in (1, 2)]
     values = [draw(i, 1, 5, 7, 3).requires_grad_(gradient) for i in (3, 4)]
     query = draw(0, 1, 5, 7, 4).requires_grad_(gradient)
-    return query, keys, values, [offset, None], [mask, None], [1, 2], [1, 1], "square", "mask", 0.5, "ieee", "cpu"
+    settings = [1, 2], [1, 1], "square", "mask", 0.5, "ieee"
+    return query, read, keys, values, [offset, None], [mask, None], *settings, "cpu"
 
 
 @pytest.mark.parametrize("gradient", [True, False])
@@ -43,12 +44,15 @@ def test_opcheck_read(gradient):
     torch.library.opcheck(read, arguments(gradient=gradient))
     torch.library.opcheck(read, arguments(gradient=gradient, mask=torch.ones(1, 5, 7, dtype=torch.bool)))
     torch.library.opcheck(read, arguments(gradient=gradient, offset=torch.zeros(1, 5, 7, 2)))
+    torch.library.opcheck(read, arguments(gradient=gradient, read=FIRST))
 
 
 FIRST = torch.arange(35).view(1, 5, 7) < 26
 
 
-@pytest.mark.parametrize("given", [{}, {"mask": FIRST}, {"offset": torch.ones(1, 5, 7, 2)}], ids=",".join)
+@pytest.mark.parametrize(
+    "given", [{}, {"mask": FIRST}, {"offset": torch.ones(1, 5, 7, 2)}, {"read": FIRST}], ids=",".join
+)
 @pytest.mark.parametrize("alone", [None, 0, 1, 2])
 def test_opcheck_read_backward(alone, given):
     inputs = arguments(gradient=False, **given)
@@ -58,9 +62,10 @@ def test_opcheck_read_backward(alone, given):
 
 
 def test_opcheck_topk_and_negatives():
-    query, keys, _, *settings, _impl = arguments(gradient=False)
-    for operator in (topk, joint_topk):
-        torch.library.opcheck(operator, (query, keys, *settings, 3, "cpu"))
+    for given in (None, FIRST):
+        query, read_, keys, _, *settings, _impl = arguments(gradient=False, read=given)
+        for operator in (topk, joint_topk):
+            torch.library.opcheck(operator, (query, read_, keys, *settings, 3, "cpu"))
     query = draw(0, 6, 4).requires_grad_()
     for keep in (True, False):
         torch.library.opcheck(
@@ -229,6 +234,9 @@ GOOD = {"query": torch.zeros(1, 4, 6, 8), "key": torch.zeros(1, 4, 6, 8), "value
         ({"offset": torch.zeros(1, 4, 6, 2), "radius": None}, ValueError, "offset must be None where radius is None"),
         ({"key_mask": True}, TypeError, "key_mask must be a tensor, got bool"),
         ({"key_mask": torch.zeros(1, 4, 6)}, TypeError, "key_mask must be boolean, .* got torch.float32"),
+        ({"query_mask": torch.zeros(1, 4, 6)}, TypeError, "query_mask must be boolean, .* got torch.float32"),
+        ({"query_mask": torch.zeros(1, 6, 4).bool()}, ValueError, r"query_mask must have shape \(1, 4, 6\)"),
+        ({"query_mask": [[[True]]]}, TypeError, "query_mask must be a tensor, got list"),
         ({"key_mask": torch.zeros(1, 4, 5).bool()}, ValueError, r"key_mask must have shape \(1, 4, 6\)"),
     ],
 )

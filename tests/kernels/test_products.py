@@ -17,7 +17,7 @@ from tests.kernels import oracle
 from tests.kernels.test_read import draw, gradients, inputs_of, oracle_options, permuted, readings, sliced
 from vcorr.kernels import memory_read_lse, memory_topk, negative_logsumexp, products, windowed_attention_lse
 from vcorr.kernels.geometry import Window
-from vcorr.kernels.window import panels
+from vcorr.kernels.window import panels, tiles
 from vcorr.kernels.window.panels import Panels, PanelSlopes, PanelSums
 from vcorr.kernels.window.strips import Strips, Sums
 
@@ -48,7 +48,8 @@ def library(request):
 def by_panels(strips=None):
     """Every reading, and its gradients, by panels, of so many strips where given."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Panels, "pay", staticmethod(lambda strips, features: True))
+        patch.setattr(Panels, "pay", staticmethod(lambda *_: True))
+        patch.setattr(tiles, "CALLS", 2**50)  # nor by tiles where few cells are read
         if strips is not None:
             of = panels.Size.of
             patch.setattr(panels.Size, "of", lambda *image: of(*image)._replace(strips=strips))
@@ -289,7 +290,7 @@ def test_panels_that_are_kept_are_no_others(library):
 def test_strips_of_panels_have_more_keys_than_queries(radius, features):
     """oneDNN shares a product among threads by strips only then."""
     window = Window(radius, dilation=1, shape="square", border="mask", scale=1.0)
-    size = panels.Size.of(Strips(90, 90, window, torch.float32, torch.device("cpu")), features)
+    size = panels.Size.of(Strips(90, 90, window, torch.float32, torch.device("cpu")), features, 90)
     assert size.keys > size.cells
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.kernels import oracle
 from vcorr.kernels import memory_read_lse, windowed_attention_lse
+from vcorr.kernels.window import tiles
 from vcorr.kernels.window.panels import Panels
 
 IMPLEMENTATIONS = ["reference", "cpu"]
@@ -35,6 +38,7 @@ def readings(draw_):
         "channels": draw_(st.integers(1, 4)),
         "offset_kind": offset_kind,
         "masked": draw_(st.booleans()),
+        "restricted": draw_(st.booleans()),
         "radius": radii,
         "dilation": dilations,
         "border": draw_(st.sampled_from(["mask", "zeros"])),
@@ -59,7 +63,17 @@ def inputs_of(case):
         mask = draw(seed + 4, size[0], count, *size[1:]) > -0.5
         mask[:, 0, : size[1] // 2] = False  # whole regions, so that some rows have nothing to read
     options = {name: case[name] for name in ("radius", "dilation", "border", "window", "scale")}
-    return [query, keys, values], {**options, "offset": offset, "key_mask": mask}
+    return [query, keys, values], {**options, "offset": offset, "key_mask": mask, "query_mask": cells_to_read(case)}
+
+
+def cells_to_read(case):
+    """Some cells, in two places where there is room for them, or None."""
+    if not case["restricted"]:
+        return None
+    batch, height, width = case["size"]
+    read = draw(case["seed"] + 5, batch, height, width) > 0
+    read[:, height // 4 : height // 2], read[..., width // 3 : width // 2] = False, False
+    return read
 
 
 def gradients(outputs, leaves, seed):
@@ -89,6 +103,15 @@ def test_read_equals_the_oracle(impl, case):
     wanted = [*expected, *gradients(expected, truth, case["seed"])]
     for name, a, b in zip(["readout", "logsumexp", "query", "keys", "values"], results, wanted, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-7, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("calls", [-(2**50), 2**50], ids=["tiles", "strips"])
+@settings(max_examples=40, deadline=None)
+@given(case=readings())
+def test_some_cells_equal_the_oracle_by_either_way(calls, case):
+    case = {**case, "offset_kind": "none", "restricted": True, "size": (case["size"][0], 13, 19)}
+    with mock.patch.object(tiles, "CALLS", calls):
+        test_read_equals_the_oracle.hypothesis.inner_test("cpu", case)
 
 
 @settings(max_examples=25, deadline=None)
@@ -269,7 +292,7 @@ ODD_CELLS = {
 @pytest.mark.parametrize("odd", [torch.nan, torch.inf])
 @pytest.mark.parametrize("name", ODD_CELLS)
 def test_masked_cells_may_hold_anything(monkeypatch, impl, features, odd, name):
-    monkeypatch.setattr(Panels, "pay", staticmethod(lambda strips, channels: features >= 24))
+    monkeypatch.setattr(Panels, "pay", staticmethod(lambda *_: features >= 24))
     options, mask = ODD_CELLS[name], torch.ones(1, 12, 9, dtype=torch.bool)
     mask[:, 1:6, 4] = False
     clean = [draw(i, 1, 12, 9, c, dtype=torch.float32) for i, c in enumerate((features, features, 2))]
@@ -284,12 +307,33 @@ def test_masked_cells_may_hold_anything(monkeypatch, impl, features, odd, name):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
+@pytest.mark.parametrize("features", [3, 32])
+@pytest.mark.parametrize("calls", [0, 2**50])  # by tiles, or by strips or panels
+@pytest.mark.parametrize("name", ODD_CELLS)
+def test_cells_that_are_not_read_may_hold_anything(monkeypatch, impl, features, calls, name):
+    monkeypatch.setattr(Panels, "pay", staticmethod(lambda *_: features >= 24))
+    monkeypatch.setattr(tiles, "CALLS", calls)
+    read_, frames = torch.zeros(1, 12, 9, dtype=torch.bool), [
+        draw(i, 1, 12, 9, c, dtype=torch.float32) for i, c in enumerate((features, features, 2))]  # fmt: skip
+    read_[:, 1:4, 2:4] = True
+    odd = frames[0].masked_fill(~read_[..., None], torch.nan)
+    full, full_lse = windowed_attention_lse(*frames, impl=impl, **ODD_CELLS[name])
+    leaves = [x.requires_grad_() for x in (odd, *frames[1:])]
+    readout, lse = windowed_attention_lse(*leaves, query_mask=read_, impl=impl, **ODD_CELLS[name])
+    torch.testing.assert_close((readout[read_], lse[read_]), (full[read_], full_lse[read_]))
+    assert not readout[~read_].any() and (lse[~read_] == -torch.inf).all()
+    of_query, *others = torch.autograd.grad((readout, lse), leaves, (torch.full_like(readout, 3), torch.ones_like(lse)))
+    assert not of_query[~read_].any() and of_query[read_].any()
+    assert all(grad.isfinite().all() for grad in others)
+
+
 @pytest.mark.parametrize("where", ["key", "value"])
 @pytest.mark.parametrize("way", ["reference", "strips", "panels"])
 @pytest.mark.parametrize("options", [{}, {"border": "zeros"}, {"offset": torch.full((1, 40, 44, 2), 0.5)}])
 def test_what_is_no_number_spreads_no_farther_than_near_by(monkeypatch, where, way, options):
     """Every readout that sees it is none; on a CPU others near by may be none either."""
-    monkeypatch.setattr(Panels, "pay", staticmethod(lambda strips, channels: way == "panels"))
+    monkeypatch.setattr(Panels, "pay", staticmethod(lambda *_: way == "panels"))
     query, key, value = (draw(i, 1, 40, 44, c, dtype=torch.float32) for i, c in enumerate((8, 8, 2)))
     options = {"radius": 2, "impl": "reference" if way == "reference" else "cpu", **options}
     clean, clean_lse = windowed_attention_lse(query, key, value, **options)

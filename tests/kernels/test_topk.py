@@ -36,6 +36,7 @@ def readings(draw_):
         "top_k": draw_(st.integers(1, min(taps, 12))),
         "offset": not whole_frame and draw_(st.booleans()),
         "masked": draw_(st.booleans()),
+        "restricted": draw_(st.booleans()),
         "seed": draw_(st.integers(0, 2**16)),
     }
 
@@ -47,6 +48,7 @@ def inputs_of(case):
     options = {name: case[name] for name in ("radius", "dilation", "window", "border")}
     options["offset"] = (2 * draw(seed + 3, batch, count, height, width, 2)).round() if case["offset"] else None
     options["key_mask"] = draw(seed + 4, batch, count, height, width) > -0.5 if case["masked"] else None
+    options["query_mask"] = draw(seed + 5, batch, height, width) > 0 if case["restricted"] else None
     return query, keys, values, options
 
 
@@ -54,6 +56,12 @@ def split(options):
     return {
         n: None if v is None else list(v.unbind(1)) if n in ("offset", "key_mask") else v for n, v in options.items()
     }
+
+
+def where_read(options, found, nothing):
+    """What is found [b h w .], and nothing where a cell is not read."""
+    read = options["query_mask"]
+    return found if read is None else torch.where(read[..., None], found, nothing)
 
 
 @pytest.mark.parametrize("impl", IMPLEMENTATIONS)
@@ -76,16 +84,18 @@ def test_peaks_equal_the_oracle(impl, case):
     logits, cells, lse = memory_topk(query, keys, top_k=case["top_k"], **options, impl=impl)
     for r in range(case["count"]):
         alone = {**split(options), "scale": None}
+        del alone["query_mask"]
         for name in ("offset", "key_mask"):
             alone[name] = None if alone[name] is None else alone[name][r : r + 1]
         every, _ = oracle.every_logit(query, [keys[:, r]], [values[:, r]], **alone)
         top = every.topk(case["top_k"], -1).values.unflatten(1, query.shape[1:3])
-        torch.testing.assert_close(logits[..., r, :], top)
+        torch.testing.assert_close(logits[..., r, :], where_read(options, top, -torch.inf))
         cell = cells[..., r, :]
         picked = keys[:, r].flatten(1, 2).gather(1, cell.clamp(min=0).flatten(1)[..., None].expand(-1, -1, 4))
         again = 0.5 * torch.einsum("bpc,bpkc->bpk", query.flatten(1, 2), picked.unflatten(1, (-1, case["top_k"])))
         again = again.unflatten(1, query.shape[1:3])
         torch.testing.assert_close(logits[..., r, :][cell >= 0], again[cell >= 0])
+        assert torch.equal(cell, where_read(options, cell, -1))
         absent = {"mask": -torch.inf, "zeros": 0.0}[case["border"]]
         assert ((logits[..., r, :] == -torch.inf) | (logits[..., r, :] == absent))[cell < 0].all()
     expected = oracle.read(query, keys.unbind(1), values.unbind(1), **split(options))[1]

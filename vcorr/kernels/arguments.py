@@ -243,12 +243,18 @@ def references(
             if offset.is_floating_point():
                 wide = torch.promote_types(offset.dtype, torch.float32)
             offset = offset.to(wide)
-        if mask is not None:
-            check_cells("key_mask", mask, query, query.shape[:3])
-            if mask.dtype != torch.bool:
-                raise TypeError(f"key_mask must be boolean, True where a key may be read, got {mask.dtype}")
+        check_mask("key_mask", mask, query)
         found.append(Reference(key, value, offset, mask, window))
     return found
+
+
+def check_mask(name: str, mask: Tensor | None, query: Tensor) -> None:
+    """A mask, if there is one, has a boolean for each cell of the query."""
+    if mask is None:
+        return
+    check_cells(name, mask, query, query.shape[:3])
+    if mask.dtype != torch.bool:
+        raise TypeError(f"{name} must be boolean, True where a cell may be read, got {mask.dtype}")
 
 
 def check_tensor(name: str, given: object) -> None:

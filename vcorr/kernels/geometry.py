@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, NamedTuple
@@ -34,6 +33,11 @@ class Window:
     scale: float
     precision: str = "ieee"
 
+    @property
+    def zeros(self) -> bool:
+        """Whether taps outside the frame count."""
+        return self.border == "zeros" and self.radius != UNRESTRICTED
+
 
 class Reference(NamedTuple):
     """One reference frame: key [b h w c], value [b h w v], and where given offset [b h w 2] and key mask [b h w]."""
@@ -51,13 +55,19 @@ class Reference(NamedTuple):
         return Reference(self.key[index], self.value[index], offset, mask, self.window)
 
     def readable(self) -> Reference:
-        """The same with zeros for masked keys that are no finite numbers, of which 0 times is not 0; such are few, if
-        any, so that keys are seldom copied.
-        """
-        if self.mask is None:
-            return self
-        odd = ~self.key.sum(-1, dtype=working_type(self.key)).isfinite() & ~self.mask
-        return self._replace(key=self.key.masked_fill(odd[..., None], 0.0)) if bool(odd.any()) else self
+        """The same with zeros for masked keys that are no finite numbers."""
+        return self._replace(key=readable(self.key, self.mask))
+
+
+def readable(features: Tensor, mask: Tensor | None) -> Tensor:
+    """Features [b h w c] with zeros where masked ones are not finite, of which 0 times is not 0.
+
+    Such are few, if any, so that features are seldom copied.
+    """
+    if mask is None:
+        return features
+    odd = ~features.sum(-1, dtype=working_type(features)).isfinite() & ~mask
+    return features.masked_fill(odd[..., None], 0.0) if bool(odd.any()) else features
 
 
 def taps(radius: int, shape: str) -> list[tuple[int, int]]:
@@ -106,17 +116,37 @@ def taps_outside(height: int, width: int, radius: int, shape: str) -> Tensor:
     return float(tap_count(radius, shape, height, width)) - inside
 
 
+def taps_outside_at(window: Window, height: int, width: int, y: Tensor, x: Tensor) -> Tensor:
+    """How many taps fall outside the frame of windows centred on whole cells (y, x), [n] each: float64 [n]."""
+
+    def between(centre: Tensor, size: int, reach: Tensor | int) -> Tensor:
+        """How many of the taps up to ``reach`` to either side lie in so many rows or columns."""
+        first = torch.maximum(-(centre.div(window.dilation, rounding_mode="floor")), torch.as_tensor(-reach))
+        last = torch.minimum((size - 1 - centre).div(window.dilation, rounding_mode="floor"), torch.as_tensor(reach))
+        return (last - first + 1).clamp(min=0).double()
+
+    every = float(tap_count(window.radius, window.shape, height, width))
+    if window.shape == "square":
+        return every - between(y, height, window.radius) * between(x, width, window.radius)
+    inside = torch.zeros(y.shape, dtype=torch.float64, device=y.device)
+    for row in range(height):
+        tap = (row - y).div(window.dilation, rounding_mode="floor")
+        seen = (tap * window.dilation == row - y) & (tap.abs() < window.radius)
+        tap = torch.where(seen, tap, 0)
+        reach = (window.radius**2 - 1 - tap.double() ** 2).sqrt().floor().long()
+        reach -= (reach**2 + tap**2 >= window.radius**2).long()  # where such squares are no float64
+        inside += torch.where(seen, between(x, width, reach), 0.0)
+    return every - inside
+
+
 def near(offset: Tensor) -> Tensor:
     """Offsets that int64 can count with; a window that lies farther off sees no more of the frame."""
     return offset.clamp(-BEYOND, BEYOND)
 
 
-def groups(references: Sequence[Reference]) -> list[list[int]]:
-    """References that one pass can read: equal windows, and offsets or none; in order of first appearance."""
-    members: dict[tuple[Window, bool], list[int]] = {}
-    for position, reference in enumerate(references):
-        members.setdefault((reference.window, reference.offset is not None), []).append(position)
-    return list(members.values())
+def whole(offset: Tensor) -> bool:
+    """Whether all offsets are whole cells."""
+    return not offset.is_floating_point() or bool((offset == offset.round()).all())
 
 
 def sub_images(height: int, width: int, dilation: int) -> list[tuple[slice, slice]]:

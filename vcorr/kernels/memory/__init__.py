@@ -25,6 +25,7 @@ def memory_read(
     border: Border = "mask",
     window: Shape = "square",
     key_mask: Tensor | Sequence[Tensor | None] | None = None,
+    query_mask: Tensor | None = None,
     top_k: int | None = None,
     precision: Precision | None = None,
     impl: Implementation = "auto",
@@ -49,6 +50,8 @@ def memory_read(
         border: taps outside the frame take no part ("mask"), or count with logit 0 and value 0 ("zeros").
         window: "square", or "disk": the taps closer than R to the centre.
         key_mask: True where a key may be read, [b r h w], or a sequence of [b h w] or None; others take no part.
+        query_mask: True where a cell is to be read [b h w]; the others get readout 0, logsumexp -inf and no gradient,
+            and cost next to nothing. ``label_query_mask`` gives the cells that a label can reach.
         top_k: softmax over the k largest logits of all references only; among equal ones the choice is open. For
             inference: features must not require gradients, and offsets must be whole.
         precision: of float32 products on a GPU, "ieee", "tf32x3", "tf32" or "bf16"; default: torch's own setting. A CPU
@@ -78,6 +81,7 @@ def memory_read(
         border=border,
         window=window,
         key_mask=key_mask,
+        query_mask=query_mask,
         top_k=top_k,
         precision=precision,
         impl=impl,
@@ -97,6 +101,7 @@ def memory_read_lse(
     border: Border = "mask",
     window: Shape = "square",
     key_mask: Tensor | Sequence[Tensor | None] | None = None,
+    query_mask: Tensor | None = None,
     top_k: int | None = None,
     precision: Precision | None = None,
     impl: Implementation = "auto",
@@ -120,10 +125,11 @@ def memory_read_lse(
         key_mask=key_mask,
         precision=precision,
     )
+    arguments.check_mask("query_mask", query_mask, query)
     if top_k is None:
-        return read_jointly(query, references, impl)
+        return read_jointly(query, references, query_mask, impl)
     k = arguments.check_top_k(top_k, query, [r.window for r in references], joint=True)
-    return topk.read(query, references, k, impl)
+    return topk.read(query, references, k, query_mask, impl)
 
 
 def memory_topk(
@@ -138,6 +144,7 @@ def memory_topk(
     border: Border = "mask",
     window: Shape = "square",
     key_mask: Tensor | Sequence[Tensor | None] | None = None,
+    query_mask: Tensor | None = None,
     precision: Precision | None = None,
     impl: Implementation = "auto",
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -149,7 +156,7 @@ def memory_topk(
     Returns:
         logits [b h w r k], largest first, -inf where fewer than k taps could be read; indices [b h w r k], y * w + x of
         the cell, -1 where there is none (nothing to read, or a tap outside the frame that border "zeros" counts with
-        logit 0); logsumexp [b h w].
+        logit 0, or a cell that ``query_mask`` leaves out); logsumexp [b h w].
 
     >>> import torch
     >>> frame = torch.eye(12).reshape(1, 3, 4, 12)
@@ -174,8 +181,9 @@ def memory_topk(
         precision=precision,
     )
     k = arguments.check_top_k(top_k, query, [r.window for r in references], joint=False)
-    logits, indices = topk.largest(query, references, k, impl)
-    _, lse = read_jointly(query, references, impl)
+    arguments.check_mask("query_mask", query_mask, query)
+    logits, indices = topk.largest(query, references, k, query_mask, impl)
+    _, lse = read_jointly(query, references, query_mask, impl)
     return logits, indices, lse
 
 

@@ -11,8 +11,14 @@ from vcorr.kernels.geometry import Reference, working_type
 from vcorr.kernels.window.reference import positions, sample, where
 
 
-def largest(query: Tensor, references: Sequence[Reference], top_k: int) -> tuple[Tensor, Tensor]:
-    """Logits and cells [b h w r k] of each reference's top_k largest logits."""
+def largest(
+    query: Tensor, references: Sequence[Reference], top_k: int, wanted: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Logits and cells [b h w r k] of each reference's top_k largest logits, where a cell is wanted [b h w]."""
+    if wanted is not None:
+        logits, cells = largest(query, references, top_k)
+        kept = wanted[..., None, None]
+        return torch.where(kept, logits, -torch.inf), torch.where(kept, cells, -1)
     found = [_largest_of(query, reference, top_k) for reference in references]
     return torch.stack([logits for logits, _ in found], -2), torch.stack([cells for _, cells in found], -2)
 

@@ -17,12 +17,14 @@ from vcorr.kernels.memory import cpu, reference
 from vcorr.kernels.window.op import nothing, pack, unpack
 
 
-def read(query: Tensor, references: Sequence[Reference], top_k: int, impl: Implementation) -> tuple[Tensor, Tensor]:
+def read(
+    query: Tensor, references: Sequence[Reference], top_k: int, wanted: Tensor | None, impl: Implementation
+) -> tuple[Tensor, Tensor]:
     """Readout [b h w v] and logsumexp [b h w] over the top_k largest logits of all references jointly."""
     if query.shape[0] == 0:
         _check(query, references, impl)
         return nothing(query, references)
-    logits, cells = _jointly(query, references, top_k, impl)  # [b h w k]
+    logits, cells = _jointly(query, references, top_k, wanted, impl)  # [b h w k]
     lse = logits.logsumexp(-1)
     weights = (logits - lse.masked_fill(lse == -torch.inf, 0.0)[..., None]).exp().flatten(0, 2)
     frame = query.shape[1] * query.shape[2]
@@ -40,7 +42,9 @@ def read(query: Tensor, references: Sequence[Reference], top_k: int, impl: Imple
     return readout.to(carried_type(references[0].value)).reshape(*lse.shape, -1), lse
 
 
-def largest(query: Tensor, references: Sequence[Reference], top_k: int, impl: Implementation) -> tuple[Tensor, Tensor]:
+def largest(
+    query: Tensor, references: Sequence[Reference], top_k: int, wanted: Tensor | None, impl: Implementation
+) -> tuple[Tensor, Tensor]:
     """Logits and cells [b h w r k] of each reference's top_k largest logits."""
     _check(query, references, impl)
     if query.shape[0] == 0:
@@ -50,25 +54,27 @@ def largest(query: Tensor, references: Sequence[Reference], top_k: int, impl: Im
         if not torch.compiler.is_compiling():
             _check_offsets(references)
         with torch.autocast(query.device.type, enabled=False):
-            return reference.largest(query, references, top_k)
+            return reference.largest(query, references, top_k, wanted)
     chosen = arguments.resolve(impl, query, references, top_k)
     keys, _, *settings = unpack(references)
     find: Callable[..., tuple[Tensor, Tensor]] = topk_now if arguments.bare(query, references) else topk
-    logits, indices = find(query, keys, *settings, top_k, chosen)
+    logits, indices = find(query, wanted, keys, *settings, top_k, chosen)
     return logits, indices
 
 
-def _jointly(query: Tensor, references: Sequence[Reference], top_k: int, impl: Implementation) -> tuple[Tensor, Tensor]:
+def _jointly(
+    query: Tensor, references: Sequence[Reference], top_k: int, wanted: Tensor | None, impl: Implementation
+) -> tuple[Tensor, Tensor]:
     """Logits and cells [b h w k] of the top_k largest logits of all references; cells are counted on from one to the
     next, and -1 where there is none.
     """
     if impl == "reference":
-        return _joined(*largest(query, references, top_k, impl))
+        return _joined(*largest(query, references, top_k, wanted, impl))
     _check(query, references, impl)
     chosen = arguments.resolve(impl, query, references, top_k)
     keys, _, *settings = unpack(references)
     find: Callable[..., tuple[Tensor, Tensor]] = joint_topk_now if arguments.bare(query, references) else joint_topk
-    logits, cells = find(query, keys, *settings, top_k, chosen)
+    logits, cells = find(query, wanted, keys, *settings, top_k, chosen)
     return logits, cells
 
 
@@ -96,6 +102,7 @@ def _check_offsets(references: Sequence[Reference]) -> None:
 
 def topk_now(
     query: Tensor,
+    wanted: Tensor | None,
     keys: Sequence[Tensor],
     offsets: Sequence[Tensor | None],
     masks: Sequence[Tensor | None],
@@ -115,21 +122,22 @@ def topk_now(
         if impl == "triton":
             from vcorr.kernels.memory import triton
 
-            return triton.largest(query, references, top_k)
-        return cpu.largest(query, references, top_k)
+            return triton.largest(query, references, top_k, wanted)
+        return cpu.largest(query, references, top_k, wanted)
 
 
 topk = torch.library.custom_op("vcorr::topk", topk_now, mutates_args=(), device_types=None)
 
 
 @topk.register_fake
-def _(query: Tensor, keys: Sequence[Tensor], *rest: Any) -> tuple[Tensor, Tensor]:
+def _(query: Tensor, wanted: Tensor | None, keys: Sequence[Tensor], *rest: Any) -> tuple[Tensor, Tensor]:
     shape = (*query.shape[:3], len(keys), rest[-2])
     return query.new_empty(shape, dtype=working_type(query)), query.new_empty(shape, dtype=torch.int64)
 
 
 def joint_topk_now(
     query: Tensor,
+    wanted: Tensor | None,
     keys: Sequence[Tensor],
     offsets: Sequence[Tensor | None],
     masks: Sequence[Tensor | None],
@@ -149,14 +157,14 @@ def joint_topk_now(
         if impl == "triton":
             from vcorr.kernels.memory import triton
 
-            return _joined(*triton.largest(query, references, top_k))
-        return cpu.jointly(query, references, top_k)
+            return _joined(*triton.largest(query, references, top_k, wanted))
+        return cpu.jointly(query, references, top_k, wanted)
 
 
 joint_topk = torch.library.custom_op("vcorr::joint_topk", joint_topk_now, mutates_args=(), device_types=None)
 
 
 @joint_topk.register_fake
-def _(query: Tensor, keys: Sequence[Tensor], *rest: Any) -> tuple[Tensor, Tensor]:
+def _(query: Tensor, wanted: Tensor | None, keys: Sequence[Tensor], *rest: Any) -> tuple[Tensor, Tensor]:
     shape = (*query.shape[:3], rest[-2])
     return query.new_empty(shape, dtype=working_type(query)), query.new_empty(shape, dtype=torch.int64)

@@ -20,15 +20,23 @@ from vcorr.kernels import tuning
 from vcorr.kernels.geometry import Reference, tap_count
 from vcorr.kernels.tuning import Tiling
 from vcorr.kernels.window.triton import constants, inputs_of, prepared, programs, reach_of, run_tuned, runs
-from vcorr.kernels.window.triton_kernels import box_around, cells_of_program, centres, in_window, load_rows, products
+from vcorr.kernels.window.triton_kernels import (
+    box_around,
+    cells_of_program,
+    cells_to_read,
+    centres,
+    in_window,
+    load_rows,
+    products,
+)
 
 
 @triton.jit
 def peaks_kernel(
-    Q, K, MASK, OFFSET, TOP, CELL,
+    Q, K, MASK, OFFSET, WANTED, TOP, CELL,
     q_b, q_y, q_x, k_r: tl.int64, k_b, k_y, k_x, m_r, t_r,
     H, W, C, R, TAPS, scale,
-    STEP: tl.constexpr, TAP: tl.constexpr, CORNERS: tl.constexpr, HAS_OFFSET: tl.constexpr,
+    STEP: tl.constexpr, TAP: tl.constexpr, CORNERS: tl.constexpr, HAS_OFFSET: tl.constexpr, HAS_WANTED: tl.constexpr,
     TH: tl.constexpr, TW: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr, CHUNKS: tl.constexpr,
     TOP_K: tl.constexpr, SLOTS: tl.constexpr, DISK: tl.constexpr, ZEROS: tl.constexpr, HAS_MASK: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -37,14 +45,17 @@ def peaks_kernel(
     y, x, top, left, height, width, b = cells_of_program(H, W, STEP, TH, TW, 0)
     inside = (y < height) & (x < width)
     own_cell = b * H * W + (top + STEP * y) * W + left + STEP * x
-    cy, cx, _, _ = centres(OFFSET, own_cell, inside, y, x, CORNERS, HAS_OFFSET)
+    wanted = cells_to_read(WANTED, own_cell, inside, HAS_WANTED)
+    cy, cx, _, _ = centres(OFFSET, own_cell, wanted, y, x, CORNERS, HAS_OFFSET)
     reach = R * TAP
-    first_row, first_column, columns, count = box_around(cy, cx, inside, reach, reach, reach, reach, height, width, 0)
+    first_row, first_column, columns, count = box_around(
+        cy, cx, wanted, reach, reach, reach, reach, 0, height - 1, 0, width - 1
+    )  # fmt: skip
     r = tl.program_id(1).to(tl.int64)
     Q += b * q_b
     K += r * k_r + b * k_b
     q_at = (top + STEP * y) * q_y + (left + STEP * x) * q_x
-    own = load_rows(Q, q_at, inside, 0, C, BC) if CHUNKS == 1 else 0
+    own = load_rows(Q, q_at, wanted, 0, C, BC) if CHUNKS == 1 else 0
     slot, place = tl.arange(0, SLOTS), tl.arange(0, BN)
     # Slots past k are never the least.
     best = tl.where(slot < TOP_K, float("-inf"), float("inf"))[None, :] + tl.zeros((BM, SLOTS), dtype=tl.float32)
@@ -61,9 +72,9 @@ def peaks_kernel(
             kept = tl.load(MASK + r * m_r + (b * H + row) * W + column, mask=valid, other=0) != 0
             seen = seen & kept[None, :]
         k_at = row * k_y + column * k_x
-        scores = products(own, Q, q_at, inside, K, k_at, valid, C, BM, BN, BC, CHUNKS, PRECISION) * scale
+        scores = products(own, Q, q_at, wanted, K, k_at, valid, C, BM, BN, BC, CHUNKS, PRECISION) * scale
         scores = tl.where(scores == scores, scores, float("inf"))  # NaN counts as the largest, as in torch.topk
-        scores = tl.where(seen & inside[:, None], scores, float("-inf"))
+        scores = tl.where(seen & wanted[:, None], scores, float("-inf"))
         while tl.max((tl.max(scores, 1) > tl.min(best, 1)).to(tl.int32), 0) > 0:
             largest, where = tl.max(scores, 1, return_indices=True)
             least, worst = tl.min(best, 1, return_indices=True)
@@ -80,25 +91,32 @@ def peaks_kernel(
             taken = (slot[None, :] == worst[:, None]) & ((least < 0.0) & (outside > k))[:, None]
             best = tl.where(taken, 0.0, best)
             cells = tl.where(taken, -1, cells)
+    if HAS_WANTED:
+        best = tl.where(wanted[:, None] | (best == float("inf")), best, float("-inf"))
+        cells = tl.where(wanted[:, None], cells, -1)
     at = (r * t_r + own_cell)[:, None] * TOP_K + slot[None, :]
     stored = inside[:, None] & (slot < TOP_K)[None, :]
     tl.store(TOP + at, tl.where(best == float("inf"), float("nan"), best), mask=stored)
     tl.store(CELL + at, cells, mask=stored)
 
 
-def largest(query: Tensor, references: Sequence[Reference], top_k: int) -> tuple[Tensor, Tensor]:
-    """Logits and cells [b h w r k] of each reference's top_k largest logits."""
+def largest(
+    query: Tensor, references: Sequence[Reference], top_k: int, wanted: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Logits and cells [b h w r k] of each reference's top_k largest logits, where a cell is wanted [b h w]."""
     query, references = prepared(query, references)
-    found = [_largest_of_run(query, run, top_k) for run in runs(references)]
+    found = [_largest_of_run(query, run, top_k, wanted) for run in runs(references)]
     logits, cells = (torch.cat(parts).movedim(0, 3) for parts in zip(*found, strict=True))  # [b h w r k]
     logits, order = logits.sort(dim=-1, descending=True)
     return logits, cells.gather(-1, order).long()
 
 
-def _largest_of_run(query: Tensor, run: Sequence[Reference], top_k: int) -> tuple[Tensor, Tensor]:
+def _largest_of_run(
+    query: Tensor, run: Sequence[Reference], top_k: int, wanted: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """[r b h w k], unsorted."""
     first = run[0]
-    (q, key, _, mask, offset), steps = inputs_of(query, run)
+    (q, key, _, mask, offset, read), steps = inputs_of(query, run, wanted)
     height, width, features = query.shape[1:]
     shape = (len(run), *query.shape[:3], top_k)
     logits = torch.empty(shape, dtype=torch.float32, device=query.device)
@@ -106,12 +124,12 @@ def _largest_of_run(query: Tensor, run: Sequence[Reference], top_k: int) -> tupl
     taps = tap_count(first.window.radius, first.window.shape, height, width)
 
     def launch(tiling: Tiling) -> None:
-        fixed = constants(query, first, tiling)
+        fixed = constants(query, first, wanted, tiling)
         peaks_kernel[(programs(query.shape, tiling, fixed["STEP"]), len(run))](
-            q, key, mask, offset, logits, cells, *steps[:7], steps[-1], cells[0, ..., 0].numel(),
+            q, key, mask, offset, read, logits, cells, *steps[:7], steps[-1], cells[0, ..., 0].numel(),
             height, width, features, reach_of(query, first), float(taps), first.window.scale,
             **fixed, TOP_K=top_k, SLOTS=max(2, triton.next_power_of_2(top_k)), **tuning.options(tiling),
         )  # fmt: skip
 
-    run_tuned("peaks", query, run, launch)
+    run_tuned("peaks", query, run, wanted, launch)
     return logits, cells

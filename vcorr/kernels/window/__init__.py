@@ -25,6 +25,7 @@ def windowed_attention(
     border: Border = "mask",
     window: Shape = "square",
     key_mask: Tensor | None = None,
+    query_mask: Tensor | None = None,
     precision: Precision | None = None,
     impl: Implementation = "auto",
 ) -> Tensor:
@@ -44,6 +45,8 @@ def windowed_attention(
         border: taps outside the frame take no part ("mask"), or count with logit 0 and value 0 ("zeros").
         window: "square", or "disk": the taps closer than R to the centre.
         key_mask: True where a key may be read [b h w]; others take no part.
+        query_mask: True where a cell is to be read [b h w]; the others get readout 0, logsumexp -inf and no gradient,
+            and cost next to nothing. ``label_query_mask`` gives the cells that a label can reach.
         precision: of float32 products on a GPU, "ieee", "tf32x3", "tf32" or "bf16"; default: torch's own setting. A CPU
             always computes in float32, or in float64 for float64 features.
         impl: "reference", "cpu" (plain torch, on any device), "triton" (a GPU of compute capability 8.0 or later; not
@@ -71,6 +74,7 @@ def windowed_attention(
         border=border,
         window=window,
         key_mask=key_mask,
+        query_mask=query_mask,
         precision=precision,
         impl=impl,
     )
@@ -89,6 +93,7 @@ def windowed_attention_lse(
     border: Border = "mask",
     window: Shape = "square",
     key_mask: Tensor | None = None,
+    query_mask: Tensor | None = None,
     precision: Precision | None = None,
     impl: Implementation = "auto",
 ) -> tuple[Tensor, Tensor]:
@@ -108,10 +113,14 @@ def windowed_attention_lse(
         window=window,
         precision=precision,
     )
-    return read_jointly(query, arguments.references(query, [key], [value], [offset], [key_mask], windows), impl)
+    arguments.check_mask("query_mask", query_mask, query)
+    references = arguments.references(query, [key], [value], [offset], [key_mask], windows)
+    return read_jointly(query, references, query_mask, impl)
 
 
-def read_jointly(query: Tensor, references: Sequence[Reference], impl: Implementation) -> tuple[Tensor, Tensor]:
+def read_jointly(
+    query: Tensor, references: Sequence[Reference], query_mask: Tensor | None, impl: Implementation
+) -> tuple[Tensor, Tensor]:
     """One softmax over all references, by the implementation asked for; arguments are checked already."""
     if impl != "reference":
         arguments.check_transforms((query, *(t for r in references for t in (r.key, r.value))))
@@ -122,7 +131,7 @@ def read_jointly(query: Tensor, references: Sequence[Reference], impl: Implement
         if not torch.compiler.is_compiling():
             arguments.check_finite(references)
         with torch.autocast(query.device.type, enabled=False):
-            return reference.read(query, references)
+            return reference.read(query, references, query_mask)
     read: Callable[..., tuple[Tensor, Tensor]] = op.read_now if arguments.bare(query, references) else op.read
-    readout, lse = read(query, *op.unpack(references), chosen)
+    readout, lse = read(query, query_mask, *op.unpack(references), chosen)
     return readout, lse

@@ -14,10 +14,10 @@ from vcorr.kernels.window.strips import LN_2, LOG2_E
 QUERIES, KEYS = 1024, 512  # one block of scores is 2 MB
 
 
-def read(query: Tensor, references: Sequence[Reference], readout: Tensor, lse: Tensor) -> None:
-    """Read one image [h w c] over whole frames into readout [h w v] and lse [h w]."""
+def read(query: Tensor, references: Sequence[Reference], wanted: Tensor | None, readout: Tensor, lse: Tensor) -> None:
+    """Read one image [h w c] over whole frames into readout [h w v] and lse [h w], where a cell is wanted [h w]."""
     work, channels, width = working_type(query), readout.shape[2], query.shape[1]
-    for some, queries in _query_blocks(query, references[0].window.scale * LOG2_E):
+    for some, queries in _query_blocks(query, wanted, references[0].window.scale * LOG2_E):
         largest = queries.new_full((queries.shape[0],), -torch.inf)
         sums = queries.new_zeros(channels + 1, queries.shape[0])
         for reference in references:
@@ -42,6 +42,7 @@ def add_gradients(
     delta: Tensor,
     level: Tensor,
     references: Sequence[Reference],
+    wanted: Tensor | None,
     grad_query: Tensor | None,
     grad_keys: Sequence[Tensor] | None,
     grad_values: Sequence[Tensor] | None,
@@ -49,7 +50,7 @@ def add_gradients(
     """Add one image's gradients; grad [h w v], delta [h w] and level = -lse / ln 2 [h w]."""
     work, width = working_type(query), query.shape[1]
     scale = references[0].window.scale
-    for some, queries in _query_blocks(query, scale * LOG2_E):
+    for some, queries in _query_blocks(query, wanted, scale * LOG2_E):
         y, x = some // width, some % width
         grads = torch.cat([grad[y, x].to(work), -delta[y, x, None]], 1)  # [q v+1]
         slope_sum = torch.zeros_like(queries)
@@ -74,8 +75,9 @@ def _cells(image: Tensor, size: int) -> Iterator[Tensor]:
     yield from torch.split(torch.arange(image.shape[0] * image.shape[1], device=image.device), size)
 
 
-def _query_blocks(query: Tensor, factor: float) -> Iterator[tuple[Tensor, Tensor]]:
-    for cells in _cells(query, QUERIES):
+def _query_blocks(query: Tensor, wanted: Tensor | None, factor: float) -> Iterator[tuple[Tensor, Tensor]]:
+    every = _cells(query, QUERIES) if wanted is None else torch.split(wanted.flatten().nonzero()[:, 0], QUERIES)
+    for cells in every:
         yield cells, _flat(query, cells, working_type(query)) * factor
 
 

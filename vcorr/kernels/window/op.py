@@ -57,6 +57,7 @@ def nothing(query: Tensor, references: Sequence[Reference]) -> tuple[Tensor, Ten
 
 def read_now(
     query: Tensor,
+    wanted: Tensor | None,
     keys: Sequence[Tensor],
     values: Sequence[Tensor],
     offsets: Sequence[Tensor | None],
@@ -69,22 +70,26 @@ def read_now(
     precision: str,
     impl: str,
 ) -> tuple[Tensor, Tensor]:
-    """Readout [b h w v] and logsumexp [b h w]; the lists hold one entry for each reference."""
+    """Readout [b h w v] and logsumexp [b h w] where a cell is wanted [b h w], else 0 and -inf; the lists hold one entry
+    for each reference.
+    """
     references = pack(keys, values, offsets, masks, radii, dilations, shape, border, scale, precision)
     check_finite(references)
     with torch.autocast(query.device.type, enabled=False):
         if impl == "triton":
             from vcorr.kernels.window import triton
 
-            return triton.read(query, references)
-        return cpu.read(query, references)
+            return triton.read(query, references, wanted)
+        return cpu.read(query, references, wanted)
 
 
 read = torch.library.custom_op("vcorr::read", read_now, mutates_args=(), device_types=None)
 
 
 @read.register_fake
-def _(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], *_: Any) -> tuple[Tensor, Tensor]:
+def _(
+    query: Tensor, wanted: Tensor | None, keys: Sequence[Tensor], values: Sequence[Tensor], *_: Any
+) -> tuple[Tensor, Tensor]:
     readout = values[0].new_empty(*query.shape[:3], values[0].shape[3], dtype=carried_type(values[0]))
     return readout, query.new_empty(query.shape[:3], dtype=working_type(query))
 
@@ -97,6 +102,7 @@ def read_backward(
     lse: Tensor,
     needs: Sequence[bool],
     query: Tensor,
+    wanted: Tensor | None,
     keys: Sequence[Tensor],
     values: Sequence[Tensor],
     offsets: Sequence[Tensor | None],
@@ -112,12 +118,14 @@ def read_backward(
     """Gradients to the query, then every key, then every value, each where ``needs`` (query, keys, values) asks."""
     references = pack(keys, values, offsets, masks, radii, dilations, shape, border, scale, precision)
     asked = (needs[0], needs[1], needs[2])
+    if wanted is not None:  # whatever flows to what is not read
+        grad, grad_lse = torch.where(wanted[..., None], grad, 0), torch.where(wanted, grad_lse, 0)
     with torch.autocast(query.device.type, enabled=False):
         if impl == "triton":
             from vcorr.kernels.window import triton
 
-            return triton.read_backward(grad, grad_lse, query, references, readout, lse, asked)
-        return cpu.read_backward(grad, grad_lse, query, references, readout, lse, asked)
+            return triton.read_backward(grad, grad_lse, query, references, readout, lse, asked, wanted)
+        return cpu.read_backward(grad, grad_lse, query, references, readout, lse, asked, wanted)
 
 
 @read_backward.register_fake
@@ -128,6 +136,7 @@ def _(
     lse: Tensor,
     needs: Sequence[bool],
     query: Tensor,
+    wanted: Tensor | None,
     keys: Sequence[Tensor],
     values: Sequence[Tensor],
     *_: Any,
@@ -137,10 +146,10 @@ def _(
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    query, keys, values, offsets, masks, *ctx.settings = inputs
-    ctx.count = len(keys)
+    query, wanted, keys, values, offsets, masks, *ctx.settings = inputs
+    ctx.count, ctx.restricted = len(keys), wanted is not None
     ctx.has_offset, ctx.has_mask = [o is not None for o in offsets], [m is not None for m in masks]
-    given = [t for t in (*offsets, *masks) if t is not None]
+    given = [t for t in (*offsets, *masks, wanted) if t is not None]
     ctx.save_for_backward(query, *output, *keys, *values, *given)
 
 
@@ -149,15 +158,16 @@ def _backward(ctx: Any, grad: Tensor, grad_lse: Tensor) -> tuple[Any, ...]:
     keys, values, given = rest[: ctx.count], rest[ctx.count : 2 * ctx.count], iter(rest[2 * ctx.count :])
     offsets = [next(given) if has else None for has in ctx.has_offset]
     masks = [next(given) if has else None for has in ctx.has_mask]
-    needs = [ctx.needs_input_grad[0], any(ctx.needs_input_grad[1]), any(ctx.needs_input_grad[2])]
-    inputs = (query, keys, values, offsets, masks, *ctx.settings)
+    wanted = next(given) if ctx.restricted else None
+    needs = [ctx.needs_input_grad[0], any(ctx.needs_input_grad[2]), any(ctx.needs_input_grad[3])]
+    inputs = (query, wanted, keys, values, offsets, masks, *ctx.settings)
     grads = iter(read_backward(grad, grad_lse, readout, lse, needs, *inputs))
     of_query = next(grads) if needs[0] else None
     of_keys = [next(grads) if needs[1] else None for _ in keys]
     of_values = [next(grads) if needs[2] else None for _ in values]
     # torch takes a list for a tree of tensors where it holds tensors alone, and for one argument where it holds None.
     nothing = [[None] * ctx.count if all(has) else None for has in (ctx.has_offset, ctx.has_mask)]
-    return of_query, of_keys, of_values, *nothing, *[None] * len(ctx.settings)
+    return of_query, None, of_keys, of_values, *nothing, *[None] * len(ctx.settings)
 
 
 read.register_autograd(_backward, setup_context=_save)

@@ -50,10 +50,11 @@ class Size(NamedTuple):
     work: int
 
     @classmethod
-    def of(cls, strips: Strips, features: int) -> Size:
+    def of(cls, strips: Strips, features: int, width: int) -> Size:
+        """For images of which so many columns are read."""
         rows = MANY if strips.up <= SMALL else SOME if features >= LONG else FEW
         cells, keys = (rows + 2 * strips.up) * COLUMNS, rows * (COLUMNS + 2 * strips.side)
-        total = -(-strips.width // COLUMNS)
+        total = -(-width // COLUMNS)
         fit = min(QUERIES // (strips.height * COLUMNS * features), SCORES // (cells * keys))
         panels = -(-total // max(1, fit))
         at_once = -(-total // panels)  # all panels are of nearly one width
@@ -78,9 +79,9 @@ class Panels:
     Shapes: h w c v image; s COLUMNS; p strips of a panel; n query rows that see m key rows; k key columns.
     """
 
-    def __init__(self, strips: Strips, features: int, channels: int) -> None:
-        self.strips, self.factor = strips, strips.window.scale * LOG2_E
-        self.size = Size.of(strips, features)
+    def __init__(self, strips: Strips, features: int, channels: int, span: tuple[int, int]) -> None:
+        self.strips, self.factor, self.read = strips, strips.window.scale * LOG2_E, span
+        self.size = Size.of(strips, features, span[1] - span[0])
         height, at_once, rows = strips.height, self.size.strips, self.size.rows
         self.columns = COLUMNS + 2 * strips.side
         self.width = at_once * COLUMNS + 2 * strips.side  # key columns under a panel
@@ -96,21 +97,24 @@ class Panels:
         self.steps = list(self.each_step())
 
     @classmethod
-    def over(cls, strips: Strips, features: int, channels: int, *, keep: bool) -> Panels:
-        """Panels over images of this size: those that this thread keeps, if they are, else others, to keep or not."""
-        asked = (strips.height, strips.width, strips.window, strips.work, features, channels, Size.of(strips, features))
+    def over(cls, strips: Strips, features: int, channels: int, span: tuple[int, int], *, keep: bool) -> Panels:
+        """Panels over images of this size, of which columns in a span are read: those that this thread keeps, if they
+        are, else others, to keep or not.
+        """
+        size = Size.of(strips, features, span[1] - span[0])
+        asked = (strips.height, strips.width, strips.window, strips.work, features, channels, span, size)
         if _KEPT.panels is not None and _KEPT.asked == asked:
             return _KEPT.panels
         if not keep:
-            return cls(strips, features, channels)
+            return cls(strips, features, channels, span)
         _KEPT.panels = None  # before there are others
-        _KEPT.asked, _KEPT.panels = asked, cls(strips, features, channels)
+        _KEPT.asked, _KEPT.panels = asked, cls(strips, features, channels, span)
         return _KEPT.panels
 
     @staticmethod
-    def pay(strips: Strips, features: int) -> bool:
+    def pay(strips: Strips, features: int, span: tuple[int, int]) -> bool:
         """Whether panels are faster than strips."""
-        size = Size.of(strips, features)
+        size = Size.of(strips, features, span[1] - span[0])
         fits = features >= NARROWEST and size.cells * size.keys <= SCORES and size.work >= LEAST
         return products.GROUPED and strips.work == torch.float32 and strips.device.type == "cpu" and fits
 
@@ -137,10 +141,17 @@ class Panels:
         return band.to(device=strips.device, dtype=strips.work)
 
     def starts(self) -> Iterator[tuple[int, int]]:
-        """First column of each panel, and how many of its columns lie in the image."""
+        """First column of each panel, and how many of its columns are read."""
         step = self.size.strips * COLUMNS
-        for x in range(0, self.strips.width, step):
-            yield x, min(step, self.strips.width - x)
+        for x in range(*self.read, step):
+            yield x, min(step, self.read[1] - x)
+
+    def wanted(self, wanted: Tensor | None, x: int, count: int) -> list[Step]:
+        """The calls of a panel whose keys a wanted cell [h w] sees."""
+        if wanted is None:
+            return self.steps
+        active, up = wanted[:, x : x + count].any(1), self.strips.up
+        return [s for s in self.steps if bool(active[max(0, s.y - up) : s.y + self.size.rows + up].any())]
 
     def load_queries(self, query: Tensor) -> None:
         """Load what lies of a query image in the panel, in the unit of the scores."""
@@ -155,13 +166,13 @@ class Panels:
         if reference.mask is not None:
             seen.masked_fill_(~reference.mask[:, cells], 0.0)
 
-    def calls(self, reference: Reference, x: int) -> Iterator[Step]:
-        """Lay the keys and values of one call after another under the strips, and score them without levels."""
+    def calls(self, reference: Reference, x: int, steps: Sequence[Step]) -> Iterator[Step]:
+        """Lay the keys and values of some calls, one after another, under the strips, and score them without levels."""
         cells, place = self.strips.span(x, self.width)
         key, inside = reference.key[:, cells], self.keys.zero_()[:, place]
         below = self.under_strips(self.keys, 1).permute(1, 0, 3, 2)
         keys, values = self.keys_of_strips.view(below.shape), self.values_of_strips.view(self.steps[0].values.shape)
-        for step in self.steps:
+        for step in steps:
             rows = key[step.y : step.y + self.size.rows]
             inside[: len(rows)] = rows
             if len(rows) < self.size.rows:  # below the frame
@@ -206,17 +217,24 @@ class PanelSums:
         return self.panels.starts()
 
     def sum_below(
-        self, query: Tensor, levels: Tensor | None, references: Sequence[Reference], x: int, count: int
+        self,
+        query: Tensor,
+        levels: Tensor | None,
+        references: Sequence[Reference],
+        wanted: Tensor | None,
+        x: int,
+        count: int,
     ) -> Tensor:
-        """Sums [v+1 h count] of 2**(S - level) under the levels [h w], or under 0."""
+        """Sums [v+1 h count] of 2**(S - level) under the levels [h w], or under 0, where a cell is wanted [h w]."""
         panels, here = self.panels, slice(x, x + count)
         panels.load_queries(query[:, here])
         if levels is not None:
             spread(panels.levels, levels[:, here, None])
         self.sums.zero_()
+        steps = panels.wanted(wanted, x, count)
         for reference in references:
             panels.load_values(reference, x)
-            for step in panels.calls(reference, x):
+            for step in panels.calls(reference, x, steps):
                 if levels is not None:
                     step.scores.sub_(step.levels)
                 self.sums[..., step.cut] += torch.bmm(panels.values_of_strips, step.scores.exp2_().mT)
@@ -262,6 +280,7 @@ class PanelSlopes:
         delta: Tensor,
         level: Tensor,
         references: Sequence[Reference],
+        wanted: Tensor | None,
         grad_query: Tensor | None,
         grad_keys: Sequence[Tensor] | None,
         grad_values: Sequence[Tensor] | None,
@@ -276,6 +295,7 @@ class PanelSlopes:
             panels.load_queries(query[:, here])
             spread(self.grads, outer[:, here])
             spread(panels.levels, level[:, here, None])
+            steps = panels.wanted(wanted, x, count)
             for position, reference in enumerate(references):
                 panels.load_values(reference, x)
                 hidden = steep or reference.mask is not None
@@ -284,6 +304,7 @@ class PanelSlopes:
                 self.add_reference(
                     reference,
                     x,
+                    steps,
                     hidden,
                     None if grad_query is None else grad_query[:, here],
                     None if grad_keys is None else grad_keys[position],
@@ -309,6 +330,7 @@ class PanelSlopes:
         self,
         reference: Reference,
         x: int,
+        steps: Sequence[Step],
         hidden: bool,
         grad_query: Tensor | None,
         grad_key: Tensor | None,
@@ -321,7 +343,7 @@ class PanelSlopes:
         cells, place = panels.strips.span(x, panels.width)
         rows, columns, features = panels.size.rows, panels.columns, panels.keys.shape[2]
         all_grads = self.grads.flatten(0, 1).transpose(0, 1)  # [p h*s v+1]
-        for step in panels.calls(reference, x):
+        for step in panels.calls(reference, x, steps):
             if hidden:
                 self.hide(step)
             scores, grads = step.scores.add_(step.levels).exp2_(), all_grads[:, step.cut]

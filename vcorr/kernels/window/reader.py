@@ -25,31 +25,39 @@ FAINTEST = 2.0**-30  # least mass of a row that is exact under a level: terms 2*
 
 
 class Reader:
-    """The forward pass over images of one size."""
+    """The forward pass over images of one size, of which columns in a span are read."""
 
-    def __init__(self, strips: Strips, features: int, channels: int) -> None:
+    def __init__(self, strips: Strips, features: int, channels: int, span: tuple[int, int]) -> None:
         self.strips, self.features, self.channels = strips, features, channels
-        panels = Panels.over(strips, features, channels, keep=False) if Panels.pay(strips, features) else None
+        pay = Panels.pay(strips, features, span)
+        panels = Panels.over(strips, features, channels, span, keep=False) if pay else None
         self.fast: PanelSums | Sums = self.by_strips if panels is None else PanelSums(panels)
 
     @cached_property
     def by_strips(self) -> Sums:
         return Sums(self.strips, self.features, self.channels)
 
-    def read(self, query: Tensor, references: Sequence[Reference], readout: Tensor, lse: Tensor) -> None:
-        """Read one image [h w c] into readout [h w v] and lse [h w]."""
-        mass, levels = torch.empty_like(lse), lse
+    def read(
+        self, query: Tensor, references: Sequence[Reference], wanted: Tensor | None, readout: Tensor, lse: Tensor
+    ) -> None:
+        """Read one image [h w c] into readout [h w v] and lse [h w]; of cells that are not wanted [h w] both hold
+        anything.
+        """
+        mass, levels = torch.ones_like(lse), lse
         bounded, lifted = self.fill(levels, query, references)
         for x, count in self.fast.starts():
             here = slice(x, x + count)
+            if wanted is not None and not bool(wanted[:, here].any()):
+                continue
             if bounded:
-                sums = self.fast.sum_below(query, levels if lifted else None, references, x, count)
+                sums = self.fast.sum_below(query, levels if lifted else None, references, wanted, x, count)
                 if self.strips.zeros:
                     outside = len(references) * self.strips.outside[:, here]
                     sums[-1].add_(outside * (-levels[:, here]).exp2_())
-                bounded = not lifted or float(sums[-1].amin()) >= FAINTEST
+                least = sums[-1] if wanted is None else sums[-1][wanted[:, here]]
+                bounded = not lifted or float(least.amin()) >= FAINTEST
             if not bounded:
-                sums = self.by_strips.sum_online(query, levels, references, x, count)
+                sums = self.by_strips.sum_online(query, levels, references, wanted, x, count)
             mass[:, here] = sums[-1]
             readout[:, here] = sums[:-1].permute(1, 2, 0)
         readout.div_(mass.masked_fill(mass == 0, 1.0)[..., None])  # a row with nothing valid reads 0

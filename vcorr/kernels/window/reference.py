@@ -16,8 +16,13 @@ from torch import Tensor
 from vcorr.kernels.geometry import UNRESTRICTED, Reference, carried_type, near, taps
 
 
-def read(query: Tensor, references: Sequence[Reference]) -> tuple[Tensor, Tensor]:
-    """Readout [b h w v] and logsumexp [b h w] of a query over references that are read jointly."""
+def read(query: Tensor, references: Sequence[Reference], wanted: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Readout [b h w v] and logsumexp [b h w] of a query over references that are read jointly, where a cell is wanted
+    [b h w]; 0 and -inf elsewhere.
+    """
+    if wanted is not None:
+        readout, lse = read(blanked(query, wanted), references)
+        return blanked(readout, wanted), torch.where(wanted, lse, -torch.inf)
     logits, counted, values = [], [], []  # of each tap: [b h w], [b h w], [b h w v]
     for reference in references:
         key, value = blanked(reference.key, reference.mask), blanked(reference.value, reference.mask)

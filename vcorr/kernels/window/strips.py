@@ -13,6 +13,7 @@ above all where it underflows.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -130,25 +131,46 @@ class Strips:
         else:
             self.load(self.body(buffer), image, x, count)
 
-    def keys(self, reference: Reference, x: int) -> Tensor:
-        """The keys under the strip at x, where they lie if their type allows: [h k c]."""
-        return reference.key[:, self.span(x)[0]].to(self.work)
+    def seen(self, wanted: Tensor | None, x: int, count: int) -> list[slice]:
+        """The key rows that a wanted cell [h w] of the strip at x sees, of so many columns; without a mask all."""
+        if wanted is None:
+            return [slice(0, self.height)]
+        found: list[slice] = []
+        for y in wanted[:, x : x + count].any(1).nonzero()[:, 0].tolist():
+            low, high = max(0, y - self.up), min(self.height, y + self.up + 1)
+            if found and low <= found[-1].stop:
+                found[-1] = slice(found[-1].start, high)
+            else:
+                found.append(slice(low, high))
+        return found
 
-    def values(self, buffer: Tensor, reference: Reference, x: int) -> Tensor:
-        """The values under the strip at x and a channel of ones, zero where the mask leaves a key out: [h v+1 k]."""
+    def scores_for(self, wanted: Tensor) -> int:
+        """How many scores strips compute where cells [h w] are wanted."""
+        ranges = (self.seen(wanted, x, count) for x, count in self.starts())
+        rows = sum(int(some.stop - some.start) for some in itertools.chain.from_iterable(ranges))
+        return rows * self.rows * self.strip * self.columns
+
+    def keys(self, reference: Reference, x: int, rows: slice) -> Tensor:
+        """The keys of some rows under the strip at x, where they lie if their type allows: [h k c]."""
+        return reference.key[rows, self.span(x)[0]].to(self.work)
+
+    def values(self, buffer: Tensor, reference: Reference, x: int, rows: slice) -> Tensor:
+        """The values of some rows under the strip at x and a channel of ones, zero where the mask leaves a key out:
+        [h v+1 k].
+        """
         cells, _ = self.span(x)
-        part = reference.value[:, cells].transpose(1, 2)
-        values = front(buffer, self.height, part.shape[1] + 1, part.shape[2])
+        part = reference.value[rows, cells].transpose(1, 2)
+        values = front(buffer, len(part), part.shape[1] + 1, part.shape[2])
         values[:, :-1] = part
         values[:, -1] = 1.0
         if reference.mask is not None:
-            values.masked_fill_(~reference.mask[:, None, cells], 0.0)
+            values.masked_fill_(~reference.mask[rows, None, cells], 0.0)
         return values
 
-    def hide(self, scores: Tensor, reference: Reference, x: int, fill: float) -> None:
-        """Overwrite the scores [h k n*s] of keys that the reference's mask leaves out."""
+    def hide(self, scores: Tensor, reference: Reference, x: int, rows: slice, fill: float) -> None:
+        """Overwrite the scores [h k n*s] of keys of some rows that the reference's mask leaves out."""
         if reference.mask is not None:
-            scores.masked_fill_(~reference.mask[:, self.span(x)[0], None], fill)
+            scores.masked_fill_(~reference.mask[rows, self.span(x)[0], None], fill)
 
 
 def front(buffer: Tensor, *shape: int) -> Tensor:
@@ -177,9 +199,15 @@ class Sums:
         return self.strips.starts()
 
     def sum_below(
-        self, query: Tensor, levels: Tensor | None, references: Sequence[Reference], x: int, count: int
+        self,
+        query: Tensor,
+        levels: Tensor | None,
+        references: Sequence[Reference],
+        wanted: Tensor | None,
+        x: int,
+        count: int,
     ) -> Tensor:
-        """Sums [v+1 h count] of 2**(S - level) under the levels [h w], or under 0."""
+        """Sums [v+1 h count] of 2**(S - level) under the levels [h w], or under 0, where a cell is wanted [h w]."""
         strips, band = self.strips, self.strips.band(x)
         strips.load_queries(self.queries, query, x, count)
         if levels is None:
@@ -187,29 +215,39 @@ class Sums:
         else:
             strips.load(self.levels, levels, x, count)
         lift = -self.levels_by_key
-        scores = front(self.scores, strips.height, *band.shape)
-        for position, reference in enumerate(references):
-            torch.add(band, lift, out=scores)
-            scores.baddbmm_(strips.keys(reference, x), self.queries_by_key, alpha=self.factor).exp2_()
-            values = strips.values(self.values, reference, x)
-            if position == 0:
-                torch.bmm(values, scores, out=self.products)
-            else:
-                self.products.baddbmm_(values, scores)
+        for rows in strips.seen(wanted, x, count):
+            scores = front(self.scores, rows.stop - rows.start, *band.shape)
+            queries, sums = self.queries_by_key[rows], self.products[rows]
+            for position, reference in enumerate(references):
+                torch.add(band, lift[rows], out=scores)
+                scores.baddbmm_(strips.keys(reference, x, rows), queries, alpha=self.factor).exp2_()
+                values = strips.values(self.values, reference, x, rows)
+                if position == 0:
+                    torch.bmm(values, scores, out=sums)
+                else:
+                    sums.baddbmm_(values, scores)
         return self.products_of_query.sum(1).transpose(0, 1)[..., :count]
 
-    def sum_online(self, query: Tensor, levels: Tensor, references: Sequence[Reference], x: int, count: int) -> Tensor:
+    def sum_online(
+        self,
+        query: Tensor,
+        levels: Tensor,
+        references: Sequence[Reference],
+        wanted: Tensor | None,
+        x: int,
+        count: int,
+    ) -> Tensor:
         """Fill the levels [h w] with the largest scores, one reference after another, and sum as ``sum_below``."""
         sums = []
         for left in range(x, x + count, self.strips.strip):
             part = min(self.strips.strip, x + count - left)
-            level, some = self.sum_strip_online(query, references, left, part)
+            level, some = self.sum_strip_online(query, references, wanted, left, part)
             levels[:, left : left + part] = level[:, :part]
             sums.append(some[..., :part])
         return torch.cat(sums, 2).transpose(0, 1)
 
     def sum_strip_online(
-        self, query: Tensor, references: Sequence[Reference], x: int, count: int
+        self, query: Tensor, references: Sequence[Reference], wanted: Tensor | None, x: int, count: int
     ) -> tuple[Tensor, Tensor]:
         """Levels [h s], the largest scores, and sums [h v+1 s] of 2**(S - level), one reference after another."""
         strips = self.strips
@@ -221,18 +259,22 @@ class Sums:
             sums[:, -1, :count] = outside
             largest[:, :count].masked_fill_(outside > 0, 0.0)
         maxima = strips.padded(1, strips.rows * strips.strip, fill=-torch.inf)
-        band = strips.band(x)
-        scores = front(self.scores, strips.height, *band.shape)
-        level = largest
+        band, level = strips.band(x), largest
+        ranges = strips.seen(wanted, x, count)
+        every = front(self.scores, sum(rows.stop - rows.start for rows in ranges), *band.shape)
+        parts = torch.split(every, [rows.stop - rows.start for rows in ranges])
         for reference in references:
-            scores.copy_(band).baddbmm_(strips.keys(reference, x), self.queries_by_key, alpha=self.factor)
-            strips.hide(scores, reference, x, -torch.inf)
-            strips.body(maxima)[:, 0] = scores.amax(1)
+            for rows, scores in zip(ranges, parts, strict=True):
+                keys = strips.keys(reference, x, rows)
+                scores.copy_(band).baddbmm_(keys, self.queries_by_key[rows], alpha=self.factor)
+                strips.hide(scores, reference, x, rows, -torch.inf)
+                strips.body(maxima)[rows, 0] = scores.amax(1)
             larger = torch.maximum(largest, strips.of_query(maxima).amax(1)[:, 0])
             level = larger.masked_fill(larger == -torch.inf, 0.0)  # nothing valid so far
             self.levels.copy_(level)
-            scores.sub_(self.levels_by_key).exp2_()
-            torch.bmm(strips.values(self.values, reference, x), scores, out=self.products)
+            for rows, scores in zip(ranges, parts, strict=True):
+                scores.sub_(self.levels_by_key[rows]).exp2_()
+                torch.bmm(strips.values(self.values, reference, x, rows), scores, out=self.products[rows])
             sums.mul_((largest - level).exp2_()[:, None]).add_(self.products_of_query.sum(1))
             largest = larger
         return level, sums
@@ -290,6 +332,7 @@ class Differentiator:
         delta: Tensor,
         level: Tensor,
         references: Sequence[Reference],
+        wanted: Tensor | None,
         grad_query: Tensor | None,
         grad_keys: Sequence[Tensor] | None,
         grad_values: Sequence[Tensor] | None,
@@ -309,23 +352,29 @@ class Differentiator:
             strips.load(strips.body(self.grads), outer, x, count)
             band, (cells, _) = strips.band(x), strips.span(x)
             self.lay_out(band.shape[0])
-            for position, reference in enumerate(references):
-                self.keys.copy_(reference.key[:, cells])
-                torch.add(band, lift, out=self.scores)
-                self.scores.baddbmm_(self.keys, right, alpha=scale * LOG2_E).exp2_()
-                strips.hide(self.scores, reference, x, 0.0)
+            ranges = strips.seen(wanted, x, count)
+            for position, rows in itertools.product(range(len(references)), ranges):
+                reference = references[position]
+                keys, scores, by_value = (part[rows] for part in (self.keys, self.scores, self.products))
+                keys.copy_(reference.key[rows, cells])
+                torch.add(band, lift[rows], out=scores)
+                scores.baddbmm_(keys, right[rows], alpha=scale * LOG2_E).exp2_()
+                strips.hide(scores, reference, x, rows, 0.0)
                 if grad_values is not None:
-                    part = torch.bmm(grads.transpose(1, 2), self.scores.transpose(1, 2))  # few rows, not few columns
-                    grad_values[position][:, cells].add_(part[:, :-1].transpose(1, 2))
+                    part = torch.bmm(grads[rows].transpose(1, 2), scores.transpose(1, 2))  # few rows, not few columns
+                    grad_values[position][rows, cells].add_(part[:, :-1].transpose(1, 2))
                 if grad_query is None and grad_keys is None:
                     continue
-                values = strips.values(self.values, reference, x)
-                torch.bmm(values.transpose(1, 2), grads.transpose(1, 2), out=self.products)
-                torch.mul(self.scores, self.products, out=self.slopes)
+                values = strips.values(self.values, reference, x, rows)
+                torch.bmm(values.transpose(1, 2), grads[rows].transpose(1, 2), out=by_value)
+                torch.mul(scores, by_value, out=self.slopes[rows])
                 if grad_query is not None:
-                    torch.bmm(self.slopes_of_query, self.keys_of_query, out=self.of_query)
-                    grad_query[:, x : x + count].add_(self.of_query[:, :count], alpha=scale)
+                    # The query rows whose key rows are all among these; what is read of others is not wanted.
+                    first = rows.start + strips.up if rows.start else 0
+                    inner = slice(first, rows.stop - strips.up if rows.stop < strips.height else rows.stop)
+                    torch.bmm(self.slopes_of_query[inner], self.keys_of_query[inner], out=self.of_query[inner])
+                    grad_query[inner, x : x + count].add_(self.of_query[inner, :count], alpha=scale)
                 if grad_keys is not None:
-                    part = front(self.of_key, *self.keys.shape)
-                    torch.bmm(self.slopes, queries, out=part)
-                    grad_keys[position][:, cells].add_(part, alpha=scale)
+                    part = front(self.of_key, *keys.shape)
+                    torch.bmm(self.slopes[rows], queries[rows], out=part)
+                    grad_keys[position][rows, cells].add_(part, alpha=scale)

@@ -19,7 +19,7 @@ import triton
 from torch import Tensor
 
 from vcorr.kernels import tuning
-from vcorr.kernels.geometry import UNRESTRICTED, Reference, carried_type, tap_count
+from vcorr.kernels.geometry import UNRESTRICTED, Reference, carried_type, readable, tap_count
 from vcorr.kernels.tuning import Tiling
 from vcorr.kernels.window.triton_kernels import forward_kernel, key_gradient_kernel, query_gradient_kernel
 
@@ -29,8 +29,10 @@ CHANNELS = {torch.float16: 64, torch.bfloat16: 64, torch.float32: 32}
 CHANNELS_READ = {torch.float16: 56, torch.bfloat16: 56, torch.float32: 28}
 
 
-def read(query: Tensor, references: Sequence[Reference]) -> tuple[Tensor, Tensor]:
-    """Readout [b h w v] and logsumexp [b h w] of a query over references that are read jointly."""
+def read(query: Tensor, references: Sequence[Reference], wanted: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Readout [b h w v] and logsumexp [b h w] of a query over references that are read jointly, where a cell is wanted
+    [b h w]; 0 and -inf elsewhere.
+    """
     carried = carried_type(references[0].value)
     query, references = prepared(query, [_without_masked(r, keys=r.offset is not None) for r in references])
     channels = references[0].value.shape[3]
@@ -38,7 +40,7 @@ def read(query: Tensor, references: Sequence[Reference]) -> tuple[Tensor, Tensor
     lse = torch.empty(query.shape[:3], dtype=torch.float32, device=query.device)
     for some in _slices(channels, CHANNELS_READ[query.dtype]):
         for position, run in enumerate(runs([r._replace(value=r.value[..., some]) for r in references])):
-            _read_run(query, run, readout[..., some], lse, goes_on=position > 0)
+            _read_run(query, run, wanted, readout[..., some], lse, goes_on=position > 0)
     return readout.to(carried), lse
 
 
@@ -50,10 +52,11 @@ def read_backward(
     readout: Tensor,
     lse: Tensor,
     needs: tuple[bool, bool, bool],
+    wanted: Tensor | None = None,
 ) -> list[Tensor]:
     """Gradients to the query, then every key, then every value, each where ``needs`` (query, keys, values) asks."""
     features, carried = query.dtype, carried_type(references[0].value)
-    query, references = prepared(query, [_without_masked(r, keys=True) for r in references])
+    query, references = prepared(readable(query, wanted), [_without_masked(r, keys=True) for r in references])
     size, channels = query.shape[:3], grad.shape[3]
     of_query = torch.empty(query.shape, dtype=torch.float32, device=query.device)
     of_keys: list[Tensor] = []
@@ -67,9 +70,9 @@ def read_backward(
         keys, values = [], []
         for position, run in enumerate(runs([r._replace(value=r.value[..., some]) for r in references])):
             if needs[0]:
-                _query_gradient(query, run, slopes, of_query, goes_on=some.start > 0 or position > 0)
+                _query_gradient(query, run, wanted, slopes, of_query, goes_on=some.start > 0 or position > 0)
             if needs[1] or needs[2]:
-                of_run = _key_gradients(query, run, slopes)
+                of_run = _key_gradients(query, run, wanted, slopes)
                 keys.extend(of_run[0])
                 values.extend(of_run[1])
         if needs[1]:
@@ -157,8 +160,8 @@ def _steps(first: Reference, second: Reference) -> tuple[int, int]:
     return key, (second.value.data_ptr() - first.value.data_ptr()) // first.value.element_size()
 
 
-def inputs_of(query: Tensor, run: Sequence[Reference]) -> tuple[list[Tensor], list[int]]:
-    """Q, K, V, MASK, OFFSET of a run, and their steps in memory, as the kernels take them."""
+def inputs_of(query: Tensor, run: Sequence[Reference], wanted: Tensor | None) -> tuple[list[Tensor], list[int]]:
+    """Q, K, V, MASK, OFFSET, WANTED of a run, and their steps in memory, as the kernels take them."""
     first = run[0]
     key_step, value_step = _steps(run[0], run[1]) if len(run) > 1 else (0, 0)
     masks = [r.mask for r in run if r.mask is not None]
@@ -172,7 +175,8 @@ def inputs_of(query: Tensor, run: Sequence[Reference]) -> tuple[list[Tensor], li
         *first.value.stride()[:3],
         math.prod(query.shape[:3]),
     ]
-    return [query, first.key, first.value, mask, offset], steps
+    read = query if wanted is None else wanted.contiguous().view(torch.uint8)
+    return [query, first.key, first.value, mask, offset, read], steps
 
 
 def reach_of(query: Tensor, reference: Reference) -> int:
@@ -192,7 +196,7 @@ def programs(shape: Sequence[int], tiling: Tiling, step: int, edge: int = 0) -> 
     return int(batch * min(height, step) * min(width, step) * down * across)
 
 
-def constants(query: Tensor, reference: Reference, tiling: Tiling) -> dict[str, Any]:
+def constants(query: Tensor, reference: Reference, wanted: Tensor | None, tiling: Tiling) -> dict[str, Any]:
     """What every kernel is compiled for."""
     window, features, offset = reference.window, query.shape[3], reference.offset
     block = max(16, min(tiling.channels, triton.next_power_of_2(features)))
@@ -201,6 +205,7 @@ def constants(query: Tensor, reference: Reference, tiling: Tiling) -> dict[str, 
         "TAP": 1 if offset is None else window.dilation,
         "CORNERS": 4 if offset is not None and offset.is_floating_point() else 1,
         "HAS_OFFSET": offset is not None,
+        "HAS_WANTED": wanted is not None,
         "TH": tiling.rows,
         "TW": tiling.columns,
         "BN": tiling.passing,
@@ -217,13 +222,14 @@ def run_tuned(
     kernel: tuning.Kernel,
     query: Tensor,
     run: Sequence[Reference],
+    wanted: Tensor | None,
     launch: Callable[[Tiling], None],
     *,
     repeatable: bool = True,
 ) -> None:
     """Launch with the tile that the table, or autotuning, has for such a reading."""
     window, offset = run[0].window, run[0].offset
-    key = (window, len(run), run[0].value.shape[3], run[0].mask is not None)
+    key = (window, len(run), run[0].value.shape[3], run[0].mask is not None, wanted is not None)
     offsets: tuning.Offsets = "none" if offset is None else "fractional" if offset.is_floating_point() else "whole"
     tuning.run(kernel, query, window.precision, launch, key=key, offsets=offsets, repeatable=repeatable)
 
@@ -238,14 +244,16 @@ def block_of(channels: int) -> int:
     return int(max(16, triton.next_power_of_2(channels)))
 
 
-def _read_run(query: Tensor, run: Sequence[Reference], readout: Tensor, lse: Tensor, *, goes_on: bool) -> None:
+def _read_run(
+    query: Tensor, run: Sequence[Reference], wanted: Tensor | None, readout: Tensor, lse: Tensor, *, goes_on: bool
+) -> None:
     first = run[0]
-    tensors, steps = inputs_of(query, run)
+    tensors, steps = inputs_of(query, run, wanted)
     height, width, features = query.shape[1:]
     taps = tap_count(first.window.radius, first.window.shape, height, width)
 
     def launch(tiling: Tiling) -> None:
-        fixed = constants(query, first, tiling)
+        fixed = constants(query, first, wanted, tiling)
         forward_kernel[(programs(query.shape, tiling, fixed["STEP"]),)](
             *tensors, readout, lse, *steps, readout.stride(2),
             len(run), height, width, features, readout.shape[3], reach_of(query, first), float(taps),
@@ -253,17 +261,23 @@ def _read_run(query: Tensor, run: Sequence[Reference], readout: Tensor, lse: Ten
             **fixed, BV=block_of(readout.shape[3] + 1), GOES_ON=goes_on, **tuning.options(tiling),
         )  # fmt: skip
 
-    run_tuned("forward", query, run, launch, repeatable=not goes_on)
+    run_tuned("forward", query, run, wanted, launch, repeatable=not goes_on)
 
 
 def _query_gradient(
-    query: Tensor, run: Sequence[Reference], slopes: tuple[Tensor, ...], of_query: Tensor, *, goes_on: bool
+    query: Tensor,
+    run: Sequence[Reference],
+    wanted: Tensor | None,
+    slopes: tuple[Tensor, ...],
+    of_query: Tensor,
+    *,
+    goes_on: bool,
 ) -> None:
     first, grad = run[0], slopes[0]
-    tensors, steps = inputs_of(query, run)
+    tensors, steps = inputs_of(query, run, wanted)
 
     def launch(tiling: Tiling) -> None:
-        fixed, held = constants(query, first, tiling), held_channels(query, tiling)
+        fixed, held = constants(query, first, wanted, tiling), held_channels(query, tiling)
         grid = (programs(query.shape, tiling, fixed["STEP"]), triton.cdiv(query.shape[3], held))
         query_gradient_kernel[grid](
             *tensors, *slopes, of_query, *steps, grad.shape[3],
@@ -271,15 +285,17 @@ def _query_gradient(
             **fixed, BO=held, BV=block_of(grad.shape[3]), GOES_ON=goes_on, **tuning.options(tiling),
         )  # fmt: skip
 
-    run_tuned("query_gradient", query, run, launch, repeatable=not goes_on)
+    run_tuned("query_gradient", query, run, wanted, launch, repeatable=not goes_on)
 
 
 def _key_gradients(
-    query: Tensor, run: Sequence[Reference], slopes: tuple[Tensor, ...]
+    query: Tensor, run: Sequence[Reference], wanted: Tensor | None, slopes: tuple[Tensor, ...]
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Gradients to the run's keys and values, of one value chunk."""
     first, grad = run[0], slopes[0]
-    tensors, steps = inputs_of(query, run)
+    tensors, steps = inputs_of(query, run, None)
+    if wanted is not None:
+        tensors[-1] = _bounds_of(wanted)
     batch, height, width, features = query.shape
     corners = 4 if first.offset is not None and first.offset.is_floating_point() else 1
     edge = 1 if corners == 4 else 0
@@ -292,7 +308,7 @@ def _key_gradients(
         bounds = torch.stack([least, most], 2).contiguous()  # [b (y x) (least most)]
 
     def launch(tiling: Tiling) -> None:
-        fixed, held = constants(query, first, tiling), held_channels(query, tiling)
+        fixed, held = constants(query, first, wanted, tiling), held_channels(query, tiling)
         grid = (
             programs(query.shape, tiling, fixed["STEP"], edge),
             triton.cdiv(features, held) * corners,
@@ -304,8 +320,18 @@ def _key_gradients(
             **fixed, BO=held, BV=block_of(grad.shape[3]), **tuning.options(tiling),
         )  # fmt: skip
 
-    run_tuned("key_gradient", query, run, launch)
+    run_tuned("key_gradient", query, run, wanted, launch)
     return list(_gathered(of_keys).unbind(0)), list(_gathered(of_values).unbind(0))
+
+
+def _bounds_of(wanted: Tensor) -> Tensor:
+    """First and last row, first and last column of the cells [b h w] that are wanted, in each image: int32 [b 4]."""
+    bounds = []
+    for axis in (2, 1):
+        lines = wanted.any(axis)
+        number = torch.arange(lines.shape[1], dtype=torch.int32, device=lines.device)
+        bounds += [torch.where(lines, number, 2**28).amin(1), torch.where(lines, number, -1).amax(1)]
+    return torch.stack(bounds, 1).to(torch.int32)
 
 
 def _gathered(parts: Tensor) -> Tensor:

@@ -62,13 +62,23 @@ def centres(OFFSET, cell, inside, y, x, CORNERS: tl.constexpr, HAS_OFFSET: tl.co
 
 
 @triton.jit
-def box_around(y, x, inside, up, down, left, right, height, width, EDGE: tl.constexpr):
-    """First row, first column, columns and number of the cells that lie so far up to so far right of cells (y, x)."""
-    first_row = tl.maximum(tl.min(tl.where(inside, y, FAR), 0) - up, -EDGE)
-    first_column = tl.maximum(tl.min(tl.where(inside, x, FAR), 0) - left, -EDGE)
-    rows = tl.minimum(tl.max(tl.where(inside, y, -FAR), 0) + down, height - 1) - first_row + 1
-    columns = tl.minimum(tl.max(tl.where(inside, x, -FAR), 0) + right, width - 1) - first_column + 1
+def box_around(y, x, inside, up, down, left, right, top, bottom, leftmost, rightmost):
+    """First row, first column, columns and number of the cells, from row ``top`` to ``bottom`` and column ``leftmost``
+    to ``rightmost``, that lie so far up to so far right of cells (y, x).
+    """
+    first_row = tl.maximum(tl.min(tl.where(inside, y, FAR), 0) - up, top)
+    first_column = tl.maximum(tl.min(tl.where(inside, x, FAR), 0) - left, leftmost)
+    rows = tl.minimum(tl.max(tl.where(inside, y, -FAR), 0) + down, bottom) - first_row + 1
+    columns = tl.minimum(tl.max(tl.where(inside, x, -FAR), 0) + right, rightmost) - first_column + 1
     return first_row, first_column, columns, tl.maximum(rows, 0) * tl.maximum(columns, 0)
+
+
+@triton.jit
+def cells_to_read(WANTED, cell, inside, HAS_WANTED: tl.constexpr):
+    """Which of the cells inside are to be read: a tile without any has an empty box, and reads nothing."""
+    if HAS_WANTED:
+        inside = inside & (tl.load(WANTED + cell, mask=inside, other=0) != 0)
+    return inside
 
 
 @triton.jit
@@ -119,10 +129,10 @@ def between_centres(row, column, low, right, height, width):
 
 @triton.jit
 def forward_kernel(
-    Q, K, V, MASK, OFFSET, OUT, LSE,
+    Q, K, V, MASK, OFFSET, WANTED, OUT, LSE,
     q_b, q_y, q_x, k_r: tl.int64, k_b, k_y, k_x, v_r: tl.int64, v_b, v_y, v_x, m_r, o_x,
     COUNT, H, W, C, CV, R, TAPS, scale,
-    STEP: tl.constexpr, TAP: tl.constexpr, CORNERS: tl.constexpr, HAS_OFFSET: tl.constexpr,
+    STEP: tl.constexpr, TAP: tl.constexpr, CORNERS: tl.constexpr, HAS_OFFSET: tl.constexpr, HAS_WANTED: tl.constexpr,
     TH: tl.constexpr, TW: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr, CHUNKS: tl.constexpr, BV: tl.constexpr,
     DISK: tl.constexpr, ZEROS: tl.constexpr, HAS_MASK: tl.constexpr, GOES_ON: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -132,15 +142,16 @@ def forward_kernel(
     y, x, top, left, height, width, b = cells_of_program(H, W, STEP, TH, TW, 0)
     inside = (y < height) & (x < width)
     own_cell = b * H * W + (top + STEP * y) * W + left + STEP * x  # in buffers without gaps, images one after another
-    cy, cx, low, right = centres(OFFSET, own_cell, inside, y, x, CORNERS, HAS_OFFSET)
+    wanted = cells_to_read(WANTED, own_cell, inside, HAS_WANTED)
+    cy, cx, low, right = centres(OFFSET, own_cell, wanted, y, x, CORNERS, HAS_OFFSET)
     reach = R * TAP
     first_row, first_column, columns, count = box_around(
-        cy, cx, inside, reach, reach, reach, reach, height, width, EDGE
+        cy, cx, wanted, reach, reach, reach, reach, -EDGE, height - 1, -EDGE, width - 1
     )  # fmt: skip
     blocks = tl.cdiv(count, BN)
     Q += b * q_b
     q_at = (top + STEP * y) * q_y + (left + STEP * x) * q_x
-    own = load_rows(Q, q_at, inside, 0, C, BC) if CHUNKS == 1 else 0
+    own = load_rows(Q, q_at, wanted, 0, C, BC) if CHUNKS == 1 else 0
     v = tl.arange(0, BV)
     ones = v == CV
     stored = inside[:, None] & (v < CV)[None, :]
@@ -173,7 +184,7 @@ def forward_kernel(
                     seen = seen & (kept[None, :] | (corner_weight(low, right, corner) == 0.0)[:, None])
                 else:
                     seen = seen & kept[None, :]
-            part = products(own, Q, q_at, inside, keys, row * k_y + column * k_x, there, C, BM, BN, BC, CHUNKS,
+            part = products(own, Q, q_at, wanted, keys, row * k_y + column * k_x, there, C, BM, BN, BC, CHUNKS,
                             PRECISION)  # fmt: skip
             scores = part if CORNERS == 1 else scores + part * corner_weight(low, right, corner)[:, None]
         scores = tl.where(seen, scores * scale, float("-inf"))
@@ -202,16 +213,19 @@ def forward_kernel(
         largest = larger
     share = tl.sum(tl.where(ones[None, :], total, 0.0), 1)
     readout = total / tl.where(share == 0, 1.0, share)[:, None]
+    lse = (largest + tl.log2(mass)) * LN_2
+    if HAS_WANTED:
+        readout, lse = tl.where(wanted[:, None], readout, 0.0), tl.where(wanted, lse, float("-inf"))
     tl.store(OUT + own_cell[:, None] * o_x + v[None, :], readout, mask=stored)
-    tl.store(LSE + own_cell, (largest + tl.log2(mass)) * LN_2, mask=inside)
+    tl.store(LSE + own_cell, lse, mask=inside)
 
 
 @triton.jit
 def query_gradient_kernel(
-    Q, K, V, MASK, OFFSET, G, DELTA, LEVEL, DQ,
+    Q, K, V, MASK, OFFSET, WANTED, G, DELTA, LEVEL, DQ,
     q_b, q_y, q_x, k_r: tl.int64, k_b, k_y, k_x, v_r: tl.int64, v_b, v_y, v_x, m_r, g_x,
     COUNT, H, W, C, CV, R, scale,
-    STEP: tl.constexpr, TAP: tl.constexpr, CORNERS: tl.constexpr, HAS_OFFSET: tl.constexpr,
+    STEP: tl.constexpr, TAP: tl.constexpr, CORNERS: tl.constexpr, HAS_OFFSET: tl.constexpr, HAS_WANTED: tl.constexpr,
     TH: tl.constexpr, TW: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr, CHUNKS: tl.constexpr, BO: tl.constexpr,
     BV: tl.constexpr, DISK: tl.constexpr, ZEROS: tl.constexpr, HAS_MASK: tl.constexpr, GOES_ON: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -221,15 +235,16 @@ def query_gradient_kernel(
     y, x, top, left, height, width, b = cells_of_program(H, W, STEP, TH, TW, 0)
     inside = (y < height) & (x < width)
     own_cell = b * H * W + (top + STEP * y) * W + left + STEP * x
-    cy, cx, low, right = centres(OFFSET, own_cell, inside, y, x, CORNERS, HAS_OFFSET)
+    wanted = cells_to_read(WANTED, own_cell, inside, HAS_WANTED)
+    cy, cx, low, right = centres(OFFSET, own_cell, wanted, y, x, CORNERS, HAS_OFFSET)
     reach = R * TAP
     first_row, first_column, columns, count = box_around(
-        cy, cx, inside, reach, reach, reach, reach, height, width, EDGE
+        cy, cx, wanted, reach, reach, reach, reach, -EDGE, height - 1, -EDGE, width - 1
     )  # fmt: skip
     blocks = tl.cdiv(count, BN)
     Q += b * q_b
     q_at = (top + STEP * y) * q_y + (left + STEP * x) * q_x
-    own = load_rows(Q, q_at, inside, 0, C, BC) if CHUNKS == 1 else 0
+    own = load_rows(Q, q_at, wanted, 0, C, BC) if CHUNKS == 1 else 0
     first = tl.program_id(1) * BO
     level = tl.load(LEVEL + own_cell, mask=inside, other=float("inf"))  # lse in base 2; +inf makes P = 0
     delta = tl.load(DELTA + own_cell, mask=inside, other=0.0)
@@ -252,7 +267,7 @@ def query_gradient_kernel(
                     seen = seen & (kept[None, :] | (corner_weight(low, right, corner) == 0.0)[:, None])
                 else:
                     seen = seen & kept[None, :]
-            part = products(own, Q, q_at, inside, keys, row * k_y + column * k_x, there, C, BM, BN, BC, CHUNKS,
+            part = products(own, Q, q_at, wanted, keys, row * k_y + column * k_x, there, C, BM, BN, BC, CHUNKS,
                             PRECISION)  # fmt: skip
             carried = load_rows(values, row * v_y + column * v_x, there, 0, CV, BV)
             slope = tl.dot(grads, tl.trans(carried), input_precision=PRECISION)
@@ -276,10 +291,10 @@ def query_gradient_kernel(
 
 @triton.jit
 def key_gradient_kernel(
-    Q, K, V, MASK, OFFSET, BOUNDS, G, DELTA, LEVEL, DK, DV,
+    Q, K, V, MASK, OFFSET, WANTED, BOUNDS, G, DELTA, LEVEL, DK, DV,
     q_b, q_y, q_x, k_r: tl.int64, k_b, k_y, k_x, v_r: tl.int64, v_b, v_y, v_x, m_r, g_x,
     B, H, W, C, CV, R, scale,
-    STEP: tl.constexpr, TAP: tl.constexpr, CORNERS: tl.constexpr, HAS_OFFSET: tl.constexpr,
+    STEP: tl.constexpr, TAP: tl.constexpr, CORNERS: tl.constexpr, HAS_OFFSET: tl.constexpr, HAS_WANTED: tl.constexpr,
     TH: tl.constexpr, TW: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr, CHUNKS: tl.constexpr, BO: tl.constexpr,
     BV: tl.constexpr, DISK: tl.constexpr, ZEROS: tl.constexpr, HAS_MASK: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -294,8 +309,14 @@ def key_gradient_kernel(
     if HAS_OFFSET:  # the least and largest offset say how far away a query may be that sees this tile
         down, up = down - tl.load(BOUNDS + 4 * b), up + tl.load(BOUNDS + 4 * b + 1)
         right_of, left_of = right_of - tl.load(BOUNDS + 4 * b + 2), left_of + tl.load(BOUNDS + 4 * b + 3)
+    upper, lower, leftmost, rightmost = 0, height - 1, 0, width - 1
+    if HAS_WANTED:  # first and last row, first and last column of the cells to read
+        upper = tl.maximum(upper, tl.cdiv(tl.maximum(tl.load(WANTED + 4 * b) - top, 0), STEP))
+        lower = tl.minimum(lower, (tl.load(WANTED + 4 * b + 1) - top + STEP) // STEP - 1)
+        leftmost = tl.maximum(leftmost, tl.cdiv(tl.maximum(tl.load(WANTED + 4 * b + 2) - left, 0), STEP))
+        rightmost = tl.minimum(rightmost, (tl.load(WANTED + 4 * b + 3) - left + STEP) // STEP - 1)
     first_row, first_column, columns, count = box_around(
-        y, x, in_frame, up, down, left_of, right_of, height, width, 0
+        y, x, in_frame, up, down, left_of, right_of, upper, lower, leftmost, rightmost
     )  # fmt: skip
     Q += b * q_b
     K += r * k_r + b * k_b
