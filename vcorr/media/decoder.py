@@ -20,13 +20,13 @@ from vcorr.media.image import MAX_PIXELS
 
 # Formats that hold video themselves. Playlists (ffconcat, m3u8, mpd) and image patterns would open other files.
 FORMATS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,mxf,ogg,flv,asf,nut,dv,ivf,yuv4mpegpipe,"
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,apng,mpegts,mpeg,mxf,ogg,flv,asf,nut,dv,ivf,yuv4mpegpipe,"
     "h264,hevc,vvc,mpegvideo,m4v,mjpeg,vc1,obu"  # streams without a container
 )
 # fmt: off
 VIDEO_SUFFIXES = frozenset([
     ".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg", ".vob", ".mts", ".m2ts",
-    ".ts", ".mxf", ".ogv", ".ogg", ".flv", ".f4v", ".asf", ".wmv", ".nut", ".dv", ".ivf", ".y4m",
+    ".ts", ".mxf", ".ogv", ".ogg", ".flv", ".f4v", ".asf", ".wmv", ".nut", ".dv", ".ivf", ".y4m", ".apng",
     ".h264", ".264", ".avc", ".hevc", ".h265", ".265", ".h266", ".266", ".vvc", ".m2v", ".m1v", ".mjpeg", ".mjpg",
     ".vc1", ".obu",
 ])

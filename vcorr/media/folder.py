@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import glob
-import itertools
 import re
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -17,7 +14,8 @@ from vcorr.errors import InputError
 from vcorr.files import sha256_of_all
 from vcorr.media.decoder import VIDEO_SUFFIXES
 from vcorr.media.image import FRAME_SUFFIXES, displayed_size, is_deep, open_image, read_pixels, shrink, to_rgb
-from vcorr.media.levels import SAMPLES, WHOLE, Scale, scale_of
+from vcorr.media.levels import SharedScale
+from vcorr.media.pages import is_stack
 
 FOLDER_FPS = 25.0
 """Frames per second assumed of image files, which carry no time."""
@@ -88,8 +86,7 @@ class Stills:
 
     def __init__(self, files: Sequence[Path]) -> None:
         self.files = tuple(files)
-        self._scale: Scale | None = None
-        self._lock = threading.Lock()
+        self.scale = SharedScale(len(self.files), self._deep_pixels)
 
     def rgb(self, k: int) -> NDArray[np.uint8]:
         """The picture in file k, uint8 [h w 3], as displayed.
@@ -98,28 +95,15 @@ class Stills:
             InputError: it cannot be read.
         """
         pixels = read_pixels(self.files[k])
-        return to_rgb(pixels, None if pixels.dtype == np.uint8 else self.scale())
+        return to_rgb(pixels, None if pixels.dtype == np.uint8 else self.scale.get())
 
-    def scale(self) -> Scale:
-        """The scale of the files with more than 8 bits a channel, from a few of them, evenly spread."""
-        with self._lock:
-            if self._scale is None:
-                self._scale = scale_of(itertools.islice(self._deep_ones(), SAMPLES))
-        return self._scale
-
-    def note(self) -> str:
-        """What the user should know of the scale of what was read; empty where there is nothing to tell."""
-        return "" if self._scale in (None, WHOLE) else str(self._scale)
-
-    def _deep_ones(self) -> Iterator[np.ndarray]:
-        """Pictures with more than 8 bits: of files evenly spread, then of the others, as some may have 8 bits."""
-        spread = np.linspace(0, len(self.files) - 1, SAMPLES).round().astype(int).tolist()
-        for k in dict.fromkeys([*spread, *range(len(self.files))]):
-            with contextlib.suppress(InputError):
-                with open_image(self.files[k]) as image:
-                    deep = is_deep(image)
-                if deep:
-                    yield read_pixels(self.files[k])
+    def _deep_pixels(self, k: int) -> np.ndarray | None:
+        try:
+            with open_image(self.files[k]) as image:
+                deep = is_deep(image)
+            return read_pixels(self.files[k]) if deep else None
+        except InputError:
+            return None
 
 
 class FrameFolder:
@@ -142,9 +126,9 @@ class FrameFolder:
             if other is not file:
                 what = f"holds {other.name} and {file.name}, two files for one frame"
                 raise InputError(path, what, f"give a quoted pattern, such as '{file.with_name('*' + file.suffix)}'")
-        (self.height, self.width), deep = _header(files[0])
+        (self.height, self.width), deep = _header(path, files[0])
         for file in files[1:]:
-            (height, width), too = _header(file)
+            (height, width), too = _header(path, file)
             deep = deep or too
             if (height, width) != (self.height, self.width):
                 what = f"{files[0].name} is {self.width}x{self.height}, but {file.name} is {width}x{height}"
@@ -152,8 +136,8 @@ class FrameFolder:
                     path, what, "the frames of a video have one size: take out or resize those that differ"
                 )
         if deep:
-            self._stills.scale()
-        self.notes: tuple[str, ...] = (f"{path}: {note}",) if (note := self._stills.note()) else ()
+            self._stills.scale.get()
+        self.notes: tuple[str, ...] = (f"{path}: {note}",) if (note := self._stills.scale.note()) else ()
 
     def __len__(self) -> int:
         return len(self._stills.files)
@@ -187,7 +171,10 @@ class FrameFolder:
         """Nothing is kept open."""
 
 
-def _header(file: Path) -> tuple[tuple[int, int], bool]:
+def _header(folder: Path, file: Path) -> tuple[tuple[int, int], bool]:
     """(height, width) of an image file, and whether it has more than 8 bits a channel."""
     with open_image(file) as image:
+        if getattr(image, "is_animated", False) and is_stack(file):
+            what = f"holds {file.name}, which is a video of its own: it has several pictures"
+            raise InputError(folder, what, f"give {file}, or take it out of the folder")
         return displayed_size(image), is_deep(image)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -37,8 +38,13 @@ _SIDEWAYS = (5, 6, 7, 8)  # orientations that swap height and width
 _warnings_lock = threading.Lock()  # catch_warnings swaps a list of the whole process
 
 
-def open_image(path: Path, formats: tuple[str, ...] = FRAME_FORMATS) -> Image.Image:
+def open_image(path: Path, formats: tuple[str, ...] = FRAME_FORMATS, content: BinaryIO | None = None) -> Image.Image:
     """Reads the header of an image: format, mode and size are then known, the pixels are not yet read.
+
+    Args:
+        path: of the file.
+        formats: Pillow's names of those that may be read.
+        content: what to read in place of the file.
 
     Raises:
         InputError: missing, empty, of another format, or larger than `MAX_PIXELS`.
@@ -51,7 +57,7 @@ def open_image(path: Path, formats: tuple[str, ...] = FRAME_FORMATS) -> Image.Im
             raise InputError(path, "is an empty file", advice)
         with _warnings_lock, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image = Image.open(path, formats=formats)
+            image = Image.open(content or path, formats=formats)
         # Without a name, Pillow does not map the file into memory: it maps a TIFF that lies on its side by the size
         # that it is turned to, and a mapped file that another program cuts short ends the process.
         image.filename = ""

@@ -7,8 +7,10 @@ over the video, tell the range, and every picture is read by it.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,3 +92,35 @@ def _power_of_two(level: float) -> float:
     if level <= 1:
         return 2.0 ** math.ceil(math.log2(level))
     return 2.0 ** math.ceil(math.log2(level + 1)) - 1
+
+
+class SharedScale:
+    """The scale of a video, found when it is first asked for, from a few of its pictures. For any thread.
+
+    Args:
+        count: pictures that the video has.
+        deep: number of a picture -> its levels; None where it has 8 bits or cannot be read.
+    """
+
+    def __init__(self, count: int, deep: Callable[[int], NDArray[Any] | None]) -> None:
+        self._count, self._deep = count, deep
+        self._scale: Scale | None = None
+        self._lock = threading.Lock()
+
+    def get(self) -> Scale:
+        """The scale of the pictures that have more than 8 bits a channel."""
+        with self._lock:
+            if self._scale is None:
+                self._scale = scale_of(itertools.islice(self._deep_ones(), SAMPLES))
+            return self._scale
+
+    def note(self) -> str:
+        """What the user should know of the scale, once it was asked for; empty where there is nothing to tell."""
+        return "" if self._scale in (None, WHOLE) else str(self._scale)
+
+    def _deep_ones(self) -> Iterator[NDArray[Any]]:
+        """Deep pictures: among those evenly spread, then among the others, as some may have 8 bits."""
+        spread = np.linspace(0, self._count - 1, SAMPLES).round().astype(int).tolist()
+        for k in dict.fromkeys([*spread, *range(self._count)]):
+            if (levels := self._deep(k)) is not None:
+                yield levels

@@ -19,6 +19,8 @@ from vcorr.media.container import VideoFile
 from vcorr.media.decoder import VIDEO_SUFFIXES
 from vcorr.media.folder import FrameFolder, list_frames, matching_files
 from vcorr.media.image import FRAME_SUFFIXES, shrunk_size
+from vcorr.media.pages import is_animated_png, is_stack
+from vcorr.media.stack import Stack
 from vcorr.media.writer import VideoWriter
 
 __all__ = ["Video", "VideoWriter", "open_video", "shrunk_size"]
@@ -26,6 +28,8 @@ __all__ = ["Video", "VideoWriter", "open_video", "shrunk_size"]
 
 def open_video(path: str | Path) -> Video:
     """Opens a video file, a folder of frames, or the files that match a pattern such as "frames/*.png".
+
+    A TIFF with several pages, an animated PNG and an animated WebP are video files.
 
     Frame files are taken in natural order (frame2 before frame10); hidden files and other kinds are passed over. In a
     pattern, a name that is there counts before what it would match, so that folders may have brackets in their names.
@@ -37,7 +41,7 @@ def open_video(path: str | Path) -> Video:
     path = Path(path)
     try:
         if path.is_dir():
-            return Video(path, FrameFolder(path, list_frames(path)))
+            return Video(path, _frames(path, list_frames(path)))
         if path.exists():
             return Video(path, _file_source(path))
         matches = matching_files(path)
@@ -52,7 +56,16 @@ def open_video(path: str | Path) -> Video:
     if several := [match for match in matches if match.suffix.lower() in VIDEO_SUFFIXES or match.is_dir()]:
         what = f"matches {len(several)} videos or folders, among them {several[0].name} and {several[-1].name}"
         raise InputError(path, what, "give one of them")
-    return Video(path, FrameFolder(path, matches))
+    return Video(path, _frames(path, matches))
+
+
+def _frames(path: Path, files: list[Path]) -> Source:
+    """Image files as frames; one file alone may hold them all."""
+    return _stack(files[0]) if len(files) == 1 and is_stack(files[0]) else FrameFolder(path, files)
+
+
+def _stack(path: Path) -> Source:
+    return VideoFile(path) if is_animated_png(path) else Stack(path)
 
 
 def _file_source(path: Path) -> Source:
@@ -60,6 +73,8 @@ def _file_source(path: Path) -> Source:
         raise InputError(path, "is neither a file nor a folder", "give a video file or a folder of frames")
     if path.stat().st_size == 0:
         raise InputError(path, "is an empty file", "copy or export the video again")
+    if is_stack(path):
+        return _stack(path)
     if path.suffix.lower() in FRAME_SUFFIXES:
         advice = (
             f"give a folder, or a quoted pattern such as '{path.with_name('*' + path.suffix)}', of one file per frame"

@@ -17,6 +17,7 @@ from vcorr.errors import InputError
 from vcorr.media.decoder import VIDEO_SUFFIXES
 from vcorr.media.folder import Stills, frame_files
 from vcorr.media.image import displayed_size, open_image, shrink, shrunk_size
+from vcorr.media.pages import STACK_SUFFIXES, is_stack
 from vcorr.media.video import Video, open_video
 
 Picture = NDArray[np.uint8]
@@ -128,7 +129,8 @@ def scan(root: str | Path) -> Footage:
 def walk(root: Path, skipped: dict[str, str]) -> Iterator[tuple[Path, list[Path] | None]]:
     """What looks like video below a folder: (file, None), or (folder, its images in natural order).
 
-    In one order on every machine, no file opened. Folders that cannot be listed go to ``skipped``, path -> reason.
+    In one order on every machine. No file is opened but those that may hold several pictures, which are videos then.
+    Folders that cannot be listed go to ``skipped``, path -> reason.
     """
 
     def unlisted(error: OSError) -> None:
@@ -138,10 +140,12 @@ def walk(root: Path, skipped: dict[str, str]) -> Iterator[tuple[Path, list[Path]
         folder = Path(name)
         subfolders[:] = [s for s in sorted(subfolders) if not s.startswith(".") and not _loops(folder / s, root)]
         files = [folder / name for name in sorted(names) if not name.startswith(".")]
-        if stills := frame_files(files):
+        images = frame_files(files)
+        stacks = {f for f in images if f.suffix.lower() in STACK_SUFFIXES and is_stack(f)}
+        if stills := [f for f in images if f not in stacks]:
             yield folder, stills
         for file in files:
-            if file.suffix.lower() in VIDEO_SUFFIXES:
+            if file in stacks or file.suffix.lower() in VIDEO_SUFFIXES:
                 yield file, None
 
 

@@ -210,7 +210,7 @@ class _Frames:
                 continue
             sizes.add(rgb.shape)
             yield k, shrink(rgb, shrunk_size(rgb.shape[0], rgb.shape[1], self._options.size))
-        if note := pictures.note():
+        if note := pictures.scale.note():
             self.notes.append(note)
         if len(sizes) > 1:
             self.notes.append("its images differ in size: of use as stills, not as a video")

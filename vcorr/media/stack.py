@@ -1,0 +1,170 @@
+"""A video as one image file: the pages of a TIFF, the frames of an animated WebP.
+
+An animated PNG is read like other video files: FFmpeg composes its frames by the specification.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import re
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from vcorr.errors import InputError
+from vcorr.media.folder import FOLDER_FPS
+from vcorr.media.image import displayed_size, is_deep, open_image, pixels_of, shrink, to_rgb
+from vcorr.media.levels import SharedScale
+from vcorr.media.pages import Pages, find_pages, page_of_tiff
+
+# How many channels, slices and times there are, as ImageJ and OME note it in the first page of a TIFF.
+_CHANNELS = r'^channels=(\d+)|\bSizeC="(\d+)"'
+_SLICES = r'^slices=(\d+)|\bSizeZ="(\d+)"'
+_TIMES = r'^frames=(\d+)|\bSizeT="(\d+)"'
+
+
+class Stack:
+    """Pictures in one file, in their order. Opening reads headers; after that, one picture at a time.
+
+    Raises:
+        InputError: its pictures differ in size; or they do not follow one another in time or in space alone, as the
+            channels of a microscope's image.
+    """
+
+    names = None
+
+    def __init__(self, path: Path) -> None:
+        pages = find_pages(path)
+        if pages is None or not pages.places:
+            raise InputError(path, "holds no picture that can be read", "export it again")
+        _refuse_several_dimensions(path, pages)
+        self._path, self._pages = path, pages
+        self._reader = _Reader(path, pages)
+        with self._reader.opened(0) as first:
+            self.height, self.width = displayed_size(first)
+            deep = is_deep(first)
+        for number, size in enumerate(pages.sizes):
+            if size != pages.sizes[0]:
+                (width, height), (w, h) = pages.sizes[0], size
+                what = f"its picture 0 is {width}x{height}, but picture {number} is {w}x{h}"
+                raise InputError(path, what, "the frames of a video have one size: export those of one size")
+        self.fps, self.pts = _times(pages)
+        self._scale = SharedScale(len(pages.places), self._deep_pixels)
+        notes = [] if pages.whole else [f"the file ends early, after {len(pages.places)} pictures"]
+        if deep:
+            self._scale.get()
+            notes += [note] if (note := self._scale.note()) else []
+        self.notes = tuple(f"{path}: {note}" for note in notes)
+
+    def __len__(self) -> int:
+        return len(self._pages.places)
+
+    def seconds(self, k: int) -> float:
+        return k / self.fps if self.pts is None else self.pts[k] / 1000
+
+    def fingerprint(self) -> str:
+        with self._path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+
+    def walk(self, start: int, size: tuple[int, int]) -> Iterator[tuple[int, np.ndarray, bool]]:
+        """Like `VideoFile.walk`: a picture that does not decode is passed over."""
+        reader = _Reader(self._path, self._pages)
+        try:
+            first = start
+            while first and self._rgb(reader, first, size) is None:
+                first -= 1
+            for k in range(first, len(self)):
+                rgb = self._rgb(reader, k, size)
+                if rgb is not None:
+                    yield k, rgb, True
+        finally:
+            reader.close()
+
+    def picture(self, k: int, size: tuple[int, int]) -> np.ndarray | None:
+        return self._rgb(self._reader, k, size)
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def _rgb(self, reader: _Reader, k: int, size: tuple[int, int]) -> np.ndarray | None:
+        try:
+            pixels = reader.pixels(k)
+        except InputError:
+            return None
+        if pixels.shape[:2] != (self.height, self.width):  # turned otherwise than the first one
+            return None
+        return shrink(to_rgb(pixels, None if pixels.dtype == np.uint8 else self._scale.get()), size)
+
+    def _deep_pixels(self, k: int) -> np.ndarray | None:
+        try:
+            with self._reader.opened(k) as image:
+                return pixels_of(image, self._path) if is_deep(image) else None
+        except InputError:
+            return None
+
+
+class _Reader:
+    """The pictures of a file that stays open. For one thread."""
+
+    def __init__(self, path: Path, pages: Pages) -> None:
+        self._path, self._pages = path, pages
+        self._file = path.open("rb")
+        # Frames of an animation build on those before them, so it stays open; pages are opened one by one.
+        self._animation = None if pages.seconds is None else open_image(path, content=self._file)
+        self._close = weakref.finalize(self, self._file.close)  # without a warning, like the files of videos
+
+    @contextlib.contextmanager
+    def opened(self, k: int) -> Iterator[Image.Image]:
+        """Picture k, its pixels not yet decoded.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        place = self._pages.places[k]
+        if self._animation is None:
+            with open_image(self._path, ("TIFF",), page_of_tiff(self._file, place)) as page:
+                yield page
+            return
+        try:
+            self._animation.seek(place)
+        except Exception as error:  # a decoder raises anything at all over a hostile file
+            raise InputError(self._path, f"has a damaged picture {k} ({error})", "export it again") from error
+        yield self._animation
+
+    def pixels(self, k: int) -> np.ndarray:
+        """As `image.read_pixels`, of picture k."""
+        with self.opened(k) as image:
+            return pixels_of(image, self._path)
+
+    def close(self) -> None:
+        self._close()
+
+
+def _times(pages: Pages) -> tuple[float, list[int] | None]:
+    """Frames a second, and when each frame begins, in milliseconds; without times, or useless ones: None."""
+    if pages.seconds is not None:
+        *starts, end = (round(1000 * time) for time in itertools.accumulate(pages.seconds, initial=0.0))
+        if all(a < b for a, b in itertools.pairwise([*starts, end])):
+            return 1000 * len(starts) / end, starts
+    return FOLDER_FPS, None
+
+
+def _refuse_several_dimensions(path: Path, pages: Pages) -> None:
+    """Refuses pages that are not one after the other in time, or in depth, by what ImageJ or OME say of them."""
+    channels, slices, times = (
+        int(found.group(found.lastindex or 0)) if (found := re.search(pattern, pages.description, re.MULTILINE)) else 1
+        for pattern in (_CHANNELS, _SLICES, _TIMES)
+    )
+    if channels * slices * times != len(pages.places):
+        return  # colours of one picture, or a note that no longer holds
+    if channels > 1:
+        what = f"holds {channels} channels in turn, one a page"
+        raise InputError(path, what, "save one channel, or a colour picture of all, as a file of its own")
+    if slices > 1 and times > 1:
+        what = f"holds {slices} slices of each of {times} times"
+        raise InputError(path, what, "save one slice, or a projection, as a file of its own")
