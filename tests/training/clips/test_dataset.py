@@ -10,6 +10,7 @@ from PIL import Image
 
 from tests.media.films import encode, number
 from vcorr.errors import InputError
+from vcorr.media import folder as media_folder
 from vcorr.media.video import open_video
 from vcorr.training.clips import dataset as footage
 from vcorr.training.clips.dataset import Frames, scan
@@ -150,15 +151,15 @@ def test_another_folder_is_told(films, change):
 # --- frames ---------------------------------------------------------------------------------------------------------
 
 
-def count_calls(monkeypatch, name):
+def count_calls(monkeypatch, name, module=footage):
     calls = []
-    real = getattr(footage, name)
+    real = getattr(module, name)
 
     def counted(*args, **options):
         calls.append(args)
         return real(*args, **options)
 
-    monkeypatch.setattr(footage, name, counted)
+    monkeypatch.setattr(module, name, counted)
     return calls
 
 
@@ -176,7 +177,7 @@ def test_frames_of_a_film_are_those_of_the_film(tmp_path, limit):
 
 def test_where_all_fits_a_film_is_opened_and_a_still_is_read_once(films, monkeypatch):
     found = scan(films)
-    opened, read = count_calls(monkeypatch, "open_video"), count_calls(monkeypatch, "read_rgb")
+    opened, read = count_calls(monkeypatch, "open_video"), count_calls(monkeypatch, "read_pixels", media_folder)
     frames = Frames(found.sources, 64, 1 << 30)
     for _ in range(3):
         for source, video in enumerate(found.sources):
@@ -205,7 +206,7 @@ def test_the_cache_forgets_what_was_used_longest_ago(films, monkeypatch):
     found = scan(films)
     source = next(k for k, s in enumerate(found.sources) if s.path.name == "b")
     frames = Frames(found.sources, 64, 3 * 20 * 30 * 3)
-    read = count_calls(monkeypatch, "read_rgb")
+    read = count_calls(monkeypatch, "read_pixels", media_folder)
     for clip in ([0], [1], [2], [0], [3], [0], [2], [1]):
         frames.get(source, clip)
         assert frames.bytes <= 3 * 20 * 30 * 3
