@@ -6,7 +6,6 @@ An animated PNG is read like other video files: FFmpeg composes its frames by th
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import re
 import weakref
@@ -17,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from vcorr.errors import InputError
+from vcorr.files import sha256
 from vcorr.media.folder import FOLDER_FPS
 from vcorr.media.image import displayed_size, is_deep, open_image, pixels_of, shrink, to_rgb
 from vcorr.media.levels import SharedScale
@@ -68,8 +68,7 @@ class Stack:
         return k / self.fps if self.pts is None else self.pts[k] / 1000
 
     def fingerprint(self) -> str:
-        with self._path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return sha256(self._path)
 
     def walk(self, start: int, size: tuple[int, int]) -> Iterator[tuple[int, np.ndarray, bool]]:
         """Like `VideoFile.walk`: a picture that does not decode is passed over."""
