@@ -22,9 +22,10 @@ from vcorr.evaluation import davis_layout
 from vcorr.evaluation.davis import DavisScores, evaluate_davis
 from vcorr.evaluation.sequences import label_sequences, trained
 from vcorr.matching.cells import downsample
+from vcorr.matching.settings import Matching
 from vcorr.model import color
-from vcorr.model.encoder import Encoder, encoder
-from vcorr.model.inference import Reader
+from vcorr.model.encoder import Encoder, Model
+from vcorr.model.inference import Inference
 from vcorr.model.weights import Weights
 from vcorr.training import recipe
 
@@ -34,7 +35,7 @@ STRIDE = 4  # pixels a cell of colours
 LIFT = 4.0  # above the largest squared length of a normalised Lab colour
 
 
-def colors() -> tuple[Encoder, Reader]:
+def colors() -> Model:
     """Lab values as features, lifted to one length, so that <q, k> falls with the distance of the colours."""
 
     def encode(rgb):
@@ -42,15 +43,15 @@ def colors() -> tuple[Encoder, Reader]:
         rest = (LIFT - cells.square().sum(-1, keepdim=True)).sqrt()
         return torch.cat([cells, rest], -1).contiguous()
 
-    return Encoder(encode, STRIDE), Reader(scale=COLOR_SCALE)
+    return Model(Encoder(encode, STRIDE), inference=Inference(scale=COLOR_SCALE))
 
 
-def untrained() -> tuple[Encoder, Reader]:
+def untrained() -> Model:
     """The encoder as it is before the first step of training."""
     experiment = recipe.load("mast_cpu")
     state = experiment.recipe.init(rng.generator(experiment.config.seed, "init"))
-    net, reader = experiment.recipe.net, Reader(scale=UNTRAINED_SCALE)
-    return encoder(Weights(state.params, state.stats, net, reader, {}), "cpu"), reader
+    how = Matching(), Inference(scale=UNTRAINED_SCALE)
+    return Model.of(Weights(state.params, state.stats, experiment.recipe.net, *how, {}), "cpu")
 
 
 def copy_first(root: Path, out: Path) -> None:

@@ -42,21 +42,22 @@ class Mutation:
 
 
 READING, LABEL = "vcorr/propagation/reading.py", "vcorr/labels/label.py"
+SETTINGS, INFERENCE = "vcorr/matching/settings.py", "vcorr/model/inference.py"
 MEMORY, PROPAGATOR = "vcorr/propagation/memory.py", "vcorr/propagation/propagator.py"
 
 MUTATIONS = {
-    "top-k ignored": Mutation(READING, "border=border, top_k=top_k)", "border=border)"),
-    "scale replaced": Mutation(
-        READING, "reader.radius, reader.scale, reader.border", "reader.radius, 200.0, reader.border"
-    ),
-    "radius replaced": Mutation(READING, "= reader.radius, reader.scale", "= 12, reader.scale"),
-    "border replaced": Mutation(READING, "reader.scale, reader.border", 'reader.scale, "mask"'),
-    "compactness ignored": Mutation(READING, "if k := reader.compactness", "if k := 0"),
-    "no search": Mutation(READING, "0 < reader.search < abs(gap)", "False"),
+    "top-k ignored": Mutation(READING, "top_k=top_k, **", "top_k=None, **"),
+    "scale replaced": Mutation(SETTINGS, '"scale": self.scale', '"scale": 200.0'),
+    "radius replaced": Mutation(SETTINGS, '"radius": self.radius', '"radius": 12'),
+    "border replaced": Mutation(SETTINGS, '"border": self.border', '"border": "mask"'),
+    "radius of training": Mutation(INFERENCE, '"radius": self.radius', '"radius": "same"'),
+    "scale of training": Mutation(INFERENCE, '"scale": self.scale', '"scale": "same"'),
+    "compactness ignored": Mutation(READING, "if inference.compactness:", "if False:"),
+    "no search": Mutation(READING, "not 0 < inference.roi_search < abs(gap)", "True"),
     "values of another reference": Mutation(
         READING, "[frame.values for frame in frames.values()]", "[frame.values for frame in frames.values()][::-1]"
     ),
-    "only t-1 read": Mutation(MEMORY, "for p in read_at(t, self.long, self.short)}", "for p in [t - 1]}"),
+    "only t-1 read": Mutation(MEMORY, "for p in read_at(t, self.references)}", "for p in [t - 1]}"),
     "first frame forgotten": Mutation(
         MEMORY, "tuple(sorted(lasting | recent)) or (0,)", "tuple(sorted(recent)) or (0,)"
     ),
@@ -67,9 +68,9 @@ MUTATIONS = {
     "values rolled by one cell": Mutation(
         LABEL, "return torch.cat(cells, -1)", "return torch.cat(cells, -1).roll(1, 2)"
     ),
-    "feedback always soft": Mutation(PROPAGATOR, 'self.reader.feedback == "hard"', "False"),
-    "feedback always hard": Mutation(PROPAGATOR, 'self.reader.feedback == "hard"', "True"),
-    "alignment replaced": Mutation(PROPAGATOR, "self.reader.alignment", '"cell"'),
+    "feedback always soft": Mutation(PROPAGATOR, 'self.model.inference.feedback == "hard"', "False"),
+    "feedback always hard": Mutation(PROPAGATOR, 'self.model.inference.feedback == "hard"', "True"),
+    "alignment replaced": Mutation(PROPAGATOR, "self.model.matching.alignment", '"cell"'),
     "slow encoder ignored": Mutation(
         "vcorr/model/encoder.py", "if self.slow is not None:", "if self.slow is not None and False:"
     ),

@@ -55,7 +55,6 @@ SMALL = {
     **{"batch": "4", "warmup": "10", "cooldown": "0.3", "size": "64", "smallest": "64", "read": "96"},
 }  # not the rates: at ten times its own, a second stage undoes what the first has learned
 LONGEST = 15  # frames that a memory clip is taken from, at the small size: most training clips are short
-READING = ("radius", "long", "short", "feedback", "top_k", "compactness", "slow", "search")  # of the reader
 OPERATORS: tuple[tuple[Any, str], ...] = (
     (window, "read"), (window, "read_backward"), (negatives, "logsumexp"),
     (compactness, "loss"),  # its forward pass works out its gradient too
@@ -99,7 +98,7 @@ def every_row() -> list[Row]:
 def trained(row: Row) -> tuple[Any, ...]:
     """Recipe and configuration, without how long it trains and what only reading uses."""
     keys = flatten(recipe.load(row.recipe, list(row.overrides)).config)
-    left_out = {f"reader.{name}" for name in READING} | {k for k, v in keys.items() if k.endswith(".steps") and v}
+    left_out = {k for k, v in keys.items() if k.startswith("inference.") or (k.endswith(".steps") and v)}
     return row.recipe, *((k, v) for k, v in keys.items() if k not in left_out)
 
 

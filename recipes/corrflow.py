@@ -19,7 +19,7 @@ from vcorr.matching import affinity, rebuild
 from vcorr.model import color, network
 from vcorr.training.clips.cut import ClipConfig
 from vcorr.training.losses.reconstruction import cross_entropy
-from vcorr.training.recipe import Out, Phase, Reader, Recipe, Stage, State
+from vcorr.training.recipe import Inference, Matching, Out, Phase, Recipe, References, Stage, State
 
 
 @dataclass(frozen=True)
@@ -33,25 +33,24 @@ class Config:
         size=256, frames=3, gaps=(4,), sampling="intervals", crop="frame", flip=False, reverse=False
     )
     net: network.NetworkConfig = network.ResNetConfig()
-    radius: int | None = 6
+    matching: Matching = Matching(radius=6, alignment="bilinear")
+    space: color.Space = "rgb"
     keep: float = 0.3  # chance that no channel is dropped
     jitter: color.JitterConfig = color.JitterConfig()
     epsilon: tuple[float, float] = (0.9, 0.6)  # chance of the truth, at the start and at the end
     cycle: float = 0.1
-    reader: Reader = Reader(space="rgb", radius=6, alignment="bilinear", long=(), short=(1,), feedback="hard")
+    inference: Inference = Inference(References(long=(), short=(1,)), feedback="hard")
 
 
 def build(cfg: Config) -> Recipe:
-    how = dict(radius=cfg.radius, scale=cfg.reader.scale, border=cfg.reader.border, alignment=cfg.reader.alignment)
-
     def loss(state, batch, rng, progress):
         seen = color.drop_channels(color.jitter(batch.rgb, batch.samples, cfg.jitter, cfg.seed), rng, keep=cfg.keep)
-        frames = (color.to_space(frame, cfg.reader.space) for frame in seen.unbind(1))
+        frames = (color.to_space(frame, cfg.space) for frame in seen.unbind(1))
         features, stats = network.apply_each(cfg.net, state.params, state.stats, frames, train=True)
 
         def carry(colours, *path):  # from the first frame of a path to the next, and on along it
             for a, b in pairwise(path):
-                colours = rebuild.rebuild(features[b], [features[a]], [colours], stride=cfg.net.stride, **how)
+                colours = rebuild.rebuild(features[b], [features[a]], [colours], cfg.matching, stride=cfg.net.stride)
             return colours
 
         labels = color.classes(batch.lab).unbind(1)
@@ -63,8 +62,9 @@ def build(cfg: Config) -> Recipe:
         forward = cross_entropy(one, labels[1]) + cross_entropy(two, labels[2])
         cycle = sum(cross_entropy(back, labels[0]) for back in (carry(one, 1, 0), carry(one, 1, 2, 1, 0)))
         metrics = {"forward": forward.detach(), "cycle": cycle.detach()}
-        total = forward + cfg.cycle * cycle
-        return Out(total, stats, metrics, views=affinity.Views(features[2], [features[1]], references=(1,), **how))
+        views = affinity.Views(features[2], [features[1]], cfg.matching, references=(1,))
+        return Out(forward + cfg.cycle * cycle, stats, metrics, views=views)
 
     phase = Phase("triplets", cfg.triplets, cfg.clips, loss)
-    return Recipe(cfg.net, lambda rng: State(*network.init(cfg.net, rng)), (phase,), cfg.reader)
+    how = (cfg.matching, cfg.inference, cfg.space)
+    return Recipe(cfg.net, lambda rng: State(*network.init(cfg.net, rng)), (phase,), *how)

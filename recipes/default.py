@@ -13,7 +13,7 @@ the last steps. DATA is a folder of videos; pictures in folders called stills ar
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -23,7 +23,7 @@ from vcorr.matching.cells import downsample, upsample
 from vcorr.model import color, network
 from vcorr.training.clips.cut import ClipConfig
 from vcorr.training.losses import bank, reconstruction, two_views
-from vcorr.training.recipe import Out, Phase, Reader, Recipe, Stage, State
+from vcorr.training.recipe import Inference, Matching, Out, Phase, Recipe, Stage, State
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ class Config:
     points: int = 32  # of each frame, negatives to the other videos of the batch
     balance: two_views.Balance = two_views.Balance(contrast=0.5, cycle=0.0)
     decay: float = 0.998
-    reader: Reader = Reader(scale=14.0)
+    matching: Matching = Matching(scale=14.0)
+    inference: Inference = Inference(scale=28.0)  # twice as sharp as in training
 
 
 def build(cfg: Config) -> Recipe:
-    how = dict(radius=cfg.reader.radius, scale=cfg.reader.scale, border=cfg.reader.border)
-    grid = dict(stride=cfg.net.stride, alignment=cfg.reader.alignment)
+    how, grid = cfg.matching, dict(stride=cfg.net.stride, alignment=cfg.matching.alignment)
 
     def loss(state, batch, rng, progress):
         n = min(max(1, round(cfg.views * len(batch.rgb))), len(batch.rgb) - 1)
@@ -52,19 +52,18 @@ def build(cfg: Config) -> Recipe:
         rgb = torch.cat([batch.rgb[:-n, :2], color.jitter(views, batch.samples[-n:], cfg.jitter, cfg.seed)])
         seen, hidden = color.hide_channel(color.to_lab(rgb.flatten(0, 1)).view(rgb.shape), rng)
         (key, query), stats = network.apply_each(cfg.net, state.params, state.stats, seen.unbind(1), train=True)
-        copied, intra = memory_read_lse(query[:-n], [key[:-n]], [downsample(hidden[:-n, 0], **grid)], **how)
+        copied, intra = memory_read_lse(query[:-n], [key[:-n]], [downsample(hidden[:-n, 0], **grid)], **how.window)
         drawn = (cfg.points, cfg.seed, batch.samples, batch.videos)
-        share = bank.share_of_batch(query[:-n], key, intra, *drawn, scale=cfg.reader.scale)
+        share = bank.share_of_batch(query[:-n], key, intra, *drawn, scale=how.scale)
         rebuilt = upsample(copied * share[..., None], size=hidden.shape[-2:], **grid)
         place = two_views.positions(matrices, *query.shape[1:3])[:, ::2, ::2]
         parts = {
             "reconstruct": reconstruction.huber(rebuilt, hidden[:-n, 1]),
-            "contrast": two_views.contrast_all(query[-n:, ::2, ::2], key[-n:], place, scale=cfg.reader.scale),
+            "contrast": two_views.contrast_all(query[-n:, ::2, ::2], key[-n:], place, scale=how.scale),
         }
         total = cfg.balance.reconstruct * parts["reconstruct"] + cfg.balance.contrast * parts["contrast"]
-        shown = Views(query[:-n], [key[:-n]], **how, alignment=cfg.reader.alignment)
+        shown = Views(query[:-n], [key[:-n]], how)
         return Out(total, stats, {name: part.detach() for name, part in parts.items()}, views=shown)
 
     phase = Phase("pairs", cfg.pairs, cfg.clips, loss, State.with_slow, lambda name: cfg.decay)
-    reader = replace(cfg.reader, scale=2 * cfg.reader.scale)  # twice as sharp as in training
-    return Recipe(cfg.net, lambda rng: State(*network.init(cfg.net, rng)), (phase,), reader, averaged=True)
+    return Recipe(cfg.net, lambda rng: State(*network.init(cfg.net, rng)), (phase,), how, cfg.inference, averaged=True)

@@ -24,7 +24,7 @@ from vcorr.matching.affinity import Views
 from vcorr.model import color, network, position
 from vcorr.training.losses import bank, reconstruction
 from vcorr.training.losses.bank import BankConfig
-from vcorr.training.recipe import Out, Phase, Reader, Recipe, Stage
+from vcorr.training.recipe import Inference, Out, Phase, Recipe, Stage
 
 
 @dataclass(frozen=True)
@@ -36,31 +36,30 @@ class Config(mast.Config):
         ),
     )  # fmt: skip
     net: network.NetworkConfig = network.ResNetConfig(position=position.PositionConfig("1dape", size=128))
-    radius: int = 6
     bank: BankConfig = BankConfig(frames=1_440, points=4, modulation="shifting")
     decay: float = 0.999
     peaks: Literal[0, 1, 2, 3] = 2
     mixture: compactness.Form = "gated"
-    reader: Reader = replace(mast.Config.reader, compactness=2)
+    inference: Inference = replace(mast.Config.inference, compactness=2)
 
 
 def build(cfg: Config) -> Recipe:
-    window = dict(radius=cfg.radius, scale=cfg.reader.scale, border=cfg.reader.border)
-    grid = dict(stride=cfg.net.stride, alignment=cfg.reader.alignment)
+    window = cfg.matching.window
+    grid = dict(stride=cfg.net.stride, alignment=cfg.matching.alignment)
     prior = dict(peaks=cfg.peaks, form=cfg.mixture)
 
     def loss(state, batch, rng, progress):
         seen, hidden = color.hide_channel(batch.lab, rng, channels=cfg.hide)
         (key, query), stats = network.apply_each(cfg.net, state.params, state.stats, seen.unbind(1), train=True)
         readout, intra = windowed_attention_lse(query, key, cells.downsample(hidden[:, 0], **grid), **window)
-        share = bank.share(state.extra, query, batch.videos, intra, scale=cfg.reader.scale)  # eq. 4
+        share = bank.share(state.extra, query, batch.videos, intra, scale=cfg.matching.scale)  # eq. 4
         copied = cells.upsample(share[..., None] * readout, size=batch.rgb.shape[-2:], **grid)  # eq. 5
         rebuilt = reconstruction.huber(copied, hidden[:, 1])
         compact = compactness.loss(query, key, **prior, **window) if cfg.peaks else 0.0  # eq. 7, 8
         points = bank.encode(cfg.bank, cfg.net, state.slow, state.slow_stats, seen[:, 0], cfg.seed, batch.samples)
         extra = bank.push(state.extra, points, batch.videos, batch.samples)
         metrics = {"rebuilt": rebuilt, "compact": compact, "share": share.mean()}
-        return Out(rebuilt + compact, stats, metrics, extra, Views(query, [key], alignment=grid["alignment"], **window))
+        return Out(rebuilt + compact, stats, metrics, extra, Views(query, [key], cfg.matching))
 
     def enter(state):
         return replace(state.with_slow(), extra=bank.init(cfg.bank, cfg.net.features))

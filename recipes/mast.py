@@ -18,7 +18,7 @@ from vcorr.matching.rebuild import rebuild
 from vcorr.model import color, network
 from vcorr.training.clips.cut import ClipConfig
 from vcorr.training.losses.reconstruction import huber
-from vcorr.training.recipe import Out, Phase, Reader, Recipe, Stage, State
+from vcorr.training.recipe import Inference, Matching, Out, Phase, Recipe, Stage, State
 
 
 @dataclass(frozen=True)
@@ -38,20 +38,18 @@ class Config:
         reverse=False,
     )
     net: network.NetworkConfig = network.ResNetConfig()
-    radius: int | None = 6
+    matching: Matching = Matching(radius=6, border="zeros", alignment="sampled")
     hide: tuple[Literal[0, 1, 2], ...] = (color.A, color.B)
-    reader: Reader = Reader(border="zeros", alignment="sampled", feedback="hard")
+    inference: Inference = Inference(radius=12, feedback="hard")
 
 
 def build(cfg: Config) -> Recipe:
-    how = dict(radius=cfg.radius, scale=cfg.reader.scale, border=cfg.reader.border, alignment=cfg.reader.alignment)
-
     def loss(state, batch, rng, progress):
         seen, hidden = color.hide_channel(batch.lab, rng, channels=cfg.hide)
         (*keys, query), stats = network.apply_each(cfg.net, state.params, state.stats, seen.unbind(1), train=True)
         *values, truth = hidden.unbind(1)
-        rebuilt = rebuild(query, keys, values, stride=cfg.net.stride, **how)
-        return Out(huber(rebuilt, truth), stats, views=Views(query, keys, **how))
+        rebuilt = rebuild(query, keys, values, cfg.matching, stride=cfg.net.stride)
+        return Out(huber(rebuilt, truth), stats, views=Views(query, keys, cfg.matching))
 
     phase = Phase("pairs", cfg.pairs, cfg.clips, loss)
-    return Recipe(cfg.net, lambda rng: State(*network.init(cfg.net, rng)), (phase,), cfg.reader)
+    return Recipe(cfg.net, lambda rng: State(*network.init(cfg.net, rng)), (phase,), cfg.matching, cfg.inference)

@@ -11,25 +11,22 @@ as sharply as the training compares.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from vcorr.recipes import mast
 
 from vcorr.model.network import NetworkConfig, ResNetConfig
 from vcorr.training.clips.cut import ClipConfig
-from vcorr.training.recipe import Reader, Recipe, Stage
+from vcorr.training.recipe import Inference, Matching, Stage
 
 
 @dataclass(frozen=True)
 class Config(mast.Config):
     pairs: Stage = Stage(steps=3000, batch=8, lr=1e-3, warmup=50, cooldown=0.5)
     clips: ClipConfig = ClipConfig(size=128, gaps=(1, 2, 3), crop="square", smallest=128)
-    radius: int | None = 12
+    matching: Matching = Matching(radius=12, scale=14.0)
     net: NetworkConfig = ResNetConfig(unit=True)
-    reader: Reader = Reader(scale=14.0, border="mask", alignment="cell", feedback="hard")
-    sharper: float = 2.0  # the scale when labels are read over that in training
+    inference: Inference = Inference(scale=28.0, feedback="hard")
 
 
-def build(cfg: Config) -> Recipe:
-    scale = cfg.reader.scale and cfg.sharper * cfg.reader.scale
-    return replace(mast.build(cfg), reader=replace(cfg.reader, scale=scale))
+build = mast.build

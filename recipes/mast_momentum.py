@@ -22,7 +22,7 @@ from vcorr.matching import affinity, rebuild
 from vcorr.model import color, network
 from vcorr.training.clips.cut import ClipConfig
 from vcorr.training.losses import reconstruction
-from vcorr.training.recipe import Out, Phase, Reader, Recipe, Stage, State
+from vcorr.training.recipe import Inference, Matching, Out, Phase, Recipe, Stage, State
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,13 @@ class Config(mast.Config):
     memory_clips: ClipConfig = replace(
         clips, frames=25, long=(0, 5), short=(5, 3, 1), gaps=(1,), weights=(), sampling="starts"
     )
-    radius: int | None = 12
+    matching: Matching = replace(mast.Config.matching, radius=12)
     jitter: color.JitterConfig = color.JitterConfig(share=0.3, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1)
     decay: float = 0.999
-    reader: Reader = replace(mast.Config.reader, slow=True)
+    inference: Inference = replace(mast.Config.inference, slow=True)
 
 
 def build(cfg: Config) -> Recipe:
-    how = dict(radius=cfg.radius, scale=cfg.reader.scale, border=cfg.reader.border, alignment=cfg.reader.alignment)
-
     def bottleneck(batch, rng):
         """What the encoders see of each frame, jittered and without a channel; and that channel, as it was filmed."""
         jittered = replace(batch, rgb=color.jitter(batch.rgb, batch.samples, cfg.jitter, cfg.seed))
@@ -50,8 +48,8 @@ def build(cfg: Config) -> Recipe:
 
     def compare(query, keys, hidden, stats):
         *values, truth = hidden
-        rebuilt = rebuild.rebuild(query, keys, values, stride=cfg.net.stride, **how)
-        return Out(reconstruction.huber(rebuilt, truth), stats, views=affinity.Views(query, keys, **how))
+        rebuilt = rebuild.rebuild(query, keys, values, cfg.matching, stride=cfg.net.stride)
+        return Out(reconstruction.huber(rebuilt, truth), stats, views=affinity.Views(query, keys, cfg.matching))
 
     def pairs(state, batch, rng, progress):
         seen, hidden = bottleneck(batch, rng)
@@ -67,4 +65,4 @@ def build(cfg: Config) -> Recipe:
 
     first = Phase("pairs", cfg.pairs, cfg.clips, pairs)
     second = Phase("memory", cfg.memory, cfg.memory_clips, memory, State.with_slow, decay=lambda name: cfg.decay)
-    return Recipe(cfg.net, lambda rng: State(*network.init(cfg.net, rng)), (first, second), cfg.reader)
+    return Recipe(cfg.net, lambda rng: State(*network.init(cfg.net, rng)), (first, second), cfg.matching, cfg.inference)

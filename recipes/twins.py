@@ -24,7 +24,7 @@ from vcorr.matching import affinity, rebuild
 from vcorr.model import color, network
 from vcorr.training.clips.cut import ClipConfig
 from vcorr.training.losses import reconstruction, two_views
-from vcorr.training.recipe import Out, Phase, Reader, Recipe, Stage, State
+from vcorr.training.recipe import Inference, Matching, Out, Phase, Recipe, Stage, State
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,12 @@ class Config:
     pairs: Stage = Stage(steps=2_500, batch=6, lr=1e-3, warmup=50, cooldown=0.42)
     clips: ClipConfig = ClipConfig(size=128, gaps=(1, 2, 3), crop="square", smallest=128)
     net: network.NetworkConfig = network.ResNetConfig(unit=True)
-    radius: int = 6
-    scale: float = 1 / 0.07
+    matching: Matching = Matching(radius=6, scale=1 / 0.07)
     balance: two_views.Balance = two_views.Balance()
     twin: two_views.TwinConfig = two_views.TwinConfig()
     jitter: color.JitterConfig = color.JitterConfig(share=1, brightness=0.2, contrast=0.3, saturation=0.3, hue=0.03)
     hide: tuple[Literal[0, 1, 2], ...] = (color.A, color.B)
-    reader: Reader = Reader(scale=28.0)
+    inference: Inference = Inference(radius=12, scale=28.0)
 
 
 def build(cfg: Config) -> Recipe:
@@ -53,18 +52,15 @@ def build(cfg: Config) -> Recipe:
             cfg.net, state.params, state.stats, seen[:, :3].unbind(1), train=True
         )
         at = two_views.positions(matrices, *other.shape[1:3])
-        rebuilt = rebuild.rebuild(
-            second, [first], [hidden[:, 3]], radius=cfg.radius, stride=cfg.net.stride,
-            scale=cfg.scale, border=cfg.reader.border, alignment=cfg.reader.alignment,
-        )  # fmt: skip
+        rebuilt = rebuild.rebuild(second, [first], [hidden[:, 3]], cfg.matching, stride=cfg.net.stride)
         parts = {
             "reconstruct": reconstruction.huber(rebuilt, hidden[:, 4]),
-            "contrast": two_views.contrast(other, first, at, scale=cfg.scale),
-            "cycle": two_views.cycle(other, second, first, at, scale=cfg.scale),
+            "contrast": two_views.contrast(other, first, at, scale=cfg.matching.scale),
+            "cycle": two_views.cycle(other, second, first, at, scale=cfg.matching.scale),
         }
         total = sum(getattr(cfg.balance, name) * part for name, part in parts.items())
-        views = affinity.Views(second, [first], cfg.radius, cfg.scale, cfg.reader.border, cfg.reader.alignment)
+        views = affinity.Views(second, [first], cfg.matching)
         return Out(total, stats, {name: part.detach() for name, part in parts.items()}, views=views)
 
     phase = Phase("pairs", cfg.pairs, cfg.clips, loss)
-    return Recipe(cfg.net, lambda rng: State(*network.init(cfg.net, rng)), (phase,), cfg.reader)
+    return Recipe(cfg.net, lambda rng: State(*network.init(cfg.net, rng)), (phase,), cfg.matching, cfg.inference)

@@ -11,8 +11,9 @@ from PIL import Image
 
 from tests.toys import save_mask, scene
 from vcorr import rng
+from vcorr.matching.settings import Matching
 from vcorr.model import network
-from vcorr.model.inference import Reader
+from vcorr.model.inference import Inference
 from vcorr.model.resnet import ResNetConfig
 from vcorr.model.weights import Weights, save_weights
 
@@ -43,5 +44,5 @@ def weights(tmp_path: Path) -> Path:
     net = ResNetConfig(widths=(8, 8, 8, 8), features=8)
     params, stats = network.init(net, rng.generator(0, "init"))
     path = tmp_path / "tiny.safetensors"
-    save_weights(path, Weights(params, stats, net, Reader(radius=4), {}))
+    save_weights(path, Weights(params, stats, net, Matching(radius=4), Inference(), {}))
     return path

@@ -21,7 +21,7 @@ from tests.toys import HEIGHT, NOT_TEXT, WIDTH, save_mask, scene, takes_any_name
 from vcorr import cli, rng
 from vcorr.model import resnet
 from vcorr.model.weights import Weights, save_weights
-from vcorr.training.recipe import Reader
+from vcorr.training.recipe import Inference, Matching
 
 
 def run(*args: object, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> tuple[int, str, str]:
@@ -99,7 +99,7 @@ def sharp(tmp_path: Path) -> Path:
     net = resnet.ResNetConfig(widths=(8, 8, 8, 8), features=8)
     params, stats = resnet.init(net, rng.generator(0, "init"))
     path = tmp_path / "sharp.safetensors"
-    save_weights(path, Weights(params, stats, net, Reader(radius=2, scale=300.0), {}))
+    save_weights(path, Weights(params, stats, net, Matching(radius=2, scale=300.0), Inference(), {}))
     return path
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -12,8 +13,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vcorr.matching.cells import downsample
+from vcorr.matching.cells import Alignment, downsample
+from vcorr.matching.settings import Matching
 from vcorr.model import color
+from vcorr.model.encoder import Encoder, Model
+from vcorr.model.inference import Inference, References
 
 HEIGHT, WIDTH = 48, 64
 NOT_TEXT = os.fsdecode(b"caf\xe9")  # a name from an old disk: its bytes are no UTF-8
@@ -38,6 +42,22 @@ class Colours:
         self.calls += 1
         cells = downsample(color.to_lab(color.from_uint8(picture[None])), 4, alignment="cell")
         return torch.cat([cells, (4 - cells.square().sum(-1, keepdim=True)).sqrt()], -1).contiguous()
+
+
+def model(
+    encoder: Encoder | None = None,
+    *,
+    radius: int | None = 3,
+    scale: float = 200.0,
+    border: Literal["mask", "zeros"] = "mask",
+    alignment: Alignment = "cell",
+    long: tuple[int, ...] = (0, 5),
+    short: tuple[int, ...] = (1, 3, 5),
+    **settings: Any,
+) -> Model:
+    """Colours as features, unless another encoder is given, read as the settings say."""
+    matching = Matching(radius, scale, border, alignment)
+    return Model(encoder or Encoder(Colours(), 4), matching, Inference(References(long, short), **settings))
 
 
 def save_mask(path: Path, ids: np.ndarray) -> Path:

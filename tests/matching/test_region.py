@@ -10,13 +10,12 @@ import torch
 from PIL import Image
 
 from tests.propagation.test_video import label
-from tests.toys import scene
+from tests.toys import model, scene
 from vcorr import rng
 from vcorr.evaluation.metrics.masks import jaccard
 from vcorr.kernels import memory_read
 from vcorr.matching import region
 from vcorr.media.video import open_video
-from vcorr.model.inference import Reader
 
 
 def noise(*shape, seed=0):
@@ -79,9 +78,9 @@ def test_labels_are_found_in_a_frame_far_back(tmp_path):
         Image.fromarray(scene(step)[0]).save(tmp_path / f"{step}.png")
     overlap = {}
     for search in (0, 2):
-        reader = Reader(radius=2, scale=200.0, long=(0,), short=(), search=search)
+        how = model(radius=2, long=(0,), short=(), roi_search=search)
         with open_video(tmp_path) as video:
-            overlap[search] = jaccard(label(video, {0: scene(0)[1]}, reader)[7] == 1, scene(7)[1] == 1)
+            overlap[search] = jaccard(label(video, {0: scene(0)[1]}, how)[7] == 1, scene(7)[1] == 1)
     assert overlap[2] > overlap[0]
 
 
@@ -97,14 +96,8 @@ def test_only_references_far_enough_are_searched(tmp_path, monkeypatch):
 
     found = region.offsets
     monkeypatch.setattr(region, "offsets", offsets)
-    reader = Reader(radius=1, scale=200.0, border="zeros", long=(0,), short=(1,), search=3)
+    how = model(radius=1, border="zeros", long=(0,), short=(1,), roi_search=3)
     with open_video(tmp_path) as video:
-        assert len(label(video, {0: scene(0)[1], 7: scene(7)[1]}, reader)) == 8
+        assert len(label(video, {0: scene(0)[1], 7: scene(7)[1]}, how)) == 8
     gaps = [-6, -5, -4, 4, 5, 6]
     assert searched == [(gap, 3, 1, "zeros") for gap in gaps]
-
-
-@pytest.mark.parametrize("wrong", [{"search": -1}, {"radius": None}, {"top_k": 4}, {"compactness": 2}])
-def test_a_search_that_cannot_be_is_refused(wrong):
-    with pytest.raises(ValueError, match="search must be >= 0, and 0 without a radius or with top_k or compactness"):
-        Reader(**({"search": 15} | wrong))

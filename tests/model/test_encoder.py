@@ -14,6 +14,7 @@ from vcorr.errors import InputError
 from vcorr.model import color, network
 from vcorr.model import encoder as encoders
 from vcorr.model.encoder import encoder
+from vcorr.model.inference import Inference
 from vcorr.model.position import PositionConfig
 from vcorr.model.weights import load_weights, save_weights
 
@@ -24,7 +25,7 @@ def test_the_encoder_sees_what_its_weights_say(
 ) -> None:
     monkeypatch.setattr(encoders, "native_bf16", lambda device: False)
     model = load_weights(weights)
-    model = replace(model, reader=replace(model.reader, space=space))
+    model = replace(model, space=space)
     rgb = scene(0)[0]
     got = encoder(model, "cpu").query(rgb)
     seen = color.to_space(color.from_uint8(rgb[None]), space)
@@ -40,7 +41,7 @@ def test_weights_with_a_slow_encoder_read_references_with_it(weights: Path, tmp_
     model = load_weights(weights)
     slow = {k: v + 0.1 for k, v in model.params.items()}
     slow_stats = {k: v + 0.2 for k, v in model.stats.items()}
-    both = replace(model, slow=slow, slow_stats=slow_stats, reader=replace(model.reader, slow=True))
+    both = replace(model, slow=slow, slow_stats=slow_stats, inference=Inference(slow=True))
     save_weights(tmp_path / "both.safetensors", both)
     loaded = load_weights(tmp_path / "both.safetensors")
     assert all(torch.equal(loaded.slow[k], slow[k]) for k in slow)
@@ -49,7 +50,7 @@ def test_weights_with_a_slow_encoder_read_references_with_it(weights: Path, tmp_
     torch.testing.assert_close(encode.query(rgb), query)
     wanted = encoder(replace(model, params=slow, stats=slow_stats), "cpu").query(rgb)
     torch.testing.assert_close(encode.reference(rgb, query), wanted)
-    alike = replace(loaded, reader=replace(loaded.reader, slow=False))
+    alike = replace(loaded, inference=Inference(slow=False))
     torch.testing.assert_close(encoder(alike, "cpu").reference(rgb), query)
     assert encoder(model, "cpu").reference(rgb, query) is query
     del slow["head.bias"]

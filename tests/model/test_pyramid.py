@@ -126,7 +126,9 @@ def test_the_kind_picks_the_encoder_on_the_command_line():
 def test_the_kind_is_kept_in_files(cfg, tmp_path):
     assert from_json(NetworkConfig, to_json(cfg)) == cfg
     params, stats = network.init(cfg, rng.generator(0, "init"))
-    weights.save_weights(tmp_path / "w.safetensors", weights.Weights(params, stats, cfg, recipe.Reader(), {}))
+    weights.save_weights(
+        tmp_path / "w.safetensors", weights.Weights(params, stats, cfg, recipe.Matching(), recipe.Inference(), {})
+    )
     assert weights.load_weights(tmp_path / "w.safetensors").net == cfg
 
 

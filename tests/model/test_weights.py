@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from tests.toys import NOT_TEXT, takes_any_name
 from vcorr import rng
 from vcorr.errors import InputError, OutputError
+from vcorr.matching.settings import Matching
 from vcorr.model import network
-from vcorr.model.inference import Reader
+from vcorr.model.inference import Inference, References
 from vcorr.model.resnet import ResNetConfig
 from vcorr.model.weights import Weights, default_weights, load_tensors, load_weights, save_tensors, save_weights
 
@@ -29,7 +30,8 @@ NET = ResNetConfig(widths=(4, 4, 6, 8), features=5)
 
 def tiny(**meta):
     params, stats = network.init(NET, rng.generator(0, "init"))
-    return Weights(params, stats, NET, Reader(radius=3, border="zeros", short=(1, 2)), meta)
+    matching = Matching(radius=3, border="zeros")
+    return Weights(params, stats, NET, matching, Inference(References(short=(1, 2)), scale=9.0), meta, space="rgb")
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +65,61 @@ def test_weights_come_back(tmp_path):
     wanted = tiny(step=7, recipe="mast")
     save_weights(tmp_path / "deep" / "w.safetensors", wanted)
     got = load_weights(tmp_path / "deep" / "w.safetensors")
-    assert (got.net, got.reader) == (wanted.net, wanted.reader)
+    for field in ("net", "matching", "inference", "space"):
+        assert getattr(got, field) == getattr(wanted, field)
     assert (got.meta["step"], got.meta["recipe"]) == (7, "mast")
     for old, new in ((wanted.params, got.params), (wanted.stats, got.stats)):
         assert old.keys() == new.keys()
         assert all(torch.equal(old[k], new[k]) for k in old)
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["w.safetensors"]
+
+
+READER = {
+    **{
+        "radius": 5,
+        "scale": 28.0,
+        "border": "zeros",
+        "alignment": "corner",
+        "long": [0],
+        "short": [1, 2],
+        "top_k": None,
+    },
+    **{"feedback": "hard", "space": "gray", "compactness": 0, "slow": True, "search": 15},
+}
+
+
+def first_form(reader):
+    """A change to a header of the first form, which holds all settings in one."""
+
+    def change(tensors, header):
+        for key in ("matching", "inference", "space"):
+            del header[key]
+        header |= {"format": "vcorr-weights-1", "reader": reader}
+
+    return change
+
+
+def test_a_header_of_the_first_form_is_read_as_it_was(tmp_path):
+    got = load_weights(rewritten(tmp_path / "w", first_form(READER)))
+    assert got.matching == Matching(radius=5, scale=28.0, border="zeros", alignment="corner")
+    wanted = Inference(References((0,), (1, 2)), feedback="hard", slow=True, roi_search=15)
+    assert (got.inference, got.space) == (wanted, "gray")
+    save_weights(tmp_path / "again", got)
+    again = load_weights(tmp_path / "again")
+    assert (again.matching, again.inference, again.space) == (got.matching, got.inference, got.space)
+    assert "reader" not in again.meta
+    early = load_weights(rewritten(tmp_path / "early", first_form({"radius": None})))
+    assert (early.matching, early.inference) == (Matching(radius=None), Inference(feedback="soft"))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"x": 1}, {"radius": -1}, {"long": [-1]}, {"top_k": 0}, {"space": "cmyk"}, {"border": 3}, 5]
+)
+def test_a_damaged_header_of_the_first_form_is_refused(tmp_path, wrong):
+    reader = READER | wrong if isinstance(wrong, dict) else wrong
+    with pytest.raises(InputError, match="does not say how to read it") as refused:
+        load_weights(rewritten(tmp_path / "w", first_form(reader)))
+    in_one_line(refused)
 
 
 @takes_any_name
@@ -174,7 +225,7 @@ def test_foreign_safetensors_are_refused(tmp_path, header):
 
 def test_a_training_state_is_not_taken_for_weights(tmp_path):
     save_tensors(tmp_path / "s", {"x": torch.zeros(2)}, {"format": "vcorr-state-1"})
-    with pytest.raises(InputError, match=r"holds vcorr-state-1, not vcorr-weights-1; give the weights\.safetensors"):
+    with pytest.raises(InputError, match=r"holds vcorr-state-1, not vcorr-weights-2; give the weights\.safetensors"):
         load_weights(tmp_path / "s")
 
 
@@ -193,10 +244,15 @@ def put(group, **values):
         pytest.param(put("net", widths=[4, 4, 6, 10**7]), "wanted", id="wide"),
         pytest.param(put("net", widths=[10**12] * 4), "impossible network", id="too-wide-for-memory"),
         pytest.param(put("net", widths=[10**30] * 4), "impossible network", id="too-wide-for-integers"),
-        pytest.param(put("reader", radius=-1), "radius", id="negative-radius"),
-        pytest.param(put("reader", border="wrap"), "border", id="unknown-border"),
-        pytest.param(put("reader", short=[0]), "short", id="reads-itself"),
-        pytest.param(put("reader", scale=float("nan")), "scale", id="nan-scale"),
+        pytest.param(put("matching", radius=-1), "radius", id="negative-radius"),
+        pytest.param(put("matching", border="wrap"), "border", id="unknown-border"),
+        pytest.param(put("matching", scale=float("nan")), "scale", id="nan-scale"),
+        pytest.param(put("inference", references={"short": [0]}), "short", id="reads-itself"),
+        pytest.param(put("inference", radius="twice"), "radius", id="radius-no-number"),
+        pytest.param(put("inference", scale=float("inf")), "scale", id="infinite-scale"),
+        pytest.param(put("inference", radius=None, roi_search=15), "roi_search must be 0", id="search-everywhere"),
+        pytest.param(lambda t, h: h.update(space="cmyk"), "space", id="unknown-space"),
+        pytest.param(lambda t, h: h.pop("inference"), "does not say how to read it", id="no-inference"),
         pytest.param(lambda t, h: t.pop("params/head.bias"), "lacks 1 tensors, first head.bias", id="lacks"),
         pytest.param(lambda t, h: t.update({"params/x": torch.zeros(1)}), "unknown tensors, first x", id="extra"),
         pytest.param(

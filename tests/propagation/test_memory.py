@@ -6,10 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vcorr.model.inference import References
 from vcorr.propagation import memory
 
-POSITIONS = st.lists(st.integers(0, 12), max_size=4).map(tuple)
-BACK = st.lists(st.integers(1, 12), max_size=4).map(tuple)
+REFERENCES = st.builds(
+    References,
+    st.lists(st.integers(0, 12), max_size=4).map(tuple),
+    st.lists(st.integers(1, 12), max_size=4).map(tuple),
+)
 
 
 @pytest.mark.parametrize(
@@ -17,28 +21,28 @@ BACK = st.lists(st.integers(1, 12), max_size=4).map(tuple)
     [(1, (0,)), (3, (0, 2)), (4, (0, 1, 3)), (6, (0, 1, 3, 5)), (7, (0, 2, 4, 5, 6)), (10, (0, 5, 7, 9))],
 )
 def test_the_sets_of_mast(t, read):
-    assert memory.read_at(t, (0, 5), (1, 3, 5)) == read
+    assert memory.read_at(t, References((0, 5), (1, 3, 5))) == read
 
 
-@given(POSITIONS, BACK, st.integers(1, 40))
-def test_only_earlier_positions_are_read_in_order_and_never_none(long, short, t):
-    read = memory.read_at(t, long, short)
+@given(REFERENCES, st.integers(1, 40))
+def test_only_earlier_positions_are_read_in_order_and_never_none(references, t):
+    read = memory.read_at(t, references)
     assert read and list(read) == sorted(set(read))
     assert set(read) <= set(range(t))
 
 
-@given(POSITIONS, BACK, st.integers(0, 30))
-def test_what_is_kept_is_what_will_be_read(long, short, t):
-    read_later = {p for later in range(t + 1, t + 40) for p in memory.read_at(later, long, short) if p <= t}
-    kept = memory.kept_after(t, long, short)
+@given(REFERENCES, st.integers(0, 30))
+def test_what_is_kept_is_what_will_be_read(references, t):
+    read_later = {p for later in range(t + 1, t + 40) for p in memory.read_at(later, references) if p <= t}
+    kept = memory.kept_after(t, references)
     assert read_later <= kept
     assert kept - read_later <= {0}  # the labelled frame may stay longer than needed
 
 
-@given(POSITIONS, BACK)
-def test_a_walk_that_forgets_always_has_what_it_reads(long, short):
+@given(REFERENCES)
+def test_a_span_that_forgets_always_has_what_it_reads(references):
     held = {0}
     for t in range(1, 40):
-        assert set(memory.read_at(t, long, short)) <= held
-        held = (held | {t}) & memory.kept_after(t, long, short)
-        assert len(held) <= len(set(long)) + max(short, default=0) + 1
+        assert set(memory.read_at(t, references)) <= held
+        held = (held | {t}) & memory.kept_after(t, references)
+        assert len(held) <= len(set(references.long)) + max(references.short, default=0) + 1

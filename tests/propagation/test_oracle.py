@@ -8,21 +8,53 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import replace
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
 
 from vcorr.labels.label import MaskLabels
-from vcorr.model.encoder import Encoder
-from vcorr.model.inference import Reader
+from vcorr.matching.settings import Matching
+from vcorr.model.encoder import Encoder, Model
+from vcorr.model.inference import Inference, References
 from vcorr.propagation.propagator import Propagator
 
 FRAMES, CELLS, FEATURES, STRIDE = 5, (5, 6), 7, 4
 SIZE = (18, 23)  # pixels: the last cells are cut
 CPU = torch.device("cpu")
-BASE = Reader(radius=2, scale=3.0, long=(0,), short=(1,))
+
+
+@dataclass(frozen=True)
+class Reader:
+    """All settings in one table."""
+
+    radius: int | None = 2
+    scale: float | None = 3.0
+    border: str = "mask"
+    alignment: str = "cell"
+    long: tuple[int, ...] = (0,)
+    short: tuple[int, ...] = (1,)
+    feedback: str = "soft"
+    top_k: int | None = None
+    compactness: int = 0
+    search: int = 0
+    slow: bool = False
+
+    def model(self):
+        """Trained with radius 2 and scale 3; what differs belongs to reading."""
+        trained = Matching(2, 3.0, self.border, self.alignment)
+        inference = Inference(
+            References(self.long, self.short),
+            radius="same" if self.radius == trained.radius else self.radius,
+            scale="same" if self.scale == trained.scale else self.scale,
+            feedback=self.feedback,
+            top_k=self.top_k,
+            compactness=self.compactness,
+            roi_search=self.search,
+            slow=self.slow,
+        )
+        return Model(encoder(self), trained, inference)
 
 
 def features(seed):
@@ -223,9 +255,9 @@ READERS = {
 @pytest.mark.parametrize("ahead", [False, True], ids=["alone", "ahead"])
 @pytest.mark.parametrize("name", READERS)
 def test_values_and_masks_are_those_of_the_equations(name, ahead):
-    reader = replace(BASE, **READERS[name])
+    reader = Reader(**READERS[name])
     labels = MaskLabels(np.array(CLASSES, np.uint8), SIZE, CPU)
-    task = Propagator(encoder(reader), labels, reader)
+    task = Propagator(reader.model(), labels)
     coming = (3, mask(5)) if ahead else None
     if coming:
         task.look_ahead(coming[0], picture(coming[0]), coming[1])

@@ -10,22 +10,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.toys import HEIGHT, WIDTH, Colours, scene
+from tests.toys import HEIGHT, WIDTH, Colours, model, scene
 from vcorr.labels.label import Ids, MaskLabels
 from vcorr.matching.cells import Grid
-from vcorr.model.encoder import Encoder
-from vcorr.model.inference import Reader
+from vcorr.model.encoder import Encoder, Model
 from vcorr.propagation.propagator import Propagator
 from vcorr.propagation.timing import Seconds
 
 CPU = torch.device("cpu")
-SHARP = Reader(radius=3, scale=200.0)
 SCENE = [scene(step) for step in range(8)]
 
 
-def propagator(reader: Reader = SHARP, encoder: Encoder | None = None) -> Propagator[Ids]:
-    labels = MaskLabels.of([SCENE[0][1]], (HEIGHT, WIDTH), CPU)
-    return Propagator(encoder or Encoder(Colours(), 4), labels, reader)
+def propagator(how: Model | None = None) -> Propagator[Ids]:
+    return Propagator(how or model(), MaskLabels.of([SCENE[0][1]], (HEIGHT, WIDTH), CPU))
 
 
 def label(task: Propagator[Ids], after: Callable[[], None] = lambda: None) -> list[Ids]:
@@ -39,11 +36,11 @@ def label(task: Propagator[Ids], after: Callable[[], None] = lambda: None) -> li
 
 def test_every_frame_is_encoded_once_and_few_are_held() -> None:
     colours, held = Colours(), []
-    task = propagator(encoder=Encoder(colours, 4))
+    task = propagator(model(Encoder(colours, 4)))
     label(task, after=lambda: held.append(len(task.memory.frames)))
     assert colours.calls == 8
     assert max(held) <= 7  # 0 and 5, and the last five
-    task = propagator(Reader(radius=6, scale=200.0, long=(), short=(1,)))
+    task = propagator(model(long=(), short=(1,)))
     label(task)
     assert len(task.memory.frames) == 2  # the labelled frame, and the last
 
@@ -52,15 +49,15 @@ def test_references_are_encoded_by_their_own_encoder() -> None:
     """Queries and references are each encoded once; what is read is the references' features."""
     plain = label(propagator())
     query, reference = Colours(), Colours()
-    both = label(propagator(encoder=Encoder(query, 4, slow=reference)))
+    both = label(propagator(model(Encoder(query, 4, slow=reference))))
     assert (query.calls, reference.calls) == (7, 8)
     np.testing.assert_array_equal(both, plain)
-    flipped = label(propagator(encoder=Encoder(query, 4, slow=lambda picture: reference(picture[:, ::-1]))))
+    flipped = label(propagator(model(Encoder(query, 4, slow=lambda picture: reference(picture[:, ::-1])))))
     assert (np.array(flipped) != plain).any()
 
 
 def test_compact_values_fed_back_do_not_grow() -> None:
-    task = propagator(Reader(radius=3, scale=200.0, feedback="soft", compactness=1))
+    task = propagator(model(feedback="soft", compactness=1))
 
     def check() -> None:
         sums = torch.cat([values.sum(-1).flatten() for values in task.kept().values()])
@@ -122,8 +119,8 @@ class Maps:
 @pytest.mark.parametrize("compactness", [0, 2])
 def test_maps_of_values_keep_their_level(feedback: str, border: str, compactness: int) -> None:
     """A constant stays what it is, also where part of the window lies outside or the weights sum to more than 1."""
-    reader = Reader(radius=3, scale=5.0, feedback=feedback, border=border, compactness=compactness)  # type: ignore[arg-type]
-    task = Propagator(Encoder(Colours(), 4), Maps(2), reader)
+    how = model(scale=5.0, feedback=feedback, border=border, compactness=compactness)  # type: ignore[arg-type]
+    task = Propagator(how, Maps(2))
     given = torch.tensor([3.0, -0.5]).expand(HEIGHT, WIDTH, 2)
     for step, (picture, _) in enumerate(SCENE):
         found = task.step(picture, given if step == 0 else None)

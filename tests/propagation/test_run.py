@@ -21,7 +21,7 @@ from vcorr.errors import InputError, OutputError, UsageError
 from vcorr.files import held
 from vcorr.labels.masks import read_mask, write_mask
 from vcorr.media.video import open_video
-from vcorr.model.inference import Reader
+from vcorr.model.inference import Inference
 from vcorr.model.weights import load_weights, save_tensors, save_weights
 from vcorr.propagation import run as results
 from vcorr.propagation.run import Request, propagate_to
@@ -321,7 +321,7 @@ def test_masks_outside_the_range_are_told(request_for: Callable[..., Request], t
 
 def test_a_reader_beyond_the_taps_present(request_for: Callable[..., Request], weights: Path) -> None:
     loaded = load_weights(weights)
-    save_weights(weights, dataclasses.replace(loaded, reader=Reader(radius=1, top_k=1000)))
+    save_weights(weights, dataclasses.replace(loaded, inference=Inference(radius=1, top_k=1000)))
     assert propagate_to(request_for()).labelled_now == 8
 
 

@@ -2,46 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import vcorr
-from tests.toys import HEIGHT, WIDTH, Colours, save_mask, scene
+from tests.toys import HEIGHT, WIDTH, model, save_mask, scene
 from vcorr.errors import InputError, UsageError
 from vcorr.evaluation.metrics.masks import jaccard
 from vcorr.labels.masks import Mask, default_palette, read_mask
 from vcorr.media.video import Video, open_video
-from vcorr.model.encoder import Encoder
-from vcorr.model.inference import Reader
+from vcorr.model.encoder import Model
 from vcorr.propagation.plan import spans
 from vcorr.propagation.video import Frame, label_video
 
-SHARP = Reader(radius=3, scale=200.0)
-
 
 def label(
-    video: Video,
-    labelled: dict[int, np.ndarray],
-    reader: Reader = SHARP,
-    *,
-    encoder: Encoder | None = None,
-    short_side: int = 480,
+    video: Video, labelled: dict[int, np.ndarray], how: Model | None = None, *, short_side: int = 480
 ) -> dict[int, np.ndarray]:
     masks = {k: Mask(ids, default_palette()) for k, ids in labelled.items()}
     plan = spans(list(masks), 0, len(video))
-    frames = label_video(video, plan, masks, encoder or Encoder(Colours(), 4), reader, short_side=short_side)
-    return {frame.index: frame.mask for frame in frames}
+    return {f.index: f.mask for f in label_video(video, plan, masks, how or model(), short_side=short_side)}
 
 
 @pytest.mark.parametrize("feedback", ["soft", "hard"])
 @pytest.mark.parametrize("alignment", ["cell", "corner"])
 def test_labels_follow_what_moves(frames: Path, feedback: str, alignment: str) -> None:
-    reader = Reader(radius=3, scale=200.0, feedback=feedback, alignment=alignment)  # type: ignore[arg-type]
+    how = model(feedback=feedback, alignment=alignment)  # type: ignore[arg-type]
     with open_video(frames) as video:
-        result = label(video, {0: scene(0)[1]}, reader)
+        result = label(video, {0: scene(0)[1]}, how)
     assert list(result) == list(range(8))
     for step, ids in result.items():
         truth = scene(step)[1]
@@ -102,10 +93,10 @@ def test_python_api(frames: Path, mask: Path, weights: Path) -> None:
 
 def test_labels_read_as_corrflow_does_follow_what_moves(frames: Path) -> None:
     """One reference, the frame before; R = 6; one class a pixel fed back."""
-    reader = Reader(radius=6, scale=200.0, alignment="bilinear", long=(), short=(1,), feedback="hard")
+    corrflow = {"alignment": "bilinear", "long": (), "short": (1,), "feedback": "hard"}
     with open_video(frames) as video:
-        result = label(video, {0: scene(0)[1]}, reader)
-        read_whole = label(video, {0: scene(0)[1]}, replace(reader, radius=None))
+        result = label(video, {0: scene(0)[1]}, model(radius=6, **corrflow))
+        read_whole = label(video, {0: scene(0)[1]}, model(radius=None, **corrflow))
     for value in (1, 2):
         assert jaccard(result[7] == value, scene(7)[1] == value) > 0.7
         assert jaccard(read_whole[7] == value, scene(7)[1] == value) > 0.5
@@ -137,29 +128,24 @@ def test_unfit_inputs_are_refused_before_any_frame(frames: Path, weights: Path, 
 @pytest.mark.parametrize("feedback", ["soft", "hard"])
 @pytest.mark.parametrize("border", ["mask", "zeros"])
 def test_compact_readings_follow_what_moves(frames: Path, feedback: str, border: str) -> None:
-    reader = Reader(radius=3, scale=200.0, feedback=feedback, border=border, compactness=2)  # type: ignore[arg-type]
+    how = model(feedback=feedback, border=border, compactness=2)  # type: ignore[arg-type]
     with open_video(frames) as video:
-        result = label(video, {0: scene(0)[1]}, reader)
+        result = label(video, {0: scene(0)[1]}, how)
     for step, ids in result.items():
         assert jaccard(ids == 1, scene(step)[1] == 1) > 0.5, step
 
 
 @pytest.mark.parametrize(
-    ("reader", "all_of"),
-    [
-        (Reader(radius=1, top_k=1000, scale=10.0), Reader(radius=1, scale=10.0)),
-        (Reader(radius=None, top_k=10**9, scale=10.0), Reader(radius=None, scale=10.0)),
-        (Reader(radius=1, top_k=20, scale=10.0, long=(), short=()), Reader(radius=1, scale=10.0, long=(), short=())),
-    ],
+    ("top_k", "settings"),
+    [(1000, {"radius": 1}), (10**9, {"radius": None}), (20, {"radius": 1, "long": (), "short": ()})],
 )
-def test_a_top_k_above_the_taps_present_reads_them_all(frames: Path, reader: Reader, all_of: Reader) -> None:
+def test_a_top_k_above_the_taps_present_reads_them_all(frames: Path, top_k: int, settings: dict[str, Any]) -> None:
     """The first frame after the labelled one has a single reference to read from."""
     with open_video(frames) as video:
-        result, wanted = (label(video, {0: scene(0)[1]}, r) for r in (reader, all_of))
+        result = label(video, {0: scene(0)[1]}, model(scale=10.0, top_k=top_k, **settings))
+        wanted = label(video, {0: scene(0)[1]}, model(scale=10.0, **settings))
     for k in wanted:
         np.testing.assert_array_equal(result[k], wanted[k])
-    with pytest.raises(ValueError, match="top_k must be at least 1"):
-        replace(reader, top_k=0)
 
 
 @pytest.mark.parametrize("size", [0, 1, -480])
@@ -179,8 +165,3 @@ def test_frames_are_equal_where_their_labels_are() -> None:
     assert Frame(3, ids) == Frame(3, ids.copy())
     assert Frame(3, ids) != Frame(4, ids) and Frame(3, ids) != Frame(3, scene(1)[1]) and Frame(3, ids) != 3
     assert Frame(3, ids) in [Frame(2, ids), Frame(3, ids)]
-
-
-def test_compactness_and_top_k_exclude_one_another() -> None:
-    with pytest.raises(ValueError, match="compactness must be >= 0, and 0 where there is a top_k, got 2 with top_k 5"):
-        Reader(compactness=2, top_k=5)

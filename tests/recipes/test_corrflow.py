@@ -16,11 +16,11 @@ from vcorr.model.color import CENTROIDS
 from vcorr.model.weights import load_weights
 from vcorr.training import recipe
 from vcorr.training.loop import train
-from vcorr.training.recipe import Batch
+from vcorr.training.recipe import Batch, References
 
 RADIUS, SIDE, CELLS = 1, 16, 4
 TOY = [
-    *("net.widths=4,4,8,8", "net.features=8", f"radius={RADIUS}", f"clips.size={SIDE}", "triplets.batch=2"),
+    *("net.widths=4,4,8,8", "net.features=8", f"matching.radius={RADIUS}", f"clips.size={SIDE}", "triplets.batch=2"),
     *("jitter.share=0", "keep=1"),
 ]
 
@@ -221,17 +221,17 @@ def test_jitter_changes_what_is_seen_and_not_what_is_rebuilt(batch, seen):
 
 
 def test_gray_instead_of_dropout(batch, seen):
-    run(["reader.space=gray"], batch)
+    run(["space=gray"], batch)
     for k, frame in enumerate(seen):
         assert torch.equal(frame, color.to_space(batch.rgb[:, k], "gray"))
 
 
 def test_full_attention_reads_cells_that_the_window_leaves_out(batch):
-    window, whole = run(["epsilon=1,1"], batch)[0], run(["epsilon=1,1", "radius=none", "reader.radius=none"], batch)[0]
-    as_wide = run(["epsilon=1,1", f"radius={CELLS}"], batch)[0]
+    window, whole = run(["epsilon=1,1"], batch)[0], run(["epsilon=1,1", "matching.radius=none"], batch)[0]
+    as_wide = run(["epsilon=1,1", f"matching.radius={CELLS}"], batch)[0]
     torch.testing.assert_close(whole.loss, as_wide.loss)
     assert float(whole.loss.detach()) != pytest.approx(float(window.loss.detach()), rel=1e-4)
-    assert whole.views.radius is None and whole.views.frames == (1,)
+    assert whole.views.matching.radius is None and whole.views.frames == (1,)
 
 
 # --- reading with it ------------------------------------------------------------------------------------------------
@@ -244,9 +244,10 @@ def test_weights_of_a_run_label_a_video_as_corrflow_does(frames, mask, tmp_path,
     shutil.copytree(frames, film)
     small = [*TOY, "clips.gaps=2", "triplets.steps=1", "jitter.share=1", "clips.read=48"]
     weights = train(recipe.load("corrflow", small), film.parent, tmp_path / "run")
-    reader = load_weights(weights).reader
-    assert (reader.space, reader.radius, reader.long, reader.short) == ("rgb", 6, (), (1,))
-    assert (reader.border, reader.alignment, reader.feedback) == ("mask", "bilinear", "hard")
+    made = load_weights(weights)
+    assert made.space == "rgb" and made.inference.references == References(long=(), short=(1,))
+    read = made.inference.matching(made.matching)
+    assert (read.radius, read.border, read.alignment, made.inference.feedback) == (6, "mask", "bilinear", "hard")
     seen = []
     monkeypatch.setattr(color, "to_lab", lambda rgb: seen.append(rgb))
     result = list(vcorr.propagate(frames, mask, weights=weights))

@@ -12,7 +12,7 @@ from vcorr.training import recipe
 from vcorr.training.loop import Options, train
 
 TINY = [
-    *("net.widths=8,8,8,8", "net.features=8", "radius=2", "pairs.batch=4", "pairs.warmup=0", "memory.batch=2"),
+    *("net.widths=8,8,8,8", "net.features=8", "matching.radius=2", "pairs.batch=4", "pairs.warmup=0", "memory.batch=2"),
     *(f"{clips}.{key}" for clips in ("clips", "memory_clips") for key in ("size=24", "smallest=24", "read=48")),
 ]
 

@@ -16,7 +16,7 @@ from vcorr.training.losses import bank
 from vcorr.training.recipe import Batch
 
 TOY = [
-    *("net.widths=8,4,8,8", "net.features=8", "net.position.size=8", f"radius={RADIUS}", f"clips.size={SIDE}"),
+    *("net.widths=8,4,8,8", "net.features=8", "net.position.size=8", f"matching.radius={RADIUS}", f"clips.size={SIDE}"),
     *("pairs.batch=2", "full.batch=2", "pairs.warmup=0", "bank.frames=6", "bank.points=3", "hide=1"),
 ]
 SCALE = 8**-0.5
@@ -149,14 +149,14 @@ def test_negatives_follow_the_sample():
 
 def test_rows_of_the_tables_are_overrides():
     """Each component by itself: the base is MAST, with none of the three."""
-    base = ["net.position.kind=none", "bank.frames=0", "peaks=0", "reader.compactness=0"]
+    base = ["net.position.kind=none", "bank.frames=0", "peaks=0", "inference.compactness=0"]
     built, state = start(*base)
     mast = recipe.load("mast", [o for o in TOY if o.split(".")[0] not in ("full", "bank")] + base[:1]).recipe
     batch = clips()
     out, _ = descend(built, state, batch)
     wanted = mast.phases[0].loss(state, batch, rng.generator(0, "full"), 0.0)
     torch.testing.assert_close(out.loss, wanted.loss)
-    assert "position.map" not in state.params and built.reader.compactness == 0
+    assert "position.map" not in state.params and built.inference.compactness == 0
 
 
 def test_the_prior_is_not_worked_out_where_it_has_no_peaks(monkeypatch):
@@ -170,5 +170,10 @@ def test_the_published_numbers():
     config = recipe.load("liir").config
     assert (config.bank.frames, config.bank.points, config.bank.modulation) == (1440, 4, "shifting")
     assert (config.net.position.kind, 2 * config.net.position.size) == ("1dape", config.clips.size)
-    assert (config.peaks, config.reader.compactness, config.radius, config.reader.radius) == (2, 2, 6, 12)
+    assert (config.peaks, config.inference.compactness, config.matching.radius, config.inference.radius) == (
+        2,
+        2,
+        6,
+        12,
+    )
     assert [config.full.rate(samples // 12) for samples in (0, 60_000, 340_000)] == [1e-4, 0.9e-4, 1e-4 / 16]

@@ -13,7 +13,7 @@ from vcorr.training import recipe
 from vcorr.training.recipe import Batch
 
 RADIUS, SIDE, CELLS = 1, 16, 4
-TOY = ["net.widths=4,4,8,8", "net.features=8", f"radius={RADIUS}", f"clips.size={SIDE}", "pairs.batch=2"]
+TOY = ["net.widths=4,4,8,8", "net.features=8", f"matching.radius={RADIUS}", f"clips.size={SIDE}", "pairs.batch=2"]
 MEMORY = [f"memory_clips.size={SIDE}", "memory.batch=2"]
 
 
@@ -68,8 +68,8 @@ def test_loss_and_gradients_are_those_written_by_hand(stage, frames, given, scal
 
 def test_the_second_stage_reads_the_memory_that_propagation_keeps():
     config = recipe.load("mast_memory").config
-    assert set(config.memory_clips.long) == set(config.reader.long) == {0, 5}
-    assert set(config.memory_clips.short) == set(config.reader.short) == {1, 3, 5}
+    assert set(config.memory_clips.long) == set(config.inference.references.long) == {0, 5}
+    assert set(config.memory_clips.short) == set(config.inference.references.short) == {1, 3, 5}
     assert (config.memory.lr, config.pairs.lr) == (2e-5, 1e-3)
 
 

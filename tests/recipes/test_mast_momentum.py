@@ -15,7 +15,14 @@ from vcorr.training import step as learner
 from vcorr.training.recipe import Batch
 
 TOY = [
-    *("net.widths=4,4,8,8", "net.features=8", f"radius={RADIUS}", "pairs.batch=2", "memory.batch=2", "pairs.warmup=0"),
+    *(
+        "net.widths=4,4,8,8",
+        "net.features=8",
+        f"matching.radius={RADIUS}",
+        "pairs.batch=2",
+        "memory.batch=2",
+        "pairs.warmup=0",
+    ),
     *(f"clips.size={SIDE}", f"memory_clips.size={SIDE}"),
 ]
 
@@ -100,7 +107,7 @@ def test_the_slow_encoder_is_the_sum_of_all_before_it():
 
 def test_the_memory_is_the_one_that_labels_are_read_from():
     config = recipe.load("mast_momentum").config
-    assert set(config.memory_clips.long) == set(config.reader.long) == {0, 5}
-    assert set(config.memory_clips.short) == set(config.reader.short) == {1, 3, 5}
-    assert config.radius == config.reader.radius == 12 and config.reader.slow
+    assert set(config.memory_clips.long) == set(config.inference.references.long) == {0, 5}
+    assert set(config.memory_clips.short) == set(config.inference.references.short) == {1, 3, 5}
+    assert config.matching.radius == config.inference.radius == 12 and config.inference.slow
     assert (config.clips.size, config.memory_clips.size, config.decay) == (384, 384, 0.999)

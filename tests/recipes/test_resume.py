@@ -17,7 +17,14 @@ from vcorr.training import recipe
 from vcorr.training.loop import Options, train
 
 TINY = [
-    *("net.widths=8,8,8,8", "net.features=8", "radius=2", "clips.size=24", "clips.smallest=20", "clips.read=48"),
+    *(
+        "net.widths=8,8,8,8",
+        "net.features=8",
+        "matching.radius=2",
+        "clips.size=24",
+        "clips.smallest=20",
+        "clips.read=48",
+    ),
     *("clips.gaps=1,2,5", "pairs.batch=2", "pairs.steps=2", "pairs.warmup=0"),
 ]
 MOMENTUM = ["memory_clips.size=24", "memory_clips.smallest=20", "memory_clips.read=48", "memory_clips.frames=9"]

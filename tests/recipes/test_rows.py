@@ -61,8 +61,10 @@ def test_rows_that_train_alike_are_trained_once_and_no_other_is_left_out():
 
 
 def test_a_small_row_keeps_its_own_overrides():
-    config = recipes.small(recipes.Row(("x",), "corrflow", ("radius=none", "cycle=0")), 7, ["clips.size=32"]).config
-    assert (config.radius, config.cycle, config.triplets.steps, config.clips.size) == (None, 0, 7, 32)
+    config = recipes.small(
+        recipes.Row(("x",), "corrflow", ("matching.radius=none", "cycle=0")), 7, ["clips.size=32"]
+    ).config
+    assert (config.matching.radius, config.cycle, config.triplets.steps, config.clips.size) == (None, 0, 7, 32)
     assert (config.triplets.batch, config.net.features) == (4, 32)
     config = recipes.small(recipes.Row(("x",), "mast", ("pairs.steps=98_000", "pairs.batch=3")), 7, []).config
     assert (config.pairs.steps, config.pairs.batch) == (7, 3)

@@ -13,7 +13,14 @@ from vcorr.training import recipe
 from vcorr.training.loop import Options, train
 
 TOY = [
-    *("net.widths=8,8,8,8", "net.features=8", "radius=2", "clips.size=24", "clips.smallest=20", "clips.read=48"),
+    *(
+        "net.widths=8,8,8,8",
+        "net.features=8",
+        "matching.radius=2",
+        "clips.size=24",
+        "clips.smallest=20",
+        "clips.read=48",
+    ),
     *("pairs.batch=2", "pairs.warmup=3", "pairs.steps=12"),
 ]
 EVERY_STEP = Options(log_every=1, save_every=0)

@@ -21,7 +21,7 @@ from vcorr.model.nn import Tensors
 from vcorr.model.resnet import ResNetConfig
 from vcorr.training.clips.cut import ClipConfig
 from vcorr.training.losses import reconstruction as losses
-from vcorr.training.recipe import Out, Phase, Reader, Recipe, Stage, State
+from vcorr.training.recipe import Inference, Matching, Out, Phase, Recipe, Stage, State
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class Config:
     memory: Stage = Stage(steps=5, batch=4, lr=1e-3)
     clips: ClipConfig = ClipConfig(size=24, gaps=(1, 2), smallest=20, read=48)
     net: ResNetConfig = ResNetConfig(widths=(8, 8, 8, 8), features=8)
-    radius: int = 2
+    matching: Matching = Matching(radius=2)
     decay: float = 0.5
     ring: int = 6
     nan: tuple[int, ...] = ()  # samples that spoil their batch's loss
-    reader: Reader = Reader()
+    inference: Inference = Inference()
 
 
 def build(cfg: Config) -> Recipe:
@@ -46,7 +46,7 @@ def build(cfg: Config) -> Recipe:
                 os.kill(os.getpid(), int(event.split(":")[3]))
 
     def rebuild(query, key, hidden):
-        return correspondence.rebuild(query, [key], [hidden], radius=cfg.radius, stride=cfg.net.stride)
+        return correspondence.rebuild(query, [key], [hidden], cfg.matching, stride=cfg.net.stride)
 
     def spoil(loss, batch):
         return loss * float("nan") if set(batch.samples) & set(cfg.nan) else loss
@@ -88,4 +88,4 @@ def build(cfg: Config) -> Recipe:
             trainable=lambda name: not name.startswith("stem"),
         ),
     )  # fmt: skip
-    return Recipe(cfg.net, lambda rng: State(*network.init(cfg.net, rng)), phases, cfg.reader)
+    return Recipe(cfg.net, lambda rng: State(*network.init(cfg.net, rng)), phases, cfg.matching, cfg.inference)

@@ -76,7 +76,7 @@ def test_weights_that_do_not_fit_are_refused(films, tmp_path, trained, weights):
     with pytest.raises(InputError, match="cannot be read"):
         Run(films, tmp_path / "none")(init=tmp_path / "nothing.safetensors")
     state = newest_state(films, tmp_path)
-    with pytest.raises(InputError, match="holds vcorr-state-1, not vcorr-weights-1"):
+    with pytest.raises(InputError, match="holds vcorr-state-1, not vcorr-weights-2"):
         Run(films, tmp_path / "state")(init=state)
 
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from vcorr.config import flatten, from_json, override, to_json
 from vcorr.errors import InputError, UsageError
-from vcorr.model.inference import Reader
+from vcorr.matching.settings import Matching
+from vcorr.model.inference import Inference
 from vcorr.model.resnet import ResNetConfig
 from vcorr.model.weights import load_weights
 from vcorr.training import recipe
@@ -137,7 +138,7 @@ def test_what_does_not_fit_is_refused_in_one_line(pair, message):
     [
         *("pairs.steps=-1", "pairs.batch=0", "pairs.lr=nan", "pairs.lr=0", "pairs.cooldown=1.5", "pairs.warmup=-1"),
         *("clips.size=0", "clips.gaps=0,1", "clips.gaps=()", "clips.weights=-1,1,1", "clips.cache=-1"),
-        *("net.widths=0,1,1,1", "reader.radius=-1", "reader.short=0", "reader.scale=inf", "hide=3"),
+        *("net.widths=0,1,1,1", "matching.radius=-1", "inference.references.short=0", "matching.scale=inf", "hide=3"),
     ],
 )
 def test_numbers_that_make_no_sense_are_refused_with_their_key(pair):
@@ -387,12 +388,15 @@ def test_the_configuration_of_the_shipped_weights_stays():
         "pairs": to_json(Stage(steps=3000, batch=8, lr=1e-3, warmup=50, cooldown=0.5)),
         "clips": to_json(ClipConfig(size=128)),
         "net": to_json(ResNetConfig(unit=True)),
-        "radius": 12,
+        "matching": to_json(Matching(scale=14.0)),
         "hide": [1, 2],
-        "reader": to_json(Reader(scale=14.0, feedback="hard")),
-        "sharper": 2.0,
+        "inference": to_json(Inference(scale=28.0, feedback="hard")),
     }
-    assert recipe.load("mast_cpu").recipe.reader == load_weights().reader
+    made, shipped = recipe.load("mast_cpu").recipe, load_weights()
+    assert made.inference.matching(made.matching) == shipped.inference.matching(shipped.matching)
+    same = {"radius": "same", "scale": "same"}
+    assert dataclasses.replace(made.inference, **same) == dataclasses.replace(shipped.inference, **same)
+    assert (made.net, made.space) == (shipped.net, shipped.space)
 
 
 def test_a_stage_of_no_steps_is_left_out_but_not_every_one():

@@ -84,7 +84,7 @@ def test_a_finished_run_is_left_as_it_is_and_its_weights_come_back(films, tmp_pa
         ("seed=1", "seed 0 -> 1"),
         ("pairs.steps=11", "pairs.steps 12 -> 11"),
         ("clips.gaps=1,2", "clips.gaps [1, 2, 3] -> [1, 2]"),
-        ("reader.scale=0.5", "reader.scale 14.0 -> 0.5"),
+        ("matching.scale=0.5", "matching.scale 14.0 -> 0.5"),
     ],
 )
 def test_another_configuration_is_refused(films, stopped, override, difference):

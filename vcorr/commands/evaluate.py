@@ -43,8 +43,8 @@ def davis(
 
             check_davis(root)
             pred = out or Path(scratch) / "results"
-            model, about = trained(weights_file(weights))
-            with closing(label_sequences(root, pred, model, about, workers=workers, say=say)) as labelled:
+            load, about = trained(weights_file(weights))
+            with closing(label_sequences(root, pred, load, about, workers=workers, say=say)) as labelled:
                 for done in labelled:
                     say(f"{done.name}: {done.frames} frames, {done.seconds:.0f} s")
                     if done.damaged:

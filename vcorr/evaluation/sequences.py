@@ -17,29 +17,27 @@ from vcorr.files import agree, held, recorded, sha256, sweep, write_json
 from vcorr.labels.draw import default_palette
 from vcorr.labels.masks import Mask, is_whole, write_mask
 from vcorr.media.video import open_video
-from vcorr.model.encoder import Encoder, encoder
-from vcorr.model.inference import Reader
+from vcorr.model.encoder import Model
 from vcorr.model.weights import default_weights, load_weights
 from vcorr.propagation.plan import Span
 from vcorr.propagation.video import label_video
 
-Model = Callable[[], tuple[Encoder, Reader]]
-"""Makes the features and says how labels are read with them; called in each process, so it must be picklable."""
+Load = Callable[[], Model]
+"""Makes the model; called in each process, so it must be picklable."""
 
 SIDE = 480  # reading size of the benchmark
 MADE_BY = "made_by.json"
 
 
-def trained(weights: Path | None) -> tuple[Model, str]:
+def trained(weights: Path | None) -> tuple[Load, str]:
     """The model of a weights file, or of the weights that come with vcorr; and the SHA-256 that it is known by."""
     load_weights(weights)  # an error here is one line; in a worker it comes late
     digest = sha256(weights or default_weights())
     return partial(_trained, weights, "cpu"), f"weights {digest}"
 
 
-def _trained(weights: Path | None, device: str) -> tuple[Encoder, Reader]:
-    model = load_weights(weights)
-    return encoder(model, device), model.reader
+def _trained(weights: Path | None, device: str) -> Model:
+    return Model.of(load_weights(weights), device)
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ class Labelled:
 def label_sequences(
     root: Path,
     out: Path,
-    model: Model,
+    load: Load,
     about: str,
     *,
     names: list[str] | None = None,
@@ -72,7 +70,7 @@ def label_sequences(
     Args:
         root: data set in DAVIS's layout.
         out: folder of the results; a sequence whose every frame is there already, and whole, is left as it is.
-        model: features and reader.
+        load: makes the model.
         about: what makes the results, such as the SHA-256 of the weights: a folder made by anything else is refused.
         names: these sequences instead of the validation split.
         workers: processes, each on one thread; None is one for each core that this process may use.
@@ -83,7 +81,7 @@ def label_sequences(
         OutputError: another process works in ``out``, it holds something else, or it cannot be written.
     """
     jobs = [
-        _Job(sequence, out / sequence.name, model, _size(sequence))
+        _Job(sequence, out / sequence.name, load, _size(sequence))
         for sequence in davis_layout.sequences(root, names=names)
     ]
     jobs.sort(key=lambda job: -len(job.sequence.frames))  # the longest first
@@ -99,7 +97,7 @@ class _Job:
 
     sequence: davis_layout.Sequence
     out: Path
-    model: Model
+    load: Load
     size: tuple[int, int]
 
 
@@ -132,10 +130,9 @@ def _label(job: _Job) -> Labelled:
     sweep(job.out)
     began = time.monotonic()
     with _one_thread(), open_video(sequence.images) as video:
-        encode, reader = job.model()
         mask = Mask(davis_layout.first_ids(sequence, job.size), default_palette())
         plan = [Span(range(first, len(video)))]
-        frames = label_video(video, plan, {first: mask}, encode, reader, short_side=SIDE)
+        frames = label_video(video, plan, {first: mask}, job.load(), short_side=SIDE)
         for frame, path in zip(frames, wanted, strict=True):
             if pool.stopped():
                 raise CancelledError

@@ -10,12 +10,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from vcorr.matching.cells import Alignment
+from vcorr.matching.settings import Matching
 
 GRID = 8  # query cells on each axis that the numbers are taken over
 
@@ -27,20 +26,14 @@ class Views:
     Attributes:
         query: features [b h w c] of the query frame.
         keys: features of its references, r tensors [b h w c].
-        radius: of the window, in cells; None is the whole frame.
-        scale: of the logits; None is 1 / sqrt(c).
-        border: whether cells outside the frame are left out (mask) or count as logit 0 (zeros).
-        alignment: how cells and pixels meet, see ``cells``.
+        matching: how they are compared, and how cells meet pixels.
         frame: index of the query frame in the clip; references: indices of the references, in the order of the keys.
             None is the first r frames.
     """
 
     query: Tensor
     keys: Sequence[Tensor]
-    radius: int | None
-    scale: float | None = None
-    border: Literal["mask", "zeros"] = "mask"
-    alignment: Alignment = "cell"
+    matching: Matching
     frame: int = -1
     references: tuple[int, ...] | None = None
 
@@ -107,19 +100,20 @@ def rows(views: Views, sample: int, cells: Tensor) -> Rows:
     query, keys = views.query[sample].to(precise), torch.stack([key[sample].to(precise) for key in views.keys])
     (r, h, w, c), device = keys.shape, keys.device
     y, x = cells.to(device).unbind(1)
-    scale = c**-0.5 if views.scale is None else views.scale
+    radius = views.matching.radius
+    scale = c**-0.5 if views.matching.scale is None else views.matching.scale
     with torch.autocast(device.type, enabled=False):
         logits = torch.einsum("nc,rhwc->nrhw", query[y, x] * scale, keys)
     near = torch.ones(len(y), h, w, dtype=torch.bool, device=device)
-    if views.radius is not None:
-        high = (torch.arange(h, device=device) - y[:, None]).abs() <= views.radius
-        wide = (torch.arange(w, device=device) - x[:, None]).abs() <= views.radius
+    if radius is not None:
+        high = (torch.arange(h, device=device) - y[:, None]).abs() <= radius
+        wide = (torch.arange(w, device=device) - x[:, None]).abs() <= radius
         near = high[:, :, None] & wide[:, None, :]
     logits = logits.masked_fill(~near[:, None], -torch.inf)
     taps = near.flatten(1).sum(1) * r
     beyond = torch.zeros_like(taps)
-    if views.border == "zeros" and views.radius is not None:
-        beyond = r * (2 * views.radius + 1) ** 2 - taps
+    if views.matching.border == "zeros" and radius is not None:
+        beyond = r * (2 * radius + 1) ** 2 - taps
     # Cells outside are one more column, that of logit 0 as often as it counts.
     column = torch.where(beyond > 0, beyond.to(precise).log(), -torch.inf)
     weights = torch.cat([logits.flatten(1), column[:, None]], 1).softmax(1)
@@ -135,7 +129,7 @@ def saturation(views: Views) -> dict[str, float]:
         [0, 1]. Nothing where a softmax is over one tap alone.
     """
     b, h, w, _ = views.query.shape
-    if views.radius == 0 and len(views.keys) == 1:
+    if views.matching.radius == 0 and len(views.keys) == 1:
         return {}
     cells = torch.cartesian_prod(_spread(h), _spread(w))
     seen = [rows(views, sample, cells) for sample in range(b)]

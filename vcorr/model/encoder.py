@@ -1,4 +1,4 @@
-"""Features of pictures, by trained weights."""
+"""Features of pictures by trained weights, and how labels are read with them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vcorr.machine import native_bf16
+from vcorr.matching.settings import Matching
 from vcorr.model import color, network
+from vcorr.model.inference import Inference
 from vcorr.model.nn import Tensors
 from vcorr.model.weights import Weights
 
@@ -46,10 +48,35 @@ class Encoder:
         return self.query(picture) if query is None else query
 
 
+@dataclass(frozen=True)
+class Model:
+    """An encoder and how labels are read with it.
+
+    Attributes:
+        encoder: features of frames.
+        matching: how frames were compared in training.
+        inference: how labels are read.
+    """
+
+    encoder: Encoder
+    matching: Matching = Matching()  # noqa: RUF009 (frozen: its own immutable default)
+    inference: Inference = Inference()  # noqa: RUF009
+
+    @classmethod
+    def of(cls, weights: Weights, device: torch.device | str) -> Model:
+        """The model of trained weights."""
+        return cls(encoder(weights, device), weights.matching, weights.inference)
+
+    @property
+    def reading(self) -> Matching:
+        """How frames are compared when labels are read."""
+        return self.inference.matching(self.matching)
+
+
 def encoder(weights: Weights, device: torch.device | str) -> Encoder:
     """The trained encoder, with a slow one for references where the weights hold it and are read with it."""
     on = torch.device(device)
-    slow = weights.slow and weights.reader.slow
+    slow = weights.slow and weights.inference.slow
     return Encoder(
         query=_encode(weights, weights.params, weights.stats, on),
         stride=weights.net.stride,
@@ -68,7 +95,7 @@ def _encode(weights: Weights, params: Tensors, stats: Tensors, device: torch.dev
 
     def encode(picture: Picture) -> Tensor:
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            seen = color.to_space(color.from_uint8(picture[None], device), weights.reader.space)
+            seen = color.to_space(color.from_uint8(picture[None], device), weights.space)
             place = position(*picture.shape[:2])
             return network.apply(weights.net, params, stats, seen, train=False, position=place)[0].float()
 

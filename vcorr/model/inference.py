@@ -2,58 +2,118 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
-from vcorr.matching.cells import Alignment
+from vcorr.config import from_json
+from vcorr.matching.settings import Matching
 from vcorr.model import color
+
+Same = Literal["same"]
 
 
 @dataclass(frozen=True)
-class Reader:
-    """How labels are read with the trained weights: all that propagation needs to know of an experiment.
+class References:
+    """Which frames a frame reads from.
 
     Attributes:
-        radius: of the window, in cells; None reads from the whole frame.
-        scale: of the logits; None is 1 / sqrt(features).
-        border: whether cells outside the frame are left out (mask) or count as logit 0, value 0 (zeros).
-        alignment: how cells and pixels meet, see ``matching.cells``.
-        long, short: references kept: these frames counted from the labelled one, and these many frames back.
-        feedback: labels of earlier frames are carried as scores (soft) or as one class a pixel (hard).
-        top_k: softmax over so many largest logits of all references jointly, or over as many as there are; None is
-            over all.
-        space: what the network sees: normalised Lab, RGB, or gray.
-        compactness: where a reference is matched surely, read from the so many best cells of it (``compactness.read``);
-            0 reads from all.
-        slow: encode references with the slow encoder, where the weights hold one (MAST-momentum).
-        search: in references more than so many frames away, look for the region to read from first (``region``; MAST:
-            15); 0 looks nowhere.
+        long: these, counted from the labelled one. short: these many frames back.
     """
 
-    radius: int | None = 12
-    scale: float | None = None
-    border: Literal["mask", "zeros"] = "mask"
-    alignment: Alignment = "cell"
     long: tuple[int, ...] = (0, 5)
     short: tuple[int, ...] = (1, 3, 5)
-    feedback: Literal["soft", "hard"] = "soft"
-    top_k: int | None = None
-    space: color.Space = "lab"
-    compactness: int = 0
-    slow: bool = False
-    search: int = 0
 
     def __post_init__(self) -> None:
-        if (self.radius or 0) < 0 or min(self.long, default=0) < 0 or min(self.short, default=1) < 1:
-            raise ValueError(f"radius and long must be >= 0, short >= 1, got {self.radius}, {self.long}, {self.short}")
-        if self.scale is not None and not math.isfinite(self.scale):
-            raise ValueError(f"scale must be finite, got {self.scale}")
+        if min(self.long, default=0) < 0 or min(self.short, default=1) < 1:
+            raise ValueError(f"long must be >= 0 and short >= 1, got {self.long} and {self.short}")
+
+
+@dataclass(frozen=True)
+class Inference:
+    """How labels are read, beside how frames are compared (``Matching``).
+
+    Attributes:
+        references: the frames that are read.
+        radius, scale: where they differ from those of training.
+        feedback: labels of earlier frames are read as the scores of their cells (soft), or as one class a pixel, made
+            cells again (hard).
+        top_k: softmax over so many largest logits of all references jointly, or over as many as there are; None is
+            over all.
+        compactness: where a reference is matched surely, read from the so many best cells of it (``compactness.read``);
+            0 reads from all.
+        roi_search: in references more than so many frames away, look for the region to read from first (``region``;
+            MAST: 15); 0 looks nowhere.
+        slow: encode references with the slow encoder, where the weights hold one (MAST-momentum).
+    """
+
+    references: References = References()
+    radius: int | Same | None = "same"
+    scale: float | Same | None = "same"
+    feedback: Literal["soft", "hard"] = "soft"
+    top_k: int | None = None
+    compactness: int = 0
+    roi_search: int = 0
+    slow: bool = False
+
+    def __post_init__(self) -> None:
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k must be at least 1, or None, got {self.top_k}")
         if self.compactness < 0 or (self.compactness and self.top_k):
             got = f"{self.compactness} with top_k {self.top_k}"
             raise ValueError(f"compactness must be >= 0, and 0 where there is a top_k, got {got}")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k must be at least 1, or None, got {self.top_k}")
-        if self.search < 0 or (self.search and (self.radius is None or self.top_k or self.compactness)):
-            got = f"{self.search} with radius {self.radius}, top_k {self.top_k}, compactness {self.compactness}"
-            raise ValueError(f"search must be >= 0, and 0 without a radius or with top_k or compactness, got {got}")
+        if self.roi_search < 0 or (self.roi_search and (self.top_k or self.compactness)):
+            got = f"{self.roi_search} with top_k {self.top_k}, compactness {self.compactness}"
+            raise ValueError(f"roi_search must be >= 0, and 0 where there is a top_k or compactness, got {got}")
+
+    def matching(self, trained: Matching) -> Matching:
+        """How frames are compared when labels are read, from how they were in training.
+
+        Raises:
+            ValueError: settings that do not go together.
+        """
+        own = {"radius": self.radius, "scale": self.scale}
+        read = replace(trained, **{k: v for k, v in own.items() if v != "same"})  # type: ignore[arg-type]
+        if self.roi_search and read.radius is None:
+            raise ValueError(f"roi_search must be 0 where the whole frame is read (radius none), got {self.roi_search}")
+        return read
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that a weights file says of how labels are read: settings that go together.
+
+    Attributes:
+        matching: how frames were compared in training. inference: how labels are read.
+        space: what the network sees: normalised Lab, RGB, or gray.
+    """
+
+    matching: Matching = Matching()  # noqa: RUF009 (frozen: its own immutable default)
+    inference: Inference = Inference()
+    space: color.Space = "lab"
+
+    def __post_init__(self) -> None:
+        self.inference.matching(self.matching)
+
+
+def from_reader(header: Mapping[str, Any]) -> Settings:
+    """The settings of a weights file that holds them all in one, as ``reader``.
+
+    Raises:
+        ValueError: a field that there never was, or a value that it does not take.
+    """
+    if not isinstance(header, Mapping):
+        raise ValueError(f"reader must be a table of settings, got {header!r}")
+    fields = dict(header)
+
+    def take(**names: str) -> dict[str, Any]:
+        return {new: fields.pop(old) for old, new in names.items() if old in fields}
+
+    matching = take(radius="radius", scale="scale", border="border", alignment="alignment")
+    references, seen = take(long="long", short="short"), take(space="space")
+    settings = take(feedback="feedback", top_k="top_k", compactness="compactness", search="roi_search", slow="slow")
+    if fields:
+        raise ValueError(f"unknown fields {', '.join(sorted(fields))} of reader")
+    inference = {"feedback": "soft"} | settings | {"references": references}
+    known: Settings = from_json(Settings, {"matching": matching, "inference": inference} | seen)
+    return known

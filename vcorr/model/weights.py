@@ -16,12 +16,14 @@ from vcorr import rng
 from vcorr.config import from_json, to_json
 from vcorr.errors import InputError
 from vcorr.files import replacing
-from vcorr.model import network
-from vcorr.model.inference import Reader
+from vcorr.matching.settings import Matching
+from vcorr.model import color, network
+from vcorr.model.inference import Inference, Settings, from_reader
 from vcorr.model.network import NetworkConfig
 from vcorr.model.nn import Tensors
 
-WEIGHTS = "vcorr-weights-1"
+WEIGHTS = "vcorr-weights-2"
+FIRST = "vcorr-weights-1"  # whose header holds all of how labels are read in one, as reader
 GROUPS = ("params", "stats", "slow", "slow_stats")
 
 
@@ -77,18 +79,28 @@ class Weights:
     """A trained encoder and how to read labels with it.
 
     Attributes:
-        params, stats, net, reader: as the names say.
+        params, stats, net: the encoder.
+        matching: how frames were compared in training. inference: how labels are read.
         meta: where it came from.
-        slow, slow_stats: the encoder of references (``Reader.slow``); empty where there is none.
+        slow, slow_stats: the encoder of references (``Inference.slow``); empty where there is none.
+        space: what the network sees: normalised Lab, RGB, or gray.
+
+    Raises:
+        ValueError: matching and inference do not go together.
     """
 
     params: Tensors
     stats: Tensors
     net: NetworkConfig
-    reader: Reader
+    matching: Matching
+    inference: Inference
     meta: dict[str, Any]
     slow: Tensors = field(default_factory=dict)
     slow_stats: Tensors = field(default_factory=dict)
+    space: color.Space = "lab"
+
+    def __post_init__(self) -> None:
+        self.inference.matching(self.matching)
 
 
 def save_weights(path: Path, weights: Weights, *, half: bool = False) -> None:
@@ -97,11 +109,9 @@ def save_weights(path: Path, weights: Weights, *, half: bool = False) -> None:
     for group in GROUPS:
         halved = half and not group.endswith("stats")
         tensors |= {f"{group}/{k}": v.half() if halved else v for k, v in getattr(weights, group).items()}
-    save_tensors(
-        path,
-        tensors,
-        weights.meta | {"format": WEIGHTS, "net": to_json(weights.net), "reader": to_json(weights.reader)},
-    )
+    how = {key: to_json(getattr(weights, key)) for key in ("net", "matching", "inference")}
+    about = {key: value for key, value in weights.meta.items() if key != "reader"}
+    save_tensors(path, tensors, about | {"format": WEIGHTS, "space": weights.space} | how)
 
 
 def load_weights(path: Path | None = None) -> Weights:
@@ -112,12 +122,13 @@ def load_weights(path: Path | None = None) -> Weights:
     """
     path = default_weights() if path is None else path
     tensors, meta = load_tensors(path)
-    if meta.get("format") != WEIGHTS:
+    if meta.get("format") not in (WEIGHTS, FIRST):
         raise InputError(
             path, f"holds {meta.get('format', 'something')}, not {WEIGHTS}", "give the weights.safetensors of a run"
         )
     try:
-        net, reader = from_json(NetworkConfig, meta["net"]), from_json(Reader, meta["reader"])
+        net = from_json(NetworkConfig, meta["net"])
+        how = _settings(meta)
     except (KeyError, ValueError) as error:
         raise InputError(
             path, f"its header does not say how to read it ({error})", "use the vcorr that wrote it"
@@ -127,11 +138,19 @@ def load_weights(path: Path | None = None) -> Weights:
         group, _, name = key.partition("/")
         if group in groups:
             groups[group][name] = value.float()
-    weights = Weights(net=net, reader=reader, meta=meta, **groups)
+    weights = Weights(net=net, matching=how.matching, inference=how.inference, space=how.space, meta=meta, **groups)
     _check(path, net, weights.params, weights.stats)
     if weights.slow or weights.slow_stats:
         _check(path, net, weights.slow, weights.slow_stats)
     return weights
+
+
+def _settings(meta: dict[str, Any]) -> Settings:
+    """How labels are read, by a header."""
+    if meta["format"] == FIRST:
+        return from_reader(meta["reader"])
+    how: Settings = from_json(Settings, {key: meta[key] for key in ("matching", "inference", "space")})
+    return how
 
 
 def default_weights() -> Path:

@@ -1,8 +1,8 @@
 """Which earlier frames are read, and how long each must be kept.
 
-Positions count along a span from its labelled frame: that is 0, its neighbour 1, whichever way the span goes. ``long``
-positions are read for ever once they are past; ``short`` says how many positions back to read. MAST (Lai et al. 2020,
-section 3.3): long (0, 5), short (1, 3, 5), so frame t reads 0, 5, t-5, t-3, t-1.
+Positions count along a span from its labelled frame: that is 0, its neighbour 1, whichever way the span goes. The
+``long`` ones of ``References`` are read for ever once they are past; ``short`` says how many positions back to read.
+MAST (Lai et al. 2020, section 3.3): long (0, 5), short (1, 3, 5), so frame t reads 0, 5, t-5, t-3, t-1.
 """
 
 from __future__ import annotations
@@ -12,23 +12,25 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from vcorr.model.inference import References
 
-def read_at(t: int, long: tuple[int, ...], short: tuple[int, ...]) -> tuple[int, ...]:
+
+def read_at(t: int, references: References) -> tuple[int, ...]:
     """Positions that the frame at position t >= 1 reads, ascending, none twice.
 
-    >>> [read_at(t, (0, 5), (1, 3, 5)) for t in (1, 4, 6, 10)]
+    >>> [read_at(t, References((0, 5), (1, 3, 5))) for t in (1, 4, 6, 10)]
     [(0,), (0, 1, 3), (0, 1, 3, 5), (0, 5, 7, 9)]
     """
-    lasting = {p for p in long if p < t}
-    recent = {t - back for back in short if t - back > 0}
+    lasting = {p for p in references.long if p < t}
+    recent = {t - back for back in references.short if t - back > 0}
     # Whatever the configuration, the labelled frame is all there is to read at position 1.
     return tuple(sorted(lasting | recent)) or (0,)
 
 
-def kept_after(t: int, long: tuple[int, ...], short: tuple[int, ...]) -> frozenset[int]:
+def kept_after(t: int, references: References) -> frozenset[int]:
     """Positions up to t that some later position reads: the rest may be forgotten."""
-    recent = range(max(0, t + 1 - max(short, default=0)), t + 1)
-    return frozenset({p for p in long if p <= t} | set(recent) | {0})
+    recent = range(max(0, t + 1 - max(references.short, default=0)), t + 1)
+    return frozenset({p for p in references.long if p <= t} | set(recent) | {0})
 
 
 @dataclass(frozen=True)
@@ -44,19 +46,18 @@ class Memory:
     """The frames of a span that are read from.
 
     Attributes:
-        long, short: as above.
+        references: which frames are read.
         frames: by position.
         ahead: position and frame of the labelled one at the span's far end, if there is one; it is always read.
     """
 
-    long: tuple[int, ...]
-    short: tuple[int, ...]
+    references: References
     frames: dict[int, MemoryFrame] = field(default_factory=dict)
     ahead: tuple[int, MemoryFrame] | None = None
 
     def read(self, t: int) -> Mapping[int, MemoryFrame]:
         """The frames that position t reads, by how many positions they lie back: nearest last, one ahead < 0."""
-        found = {t - p: self.frames[p] for p in read_at(t, self.long, self.short)}
+        found = {t - p: self.frames[p] for p in read_at(t, self.references)}
         if self.ahead is not None:
             position, frame = self.ahead
             found[t - position] = frame
@@ -65,5 +66,5 @@ class Memory:
     def keep(self, t: int, frame: MemoryFrame) -> None:
         """Keep the frame at position t, the latest, and forget what no later position reads."""
         self.frames[t] = frame
-        for p in self.frames.keys() - kept_after(t, self.long, self.short):
+        for p in self.frames.keys() - kept_after(t, self.references):
             del self.frames[p]

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from vcorr.labels.label import L, Labels
 from vcorr.matching.cells import Grid
-from vcorr.model.encoder import Encoder, Picture
-from vcorr.model.inference import Reader
+from vcorr.model.encoder import Model, Picture
 from vcorr.propagation.memory import Memory, MemoryFrame
 from vcorr.propagation.reading import Read, reading
 
@@ -24,10 +23,9 @@ class Propagator(Generic[L]):
     """Labels of a stream of frames.
 
     Args:
-        encoder: features of frames.
+        model: features of frames, and how labels are read with them.
         labels: the kind of label.
-        reader: how labels are read.
-        read: reads values in place of what ``reader`` says.
+        read: reads values in place of what the model says.
 
     Attributes:
         position: of the next frame; the last labelled one that was given is 0.
@@ -35,9 +33,9 @@ class Propagator(Generic[L]):
         memory: the frames that are read from.
     """
 
-    def __init__(self, encoder: Encoder, labels: Labels[L], reader: Reader, *, read: Read | None = None) -> None:
-        self.encoder, self.labels, self.reader = encoder, labels, reader
-        self.read = read or reading(reader, background=labels.background)
+    def __init__(self, model: Model, labels: Labels[L], *, read: Read | None = None) -> None:
+        self.model, self.labels = model, labels
+        self.read = read or reading(model.reading, model.inference, background=labels.background)
         self.values: Tensor | None = None
         self.forget()
 
@@ -61,23 +59,23 @@ class Propagator(Generic[L]):
         elif not self.memory.frames:
             raise ValueError("the first frame must come with its label, got none")
         else:
-            query = self.encoder.query(picture)
+            query = self.model.encoder.query(picture)
             self.values = self.read(query, self.memory.read(self.position))
             label = self.labels.from_cells(self.values, self._grid(picture))
             fed_back = self._feedback(label, self._grid(picture))
-        self.memory.keep(self.position, MemoryFrame(self.encoder.reference(picture, query), fed_back))
+        self.memory.keep(self.position, MemoryFrame(self.model.encoder.reference(picture, query), fed_back))
         self.position += 1
         return label
 
     def forget(self) -> None:
         """Start anew: the next frame must come with its label."""
-        self.position, self.memory = 0, Memory(self.reader.long, self.reader.short)
+        self.position, self.memory = 0, Memory(self.model.inference.references)
 
     @torch.inference_mode()
     def look_ahead(self, position: int, picture: Picture, given: L) -> None:
         """Read from a labelled frame that is still to come as well, at a position."""
         values = self.labels.to_cells(given, self._grid(picture))
-        self.memory.ahead = position, MemoryFrame(self.encoder.reference(picture), values)
+        self.memory.ahead = position, MemoryFrame(self.model.encoder.reference(picture), values)
 
     def kept(self) -> dict[int, Tensor]:
         """What ``resume`` needs to go on from here beside the pictures: values by position."""
@@ -86,17 +84,17 @@ class Propagator(Generic[L]):
     @torch.inference_mode()
     def recall(self, position: int, picture: Picture, values: Tensor) -> None:
         """Put a frame back in memory that was there before; the next frame's ``position`` is for the caller to set."""
-        self.memory.frames[position] = MemoryFrame(self.encoder.reference(picture), values)
+        self.memory.frames[position] = MemoryFrame(self.model.encoder.reference(picture), values)
 
     def _grid(self, picture: Picture) -> Grid:
         height, width = picture.shape[:2]
-        return Grid(self.encoder.stride, self.reader.alignment, (height, width), self.labels.size)
+        return Grid(self.model.encoder.stride, self.model.matching.alignment, (height, width), self.labels.size)
 
     def _feedback(self, label: L, grid: Grid) -> Tensor:
         """The values that later frames read of a frame whose label was read."""
         assert self.values is not None
-        if self.reader.feedback == "hard":
+        if self.model.inference.feedback == "hard":
             return self.labels.to_cells(label, grid)
-        if self.reader.compactness and self.labels.background:  # readouts sum to more than 1, and would grow
+        if self.model.inference.compactness and self.labels.background:  # readouts sum to more than 1, and would grow
             return self.values / self.values.sum(-1, keepdim=True).clamp(min=1e-6)
         return self.values

@@ -1,4 +1,4 @@
-"""Values of a query frame, read from frames in memory: the settings of a reader as arguments of the operators."""
+"""Values of a query frame, read from frames in memory: the settings as arguments of the operators."""
 
 from __future__ import annotations
 
@@ -9,45 +9,55 @@ from torch import Tensor
 
 from vcorr.kernels import memory_read
 from vcorr.matching import compactness, region
-from vcorr.model.inference import Reader
+from vcorr.matching.settings import Matching
+from vcorr.model.inference import Inference
 from vcorr.propagation.memory import MemoryFrame
 
 Read = Callable[[Tensor, Mapping[int, MemoryFrame]], Tensor]
 """Features of a query [1 h w c], frames by how far they lie back -> values [1 h w v]."""
 
 
-def reading(reader: Reader, *, background: bool) -> Read:
+def reading(matching: Matching, inference: Inference, *, background: bool) -> Read:
     """How values are read.
 
     Args:
-        reader: the settings.
+        matching: how frames are compared when labels are read. inference: the rest.
         background: whether a cell's values are shares of 1 already (``Labels.background``); others are divided by the
             weight they were read with, wherever that is not 1.
     """
-    whole = background or not (reader.compactness or reader.border == "zeros")
+    whole = background or not (inference.compactness or matching.border == "zeros")
 
     def read(query: Tensor, frames: Mapping[int, MemoryFrame]) -> Tensor:
         values = [frame.values for frame in frames.values()]
         if whole:
-            return _read(reader, query, frames, values)
+            return _read(matching, inference, query, frames, values)
         ones = torch.ones_like(values[0][..., :1])
-        found = _read(reader, query, frames, [torch.cat([v, ones], -1) for v in values])
+        found = _read(matching, inference, query, frames, [torch.cat([v, ones], -1) for v in values])
         return found[..., :-1] / found[..., -1:].clamp(min=1e-6)
 
     return read
 
 
-def _read(reader: Reader, query: Tensor, frames: Mapping[int, MemoryFrame], values: list[Tensor]) -> Tensor:
+def _read(
+    matching: Matching, inference: Inference, query: Tensor, frames: Mapping[int, MemoryFrame], values: list[Tensor]
+) -> Tensor:
     keys = [frame.feature for frame in frames.values()]
-    radius, scale, border = reader.radius, reader.scale, reader.border
-    if k := reader.compactness:
-        return compactness.read(query, keys, values, peaks=k, radius=radius, scale=scale, border=border)
-    offset = [
-        region.offsets(query, key, gap, search=reader.search, radius=radius, scale=scale, border=border)
-        if radius is not None and 0 < reader.search < abs(gap)
-        else None
-        for gap, key in zip(frames, keys, strict=True)
-    ]
-    taps = len(keys) * (query[0, ..., 0].numel() if radius is None else (2 * radius + 1) ** 2)
-    top_k = reader.top_k and min(reader.top_k, taps)  # the first frames have few references
-    return memory_read(query, keys, values, radius=radius, offset=offset, scale=scale, border=border, top_k=top_k)
+    if inference.compactness:
+        return compactness.read(query, keys, values, peaks=inference.compactness, **matching.window)
+    offset = [_roi(matching, inference, query, key, gap) for gap, key in zip(frames, keys, strict=True)]
+    top_k = inference.top_k and min(inference.top_k, len(keys) * _taps(matching, query))
+    return memory_read(query, keys, values, offset=offset, top_k=top_k, **matching.window)
+
+
+def _roi(matching: Matching, inference: Inference, query: Tensor, key: Tensor, gap: int) -> Tensor | None:
+    """Where the windows of a reference go; None is each cell's own place."""
+    radius, scale, border = matching.radius, matching.scale, matching.border
+    if radius is None or not 0 < inference.roi_search < abs(gap):
+        return None
+    return region.offsets(query, key, gap, search=inference.roi_search, radius=radius, scale=scale, border=border)
+
+
+def _taps(matching: Matching, query: Tensor) -> int:
+    """Taps of a window: the first frames have few references, and may have fewer taps than top_k."""
+    radius = matching.radius
+    return query[0, ..., 0].numel() if radius is None else (2 * radius + 1) ** 2

@@ -31,7 +31,7 @@ from vcorr.labels.masks import Mask, is_whole, overlay, write_mask
 from vcorr.labels.raw_ids import Ids, read_ids
 from vcorr.machine import native_bf16, pick_device
 from vcorr.media.video import Video, VideoWriter, open_video, shrunk_size
-from vcorr.model.encoder import encoder
+from vcorr.model.encoder import Model
 from vcorr.model.weights import default_weights, load_tensors, load_weights, save_tensors
 from vcorr.propagation.plan import Span, spans
 from vcorr.propagation.propagator import Propagator
@@ -100,7 +100,7 @@ def propagate_to(
     check_side(request.short_side)
     request = dataclasses.replace(request, device=str(device))
     weights_file = request.weights or default_weights()
-    model = load_weights(weights_file)
+    weights = load_weights(weights_file)
     with open_video(request.video) as video:
         start, end = frame_range(video, request.start, request.end)
         masks = given_labels(video, request.labels, start, end, request.at)
@@ -116,9 +116,9 @@ def propagate_to(
         if complete and not missing and results.has_overlay():
             say(f"{request.out} is complete already: same inputs, same options")
             return Summary(request.out, end - start, 0, 0.0, {}, overlay=True)
-        network, frames = encoder(model, device), pictures(video, request.short_side)
-        labels, given = mask_labels(video, masks, network.device)
-        propagator = Propagator(network, labels, model.reader)
+        model, frames = Model.of(weights, device), pictures(video, request.short_side)
+        labels, given = mask_labels(video, masks, device)
+        propagator = Propagator(model, labels)
         # What cannot be computed fails here, before a folder is made.
         estimate = seconds_a_frame(propagator, frames, given) if missing else 0.0
         _tell_blind(video, masks, say)
@@ -129,7 +129,7 @@ def propagate_to(
             missing = results.missing()
             if complete and missing:
                 say(f"{len(missing)} masks are missing or cut short, and are made again: {_some(sorted(missing))}")
-            stretches = _stretches(plan, _resume_point(request.out / STATE, network.device), missing)
+            stretches = _stretches(plan, _resume_point(request.out / STATE, device), missing)
             left = sum(s.left(plan) for s in stretches)
             if left:
                 after = f", going on after {end - start - left}" if left < end - start else ""

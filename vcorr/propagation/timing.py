@@ -34,11 +34,12 @@ class Seconds:
 
     def propagator(self, propagator: Propagator[L]) -> Propagator[L]:
         """A propagator whose parts are timed."""
-        encoder, labels = propagator.encoder, propagator.labels
+        model, labels, encoder = propagator.model, propagator.labels, propagator.model.encoder
         query = self.calls("encoder", encoder.query)
         slow = encoder.slow and self.calls("encoder", encoder.slow)
         timed = dataclasses.replace(encoder, query=query, slow=slow)
-        return Propagator(timed, _Timed(labels, self), propagator.reader, read=self.calls("read", propagator.read))
+        model = dataclasses.replace(model, encoder=timed)
+        return Propagator(model, _Timed(labels, self), read=self.calls("read", propagator.read))
 
     def calls(self, part: str, function: Callable[P, T]) -> Callable[P, T]:
         """The function, its calls timed."""
@@ -89,13 +90,13 @@ class _Timed(Generic[L]):
 
 def seconds_a_frame(propagator: Propagator[L], pictures: Pictures, given: Mapping[int, L]) -> float:
     """Expected time of a step: that of one whose references are all a labelled frame itself."""
-    scratch = Propagator(propagator.encoder, propagator.labels, propagator.reader, read=propagator.read)
+    scratch = Propagator(propagator.model, propagator.labels, read=propagator.read)
     index = next(iter(given))
     _, picture = next(pictures(range(index, index + 1)))
     scratch.step(picture, given[index])
     (frame,) = scratch.memory.frames.values()
-    reader = propagator.reader
-    late = max(reader.long, default=0) + max(reader.short, default=0) + 1  # when as many are read as ever
+    references = propagator.model.inference.references
+    late = max(references.long, default=0) + max(references.short, default=0) + 1  # when as many are read as ever
     expected = 0.0
     for _ in range(2):  # the first time pays for warming up
         scratch.position = late

@@ -19,8 +19,7 @@ from vcorr.labels.masks import Mask, label_files, read_masks
 from vcorr.labels.raw_ids import Ids
 from vcorr.machine import pick_device
 from vcorr.media.video import Video, open_video
-from vcorr.model.encoder import Encoder, Picture, encoder
-from vcorr.model.inference import Reader
+from vcorr.model.encoder import Model, Picture
 from vcorr.model.weights import load_weights
 from vcorr.propagation.plan import Span, spans
 from vcorr.propagation.propagator import Propagator
@@ -83,26 +82,25 @@ def propagate(
     """
     device = pick_device(device)
     check_side(short_side)
-    model = load_weights(None if weights is None else Path(weights))
+    model = Model.of(load_weights(None if weights is None else Path(weights)), device)
     with open_video(video) as source:
         start, stop = frame_range(source, start, end)
         masks = given_labels(source, Path(labels), start, stop, {k: Path(p) for k, p in (at or {}).items()})
         plan = spans(list(masks), start, stop)
-        yield from label_video(source, plan, masks, encoder(model, device), model.reader, short_side=short_side)
+        yield from label_video(source, plan, masks, model, short_side=short_side)
 
 
 def label_video(
     video: Video,
     plan: Sequence[Span],
     masks: Mapping[int, Mask],
-    encoder: Encoder,
-    reader: Reader,
+    model: Model,
     *,
     short_side: int = 480,
 ) -> Iterator[Frame]:
     """Label the frames of the spans of a plan from masks by frame index, in bounded memory."""
-    labels, given = mask_labels(video, masks, encoder.device)
-    propagator = Propagator(encoder, labels, reader)
+    labels, given = mask_labels(video, masks, model.encoder.device)
+    propagator = Propagator(model, labels)
     for span in plan:
         for index, ids in label_span(pictures(video, short_side), span, given, propagator):
             yield Frame(index, ids)

@@ -32,8 +32,10 @@ from vcorr.config import override as override
 from vcorr.config import to_json as to_json
 from vcorr.errors import InputError, OutputError, UsageError, VcorrError
 from vcorr.matching.affinity import Views
+from vcorr.matching.settings import Matching as Matching
 from vcorr.model import color
-from vcorr.model.inference import Reader as Reader
+from vcorr.model.inference import Inference as Inference
+from vcorr.model.inference import References as References
 from vcorr.model.network import NetworkConfig
 from vcorr.model.nn import Tensors
 from vcorr.training.clips.cut import ClipConfig
@@ -153,14 +155,21 @@ class Recipe:
     """An experiment: its encoder, where it starts, the phases it goes through, how its weights are read.
 
     Attributes:
+        matching: how frames are compared in training. inference: how labels are read.
+        space: what the network sees: normalised Lab, RGB, or gray.
         averaged: the weights file holds the slow encoder, the average over the last steps, in place of the trained one.
     """
 
     net: NetworkConfig
     init: Callable[[torch.Generator], State]
     phases: tuple[Phase, ...]
-    reader: Reader
+    matching: Matching
+    inference: Inference
+    space: color.Space = "lab"
     averaged: bool = False
+
+    def __post_init__(self) -> None:
+        self.inference.matching(self.matching)
 
 
 @dataclass(frozen=True)

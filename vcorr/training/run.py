@@ -315,11 +315,11 @@ class RunFolder:
             | self.conditions
             | ({} if self.began is None else {"init": self.began})
         )
-        state, net, reader = point.state, self.recipe.net, self.recipe.reader
-        slow = (state.slow, state.slow_stats) if reader.slow else ()
-        averaged = self.recipe.averaged and state.slow
+        state, made = point.state, self.recipe
+        slow = (state.slow, state.slow_stats) if made.inference.slow else ({}, {})
+        averaged = made.averaged and state.slow
         trained = (state.slow, state.slow_stats) if averaged else (state.params, state.stats)
-        weights = Weights(*trained, net, reader, about, *slow)
+        weights = Weights(*trained, made.net, made.matching, made.inference, about, *slow, made.space)
         save_weights(self.out / "weights.safetensors", weights)
 
     # --- metrics ----------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from tests.training.test_every_recipe import tiny
 from vcorr import rng
 from vcorr.matching import affinity
 from vcorr.matching.affinity import Views
+from vcorr.matching.settings import Matching
 from vcorr.training import recipe
 from vcorr.training.loop import Options, Stopped
 from vcorr.training.recipe import Batch
@@ -239,7 +240,7 @@ def test_long_saturation_is_told_and_told_again_after_a_pause() -> None:
 
     def see(scale: float, times: int) -> None:
         for step in range(times):
-            watch.logged("pairs", step, Views(frame, [frame], 1, scale), rgb)
+            watch.logged("pairs", step, Views(frame, [frame], Matching(1, scale)), rgb)
 
     see(1e3, report.LONG - 1)
     see(1.0, 1)
@@ -254,14 +255,14 @@ def test_long_saturation_is_told_and_told_again_after_a_pause() -> None:
 def test_what_is_kept_of_a_batch_keeps_nothing_else_alive() -> None:
     watch = Monitor(Folder(), None, lambda: False)
     frame = torch.zeros(8, 4, 4, 16)
-    watch.logged("pairs", 1, Views(frame, [frame], 1), torch.zeros(8, 2, 3, 16, 16))
+    watch.logged("pairs", 1, Views(frame, [frame], Matching(1)), torch.zeros(8, 2, 3, 16, 16))
     kept = [watch.look.rgb, watch.look.views.query, *watch.look.views.keys]
     assert all(t.untyped_storage().nbytes() == t.numel() * 4 and len(t) == monitor.CLIPS for t in kept)
 
 
 def test_features_that_are_not_finite_are_drawn_as_nothing() -> None:
     frame = torch.full((1, 4, 4, 8), math.nan)
-    found = pictures.scene(pictures.Look(Views(frame, [frame], 1), torch.rand(1, 2, 3, 16, 16), 3))
+    found = pictures.scene(pictures.Look(Views(frame, [frame], Matching(1)), torch.rand(1, 2, 3, 16, 16), 3))
     assert found.rebuilt.max() == 0 and found.difference > 0
 
 
@@ -273,7 +274,7 @@ def test_a_scene_is_what_the_affinity_copies() -> None:
     blocks = colours.repeat_interleave(stride, 0).repeat_interleave(stride, 1).permute(2, 0, 1)
     query, key = names[:-2, :-2], names[2:, :-2]
     rgb = torch.stack([blocks[:, 2 * stride :, : -2 * stride], blocks[:, : -2 * stride, : -2 * stride]])[None]
-    found = pictures.scene(pictures.Look(Views(query[None], [key[None]], 3, 1e3), rgb, 0))
+    found = pictures.scene(pictures.Look(Views(query[None], [key[None]], Matching(3, 1e3)), rgb, 0))
     assert found.shares == ((pytest.approx(1.0),),) * 4 and found.rebuilt.shape == (pictures.SIDE, pictures.SIDE, 3)
     error = np.asarray(found.error).astype(int).sum(-1)
     low, high = error[-pictures.SIDE // 2 :].mean(), error[: pictures.SIDE // 8].mean()

@@ -12,8 +12,9 @@ from vcorr import rng
 from vcorr.errors import InputError
 from vcorr.evaluation import davis_layout
 from vcorr.evaluation.metrics.masks import boundary_f, jaccard
+from vcorr.matching.settings import Matching
 from vcorr.model import network
-from vcorr.model.inference import Reader
+from vcorr.model.inference import Inference
 from vcorr.model.resnet import ResNetConfig
 from vcorr.model.weights import Weights, save_tensors, save_weights
 from vcorr.propagation.video import propagate
@@ -43,7 +44,7 @@ def weights(tmp_path):
     net = ResNetConfig(widths=(8, 8, 8, 8), features=8)
     params, stats = network.init(net, rng.generator(0, "init"))
     path = tmp_path / "tiny.safetensors"
-    save_weights(path, Weights(params, stats, net, Reader(radius=2, scale=300.0), {}))
+    save_weights(path, Weights(params, stats, net, Matching(radius=2, scale=300.0), Inference(), {}))
     return path
 
 

@@ -30,10 +30,10 @@ class ClipConfig:
     """How clips are cut.
 
     A clip has ``frames`` frames, one gap apart. Or it is a *memory clip*, a query frame and the references that
-    propagation would keep for it (`Reader`'s ``long`` and ``short``): the query stands at position T of a piece of
-    video, and the clip's frames are ``long``, then T - ``short``, then T. ``ClipConfig(frames=25, long=(0, 5),
-    short=(5, 3, 1), gaps=(1,))`` gives six frames, of positions 0, 5, T-5, T-3, T-1, T, with T drawn for the sample
-    from 6 to 24 (to the video's end, where that comes first). Either way the query is the last frame of the clip.
+    propagation would keep for it (`References`): the query stands at position T of a piece of video, and the clip's
+    frames are ``long``, then T - ``short``, then T. ``ClipConfig(frames=25, long=(0, 5), short=(5, 3, 1), gaps=(1,))``
+    gives six frames, of positions 0, 5, T-5, T-3, T-1, T, with T drawn for the sample from 6 to 24 (to the video's end,
+    where that comes first). Either way the query is the last frame of the clip.
 
     Attributes:
         size: side of the square that the network sees, pixels.

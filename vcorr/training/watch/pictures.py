@@ -92,7 +92,7 @@ def scene(look: Look) -> Scene:
         difference=float(error.mean()),
         in_place=min(float((r - query).abs().mean()) for r in references),
         marked=_marked(picture, cells, stride),
-        looks=tuple(_look(r, rows, k, cells, views.radius, stride) for k, r in enumerate(read)),
+        looks=tuple(_look(r, rows, k, cells, views.matching.radius, stride) for k, r in enumerate(read)),
         largest=tuple(rows.largest.tolist()),
         entropy=tuple(rows.entropy.tolist()),
         shares=tuple(tuple(row) for row in kept.tolist()),
@@ -118,17 +118,15 @@ def _rebuilt(views: Views, references: list[Tensor]) -> Tensor:
     """[1 3 H W]"""
     height, width = references[0].shape[-2:]
     stride = -(-height // views.query.shape[1])
-    cells = [downsample(r, stride, alignment=views.alignment) for r in references]
+    cells = [downsample(r, stride, alignment=views.matching.alignment) for r in references]
     with torch.autocast(references[0].device.type, enabled=False):
         read = memory_read(
             views.query[:1].float(),
             [key[:1].float() for key in views.keys],
             cells,
-            radius=views.radius,
-            scale=views.scale,
-            border=views.border,
+            **views.matching.window,
         )
-    return upsample(read, stride, (height, width), alignment=views.alignment).nan_to_num().clamp(0, 1)
+    return upsample(read, stride, (height, width), alignment=views.matching.alignment).nan_to_num().clamp(0, 1)
 
 
 def _followed(query: Tensor, views: Views) -> Tensor:

@@ -23,8 +23,7 @@ from vcorr.labels.draw import default_palette, overlay
 from vcorr.labels.masks import Mask
 from vcorr.media.image import shrink, shrunk_size
 from vcorr.media.video import open_video
-from vcorr.model.encoder import Encoder, encoder
-from vcorr.model.inference import Reader
+from vcorr.model.encoder import Model
 from vcorr.model.weights import load_weights
 from vcorr.propagation.plan import Span
 from vcorr.propagation.video import label_video
@@ -97,13 +96,12 @@ class Probe:
         Draws no random number and leaves nothing behind.
         """
         began = time.monotonic()
-        model = load_weights(weights)
-        encode = encoder(model, device)
+        model = Model.of(load_weights(weights), device)
         clips: list[ClipScore] = []
         pictures: list[tuple[int, Picture]] = []
         for sequence in self.sequences:
             drawn = pictures if not clips else None
-            score = _score(sequence, encode, model.reader, drawn, cancelled)
+            score = _score(sequence, model, drawn, cancelled)
             if score is None:
                 return None
             clips.append(score)
@@ -112,8 +110,7 @@ class Probe:
 
 def _score(
     sequence: davis_layout.Sequence,
-    encode: Encoder,
-    reader: Reader,
+    model: Model,
     drawn: list[tuple[int, Picture]] | None,
     cancelled: Callable[[], bool],
 ) -> ClipScore | None:
@@ -127,7 +124,7 @@ def _score(
         frames = range(first, min(first + FRAMES, len(video)))
         wanted = set(np.linspace(0, len(frames) - 1, SHOWN).round().astype(int).tolist())
         compared = 0
-        for frame in label_video(video, [Span(frames)], {first: given}, encode, reader, short_side=SIDE):
+        for frame in label_video(video, [Span(frames)], {first: given}, model, short_side=SIDE):
             if cancelled():
                 return None
             if drawn is not None and frame.index - first in wanted:
