@@ -239,6 +239,42 @@ def test_a_state_of_another_network_is_refused(films, stopped):
     assert again.heard("head.bias has shape [9], wanted [8]")
 
 
+def test_what_a_finished_run_lost_is_made_again(films, tmp_path, unbroken):
+    out = tmp_path / "run"
+    shutil.copytree(unbroken, out)
+    (out / "weights.safetensors").unlink()
+    (out / "report.html").unlink()
+    Run(films, out)()
+    assert_same_run(out, unbroken)
+    assert "12 of 12 steps" in (out / "report.html").read_text()
+
+
+def test_weights_of_the_last_step_are_not_trained_again(films, tmp_path, unbroken):
+    """Whoever needs the space takes the training states away, which are larger."""
+    out = tmp_path / "run"
+    shutil.copytree(unbroken, out)
+    shutil.rmtree(out / "state")
+    before = {p.name: p.read_bytes() for p in out.iterdir() if p.suffix != ".html"}
+    again = Run(films, out)
+    again()
+    assert again.heard("the training states are gone, the weights of the last step are there")
+    assert {p.name: p.read_bytes() for p in out.iterdir() if p.suffix != ".html"} == before
+    more = Run(films, out, "pairs.steps=14")
+    more()
+    assert more.heard("no training state is left beside the weights of step 12: starting anew")
+    assert [line["step"] for line in metrics(out)] == list(range(1, 15))
+
+
+@pytest.mark.parametrize("left", [["config.json.part"], ["state"], [".DS_Store", "Thumbs.db", "._weights.safetensors"]])
+def test_a_folder_that_nobody_works_in_is_taken(films, tmp_path, unbroken, left):
+    out = tmp_path / "run"
+    out.mkdir()
+    for name in left:
+        (out / name).mkdir() if name == "state" else (out / name).write_bytes(b"{")
+    Run(films, out)()
+    assert_same_run(out, unbroken)
+
+
 def test_foreign_files_among_the_states_are_passed_over(films, stopped, unbroken):
     (stopped / "state" / "zzz.safetensors").write_bytes(b"x")
     Run(films, stopped)()

@@ -33,6 +33,7 @@ from vcorr.training.recipe import Batch, Experiment, Phase, State
 from vcorr.training.run import GROUPS, Point, RunFolder
 from vcorr.training.step import Learner, Taken
 from vcorr.training.watch.monitor import Monitor
+from vcorr.training.watch.report import NAME as REPORT
 from vcorr.training.watch.validation import Probe
 
 BAD_STEPS = 10  # steps without a finite loss and gradient, one after another, that end a run
@@ -116,13 +117,22 @@ def train(
         with held(out, say) if ranks.rank() == 0 else nullcontext():
             point = ranks.from_first(lambda: folder.open(footage))
             point = dataclasses.replace(point, state=_place(point.state, folder.device))
-            if point.step >= folder.steps and ranks.rank() == 0:  # the weights file may have gone since
-                folder.save_weights(point)
             monitor = Monitor(folder, probe, lambda: bool(stopped)) if ranks.rank() == 0 else None
+            if point.step >= folder.steps and monitor is not None:
+                _make_good(folder, point, monitor)
             for phase in experiment.recipe.phases:
                 if point.step < folder.offset(phase.name) + phase.stage.steps:
                     point = _Loop(folder, phase, footage, point, options, stopped, report, monitor).run()
     return out / "weights.safetensors"
+
+
+def _make_good(folder: RunFolder, point: Point, monitor: Monitor) -> None:
+    """What went missing of a run that is over."""
+    if folder.states():
+        folder.save_weights(point)
+    if not (folder.out / REPORT).exists():
+        phase = folder.recipe.phases[-1]
+        monitor.saved(phase.name, phase.stage.steps, stopped=True)
 
 
 class _Loop:

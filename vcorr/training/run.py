@@ -166,7 +166,12 @@ class RunFolder:
     def _restore(self, raised: dict[str, int]) -> Point:
         """The newest training state that can be read, or a fresh start."""
         files = self.states()
+        if not files and (found := self._weights_step()) == self.steps:
+            self.say("the training states are gone, the weights of the last step are there: nothing is left to do")
+            return Point(self.steps, self.recipe.phases[-1].name, self._fresh(), {})
         if not files:
+            if found is not None:
+                self.say(f"no training state is left beside the weights of step {found}: starting anew")
             self._trim_log(0)
             return Point(0, None, self._beginning(), {})
         for file in reversed(files):
@@ -201,6 +206,13 @@ class RunFolder:
             earlier = [c for c in earlier if c != before] + [before]
         if earlier:
             self.conditions["earlier"] = earlier
+
+    def _weights_step(self) -> int | None:
+        """The step that the weights in the folder are of; None where there are none that can be read."""
+        try:
+            return int(checkpoint.load_weights(self.out / "weights.safetensors").meta["step"])
+        except (InputError, KeyError, TypeError, ValueError):
+            return None
 
     def _fresh(self) -> State:
         return self.recipe.init(rng.generator(self.experiment.config.seed, "init"))
