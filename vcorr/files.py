@@ -211,7 +211,8 @@ def recorded(folder: Path, name: str, *, holds: str, advice: str) -> dict[str, A
             raise OutputError(path, "is damaged, or not of vcorr", advice)
         return found
     try:
-        taken = folder.exists() and (not folder.is_dir() or bool(strangers(folder)))
+        # ".part" at the end is what a record half written was called at first.
+        taken = folder.exists() and (not folder.is_dir() or bool(strangers(folder, f"{name}.part")))
     except OSError as error:
         raise OutputError(folder, f"cannot be read ({error.strerror})", advice) from None
     if taken:
@@ -229,10 +230,10 @@ def agree(folder: Path, found: Any, wanted: Any, *, what: str, advice: str) -> N
         raise OutputError(folder, f"{what} ({'; '.join(differing[:3])})", advice)
 
 
-def strangers(folder: Path) -> list[str]:
+def strangers(folder: Path, *harmless: str) -> list[str]:
     """What in a folder speaks against taking it: not the system's own files, nor what a killed run of ours left.
 
-    That is files half written, and folders in which nothing lies.
+    That is files half written, and folders in which nothing lies; and ``harmless``, names that are passed over too.
 
     Raises:
         OSError: it cannot be listed.
@@ -240,7 +241,7 @@ def strangers(folder: Path) -> list[str]:
     return [
         p.name
         for p in folder.iterdir()
-        if p.name != LOCK
+        if p.name not in (LOCK, *harmless)
         and p.name.casefold() not in _NOISE
         and not p.name.startswith("._")
         and not _half_written(p.name)

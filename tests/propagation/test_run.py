@@ -113,9 +113,7 @@ def test_a_labelled_frame_that_is_damaged_has_the_picture_beside_it(
     assert any("labelled and damaged: 0, 4;" in line for line in lines)
 
 
-@pytest.mark.parametrize(
-    "left", [["masks"], [".manifest.7.part.json"], ["masks", ".manifest.7.part.json"], [".DS_Store"]]
-)
+@pytest.mark.parametrize("left", [["masks"], [".manifest.7.part.json"], ["masks", "manifest.json.part"], [".DS_Store"]])
 def test_a_folder_that_nobody_works_in_is_taken(request_for: Callable[..., Request], left: list[str]) -> None:
     """What a process killed in its first moments leaves, and what file managers write."""
     request = request_for()

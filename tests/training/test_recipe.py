@@ -438,3 +438,9 @@ def test_a_loss_that_reads_progress_is_known(loss, reads):
 def test_of_the_shipped_recipes_corrflow_alone_reads_progress():
     loaded = {name: recipe.load(name).recipe for name in recipe.shipped()}
     assert {name for name, built in loaded.items() if any(p.reads_progress for p in built.phases)} == {"corrflow"}
+
+
+def test_tensors_do_not_stand_in_the_way_of_comparing() -> None:
+    """Two batches are never equal by their tensors, whose comparison is no yes or no."""
+    batch = Batch(torch.zeros(1, 2, 3, 4, 4), (0,), torch.zeros(1))
+    assert batch == batch and batch != dataclasses.replace(batch) and batch in [dataclasses.replace(batch), batch]

@@ -19,7 +19,7 @@ from vcorr.matching.settings import Matching
 GRID = 8  # query cells on each axis that the numbers are taken over
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Views:
     """What a loss compares in a batch of clips.
 

@@ -74,7 +74,7 @@ def _parse(content: bytes) -> tuple[Tensors, dict[str, str]]:
     return tensors, header.get("__metadata__", {})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Weights:
     """A trained encoder and how to read labels with it.
 

@@ -42,7 +42,7 @@ from vcorr.training.clips.cut import ClipConfig
 from vcorr.training.schedule import Stage as Stage
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class State:
     """Everything that training changes and a checkpoint keeps, as flat dicts of tensors.
 
@@ -63,7 +63,7 @@ class State:
         return dataclasses.replace(self, slow=self.params, slow_stats=self.stats)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
     """Training clips, on the device.
 
@@ -84,7 +84,7 @@ class Batch:
             return color.to_lab(self.rgb.flatten(0, 1)).view(self.rgb.shape)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Out:
     """What a loss gives back.
 
