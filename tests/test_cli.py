@@ -187,6 +187,46 @@ def test_a_name_that_cannot_be_printed_ends_nothing(frames: Path, tmp_path: Path
     assert (folder / "f.png").exists()
 
 
+def test_a_frame_is_not_written_among_the_frames(vcorr, frames: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(frames)
+    code, _, err = vcorr("frame", ".", 0)
+    assert (code, "would be one more frame" in err and "../frame_00000.png" in err) == (2, True)
+    assert len(list(frames.iterdir())) == 8
+    assert vcorr("frame", ".", 0, "../frame_00000.png")[0] == 0
+
+
+def test_a_mask_among_the_frames_is_no_frame(vcorr, frames: Path, weights: Path) -> None:
+    mask = save_mask(frames / "mask.png", scene(0)[1])
+    common = ("--weights", weights, "--device", "cpu")
+    code, out, err = vcorr("propagate", frames, mask, "--out", "o", *common)
+    assert (code, "8 masks in" in out) == (0, True), err
+    other = save_mask(frames.parent / "other.png", scene(0)[1])
+    code, _, err = vcorr("propagate", frames, other, "--out", "o2", *common)
+    assert (code, "mask.png among 8 frames" in err) == (3, True)
+
+
+def test_each_mask_is_told_in_a_line(vcorr, frames: Path, mask: Path, weights: Path, tmp_path: Path) -> None:
+    """File, frame, objects, background; and what names mean, where they can be read both ways."""
+    later = save_mask(tmp_path / "later.png", scene(4)[1])
+    common = ("--weights", weights, "--device", "cpu")
+    code, _, err = vcorr("propagate", frames, mask, "--at", f"4={later}", "--out", "o", *common)
+    share = f"{100 * float(np.mean(scene(0)[1] == 0)):.3g}%"
+    objects = f"objects 1 (#c80000), 2 (#0000c8); background index 0 (#000000), {share}"
+    assert code == 0
+    assert f"{mask} labels frame 0 (00000.png): {objects}" in err.splitlines()
+    assert f"{later} labels frame 4 (00004.png): {objects}" in err.splitlines()
+    for k in reversed(range(8)):
+        (frames / f"{k:05d}.png").rename(frames / f"{k + 1:05d}.png")
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    later.rename(folder / "00004.png")
+    code, _, err = vcorr("propagate", frames, folder, "--out", "o2", *common)
+    assert (code, "two ways" in err and "--named-by index or --named-by frame" in err) == (3, True)
+    for named_by, frame in (("index", "4 (00005.png)"), ("frame", "3 (00004.png)")):
+        code, _, err = vcorr("propagate", frames, folder, "--named-by", named_by, "--out", named_by, *common)
+        assert (code, f"{folder}/00004.png labels frame {frame}: " in err) == (0, True)
+
+
 def bad_inputs(
     tmp_path: Path, frames: Path, mask: Path, weights: Path
 ) -> dict[str, tuple[tuple[object, ...], int, str]]:
@@ -237,8 +277,9 @@ def test_bad_input_is_one_line_and_leaves_nothing(vcorr, tmp_path, frames, mask,
     assert (code, out) == (wanted, "")
     assert words in err
     if wanted != 2 or case != "size option":  # the parser draws a box around its own errors
-        assert len(err.strip().splitlines()) == 1
-        assert err.startswith("vcorr: ")
+        lines = [line for line in err.splitlines() if " labels frame 0 " not in line]
+        assert len(lines) == 1
+        assert lines[0].startswith("vcorr: ")
     assert not (tmp_path / "results").exists()
 
 

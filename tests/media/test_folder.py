@@ -82,6 +82,65 @@ def test_a_pattern_below_a_folder_with_brackets(tmp_path: Path, pattern: str, mo
     assert len(open_video(pattern)) == 2
 
 
+@pytest.mark.parametrize(
+    ("frames", "odd"),
+    [
+        ([f"{k:05d}.png" for k in range(5)], ["mask.png"]),
+        ([f"IMG_{k}.png" for k in range(1, 6)], ["frame_00000.png"]),  # which comes first, and would move all others
+        ([f"{k}.png" for k in range(3)], ["mask_0.png", "mask_2.png"]),
+    ],
+)
+def test_files_named_unlike_all_others_are_no_frames(tmp_path: Path, frames: list[str], odd: list[str]) -> None:
+    folder = save(tmp_path / "f", [*frames, *odd])
+    with pytest.raises(
+        InputError, match=rf"holds {', '.join(odd)} among {len(frames)} frames .*; .*pattern, "
+    ) as refused:
+        open_video(folder)
+    with open_video(str(refused.value).rpartition("pattern, '")[2].rstrip("'")) as video:
+        assert video.names == [name[:-4] for name in frames]
+    with open_video(folder, apart=[folder / name for name in odd]) as video:
+        assert video.names == [name[:-4] for name in frames]
+
+
+def test_ways_of_naming(tmp_path: Path) -> None:
+    """Names without a rule, or by two rules, are frames all the same."""
+    for name, files in {
+        "words": ["a.png", "b.png", "c.png", "d1.png"],
+        "clips": [*(f"a_{k}.png" for k in range(3)), *(f"b_{k}.png" for k in range(3))],
+        "case": ["IMG_1.png", "img_2.png", "Img_3.png", "img_4.png"],
+        "two": ["0.png", "first.png"],
+    }.items():
+        assert len(open_video(save(tmp_path / name, files))) == len(files)
+
+
+def test_masks_apart_are_found_under_any_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = save(tmp_path / "f", ["0.png", "1.png", "2.png", "mask.png"])
+    (tmp_path / "link").symlink_to(folder)
+    monkeypatch.chdir(folder)
+    for video, mask in ((folder, "mask.png"), (".", folder / "mask.png"), ("*.png", "../link/mask.png")):
+        with open_video(video, apart=[Path(mask), Path("none.png")]) as source:
+            assert source.names == ["0", "1", "2"]
+    with pytest.raises(InputError, match="holds no image files but the masks"):
+        open_video(folder, apart=list(folder.iterdir()))
+
+
+def test_what_would_be_a_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = save(tmp_path / "f", ["0.jpg", "1.jpg"])
+    monkeypatch.chdir(folder)
+    encode(tmp_path / "a.mp4", frames=3)
+    for video, path, held in (
+        (folder, "x.png", True),
+        (".", folder / "0.jpg", True),
+        (folder, "../x.png", False),
+        (folder, "x.txt", False),
+        ("*.jpg", "x.jpg", True),
+        (folder / "*.jpg", "x.png", False),
+        (tmp_path / "a.mp4", "../x.png", False),
+    ):
+        with open_video(video) as source:
+            assert source.would_hold(Path(path)) == held, (video, path)
+
+
 def test_brackets_in_a_name_are_no_pattern(tmp_path: Path) -> None:
     assert len(open_video(encode(tmp_path / "take[1].mp4", frames=3))) == 3
     assert len(open_video(save(tmp_path / "take[2]", ["0.png"]))) == 1

@@ -26,6 +26,9 @@ def frame(
     with open_video(video) as source:
         if index >= len(source):
             raise UsageError(f"frame {index}", f"{video} has {len(source)} frames", f"give 0 to {len(source) - 1}")
+        if source.would_hold(path):
+            what = "would be one more frame of the video, as it lies among its frames"
+            raise UsageError(path, what, f"name another place: vcorr frame {video} {index} ../{path.name}")
         for note in source.notes:
             say(note)
         write_image(path, Image.fromarray(source.frame(index)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -18,13 +18,20 @@ from vcorr.errors import UsageError
 def propagate(
     video: Annotated[str, typer.Argument(help="A video file, a folder of frames, or a quoted glob.")],
     labels: Annotated[
-        Path, typer.Argument(help="A mask of the first frame (of --start), or a folder of masks named by frame index.")
+        Path,
+        typer.Argument(
+            help="A mask of the first frame (of --start), or a folder of masks named by frame index or as the frames."
+        ),
     ],
     out: Annotated[
         Path, typer.Option(help="Folder for the results; continued if it holds a stopped run of the same inputs.")
     ] = Path("vcorr-out"),
     at: Annotated[
         list[str] | None, typer.Option(metavar="K=FILE", help="A mask of frame K: a correction; as often as needed.")
+    ] = None,
+    named_by: Annotated[
+        Literal["index", "frame"] | None,
+        typer.Option(help="What the names in a folder of masks mean, where they can be read both ways."),
     ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="weights.safetensors of a training; default: those that come with vcorr.")
@@ -43,7 +50,7 @@ def propagate(
     """Label every frame of a video from masks of one or some of its frames."""
     from vcorr.propagation.run import Request, propagate_to
 
-    request = Request(video, labels, out, _labelled(at or []), weights, size, start, end, device)
+    request = Request(video, labels, out, _labelled(at or []), weights, size, start, end, device, named_by)
     with stoppable(out), bar("labelling") as progress:
         summary = propagate_to(request, say=say, progress=progress)
     if as_json:

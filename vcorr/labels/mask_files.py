@@ -1,4 +1,14 @@
-"""What a mask file holds before ids are given out: palette indices, grey values or colours, and if they are clean."""
+"""What one mask file states: ids, grey levels or colours, before they are matched with those of other masks.
+
+| file                              | states                                                                          |
+|-----------------------------------|---------------------------------------------------------------------------------|
+| indexed PNG, BMP, TIFF            | ids: the palette index, where index 0 is the background, as it is when black    |
+| the same, black or transparent    | colours: the writer put them in an order of its own                             |
+| where index 0 shows a colour; GIF |                                                                                 |
+| grey, 1 to 8 bits                 | levels, which are ids or the one object in white (``mask_ids``)                 |
+| grey, 16 bits or more             | ids: the value; 0 and 65535 alone are levels                                    |
+| colour, without or with alpha     | colours, black and transparent the background                                   |
+"""
 
 from __future__ import annotations
 
@@ -7,83 +17,141 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from vcorr.errors import InputError
-from vcorr.labels.draw import default_palette
-from vcorr.media.image import load_pixels, open_image
+from vcorr.media.image import displayed_size, load_upright, open_image
 
 MASK_FORMATS = ("PNG", "TIFF", "BMP", "GIF", "PPM")
 LOSSY_FORMATS = ("JPEG", "WEBP")
+WHITE, WHITE_16 = 255, 65535
 
-_SAVE_AS_PNG = "save the mask as PNG, indexed or grey, from the program that painted it"
-_HARD_EDGES = "paint without anti-aliasing, resize by nearest neighbour, or save as indexed PNG with the ids as indices"
-_MANY = 64  # values: more of them, and most pixels unlike the next, are a photograph
-_REACH = 6  # pixels that a soft edge is wide on either side
-_NOISE = 12  # levels, in each channel
-_BLEND = 6  # levels off the straight line between two colours
-_CONTRAST = 32  # levels between the two: closer ones are ids that follow one another
+SAVE_AS_PNG = "save the mask as PNG, indexed or grey, from the program that painted it"
+TWO_WAYS = (
+    "save it as RGB with a black background, so that the colours count, or as grey whose values are the ids, 0 for the "
+    "background"
+)
+_DARK = 16  # levels, in each channel: index 0 is the background if no lighter
+_PHOTOMETRIC = 262  # the TIFF tag
+_LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
+_FEW_BITS = {"L;2": 3, "L;4": 15}  # raw modes -> the largest value
+
+Codes = NDArray[np.uint8] | NDArray[np.uint16]
+Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class MaskPicture:
+class MaskFile:
     """One mask file.
 
     Attributes:
         path: of the file.
-        kind: "ids" (indexed, or 16-bit grey: the values are ids), "grey" (8 bits or fewer) or "colour".
-        values: integers [h w]; colours as red << 16 | green << 8 | blue, transparent pixels black.
-        palette: uint8 [n 3] of an indexed file, else None.
-        bits: 8, where 255 may mean void, or 16.
+        kind: ``ids`` (the values are ids), ``grey`` (levels of 8 bits or fewer) or ``colour``.
+        codes: uint8 or uint16 [h w], which of ``values`` each pixel has.
+        values: int64 [n], ascending: ids, levels, or colours as red << 16 | green << 8 | blue. 0 is background; every
+            transparent pixel is 0.
+        palette: colours int64 [256] of the ids, -1 where the file has none; None without a palette of its own.
+        background: how the file shows its background, for people.
+        white: the level that is white: 255, or 65535 in 16 bits. Beside ids it is void.
     """
 
     path: Path
     kind: Literal["ids", "grey", "colour"]
-    values: np.ndarray
-    palette: np.ndarray | None = None
-    bits: Literal[8, 16] = 8
+    codes: Codes
+    values: Integers
+    palette: Integers | None = None
+    background: str = "black"
+    white: int = WHITE
 
-    def colours(self) -> np.ndarray:
-        """uint8 [256 3]: the file's palette, filled up by the default one, which also stands in for shades of grey."""
-        palette = default_palette()
-        if self.palette is None or (self.palette == self.palette[:, :1]).all():
-            return palette
-        palette[: len(self.palette)] = self.palette
-        return palette
+    @property
+    def objects(self) -> Integers:
+        """The values but for the background's."""
+        objects: Integers = self.values[self.values != 0]
+        return objects
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether no pixel has a hue: grey, or a grey mask saved in colour."""
+        return self.kind == "grey" or (self.kind == "colour" and bool((self.values == levels(self.values)).all()))
+
+    def as_grey(self) -> MaskFile:
+        """A grey mask that was saved in colour as grey."""
+        assert self.is_grey
+        return MaskFile(self.path, "grey", self.codes, self.values & 255, background=self.background)
+
+    def count(self, values: Integers) -> int:
+        """Pixels that have any of these values."""
+        return int(np.bincount(self.codes.ravel(), minlength=len(self.values))[np.isin(self.values, values)].sum())
 
 
-def read_mask_picture(path: Path, size: tuple[int, int] | None) -> MaskPicture:
-    """Reads a mask file and refuses what cannot be one.
+def levels(colours: Integers) -> Integers:
+    """The grey of each colour's blue channel, as a colour."""
+    return (colours & 255) * 0x010101
+
+
+def channels(colours: Integers) -> NDArray[np.float64]:
+    """[n 3], red, green, blue."""
+    return np.stack([colours >> 16, colours >> 8 & 255, colours & 255], axis=-1).astype(np.float64)
+
+
+def colour_codes(rgb: NDArray[np.uint8]) -> Integers:
+    """[... 3] -> [...]: red << 16 | green << 8 | blue."""
+    codes: Integers = rgb.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
+    return codes
+
+
+def shown(colour: int) -> str:
+    """A colour as people write it: #ff0000."""
+    return f"#{colour:06x}"
+
+
+def merged(codes: Codes, values: Integers) -> tuple[Codes, Integers]:
+    """(codes, values) where values may be alike or in any order: alike ones become one, in ascending order."""
+    kept, place = np.unique(values, return_inverse=True)
+    table = place.reshape(-1)
+    return (table.astype(np.uint8) if codes.dtype == np.uint8 else table.astype(np.uint16))[codes], kept
+
+
+def read_mask_file(path: Path, size: tuple[int, int] | None = None) -> MaskFile:
+    """Reads a mask file, the way round that its EXIF orientation says, as frames are.
 
     Args:
         path: of the file.
         size: (height, width) that it must have, or None.
 
     Raises:
-        InputError: unreadable, lossy, animated, another size, no integers, or soft edges.
+        InputError: unreadable, lossy, several pictures in one, another size, values that are no ids, or a background
+            that can be read two ways.
     """
     with open_image(path, MASK_FORMATS + LOSSY_FORMATS) as image:
-        if image.format not in MASK_FORMATS:
-            raise InputError(
-                path, f"is a {image.format}: its compression changes values along every edge", _SAVE_AS_PNG
-            )
-        if size is not None and (image.height, image.width) != size:
-            what = f"is {image.width}x{image.height}, but the video is {size[1]}x{size[0]}"
+        _refuse_lossy(image, path)
+        height, width = displayed_size(image)
+        if size is not None and (height, width) != size:
+            turned = ", turned by 90 degrees" if (width, height) == size and height != width else ""
+            what = f"is {width}x{height}, but the video is {size[1]}x{size[0]}{turned}"
             raise InputError(path, what, "paint on a frame of full size, as `vcorr frame VIDEO 0 frame.png` writes it")
-        depth = _bits(image)
+        raw, top = _stored(image)
         _refuse_several(image, path)
-        load_pixels(image, path)
-        picture = _classify(image, path, depth)
-    if picture.kind != "ids":
-        _check_edges(picture)
-    return picture
+        inverted = image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0  # type: ignore[attr-defined]
+        if inverted and image.mode != "1":
+            what = "shows its value 0 as white (WhiteIsZero), so that it can be read two ways"
+            raise InputError(path, what, "save it with black for the background, or as PNG")
+        upright = load_upright(image, path)
+        if upright.mode == "P":
+            return _indexed(upright, path, gif=image.format == "GIF")
+        if upright.mode in ("1", "L") or upright.mode.startswith(("I", "F")):
+            return _grey(upright, path, top)
+        return _colour(upright, path, raw)
 
 
-def _bits(image: Image.Image) -> str:
-    """The raw mode of a file not yet decoded ("L;4": grey of 4 bits, which decoding would stretch to 255)."""
-    tile = getattr(image, "tile", None)
-    args = tile[0].args if tile else ""
-    return args if isinstance(args, str) else str(args[0]) if args else ""
+def _refuse_lossy(image: Image.Image, path: Path) -> None:
+    name = image.format
+    if name == "TIFF" and image.info.get("compression") in _LOSSY_TIFF:
+        name = f"TIFF compressed as {image.info['compression']}"
+    elif name in MASK_FORMATS:
+        return
+    raise InputError(path, f"is a {name}: its compression changes values along every edge", SAVE_AS_PNG)
 
 
 def _refuse_several(image: Image.Image, path: Path) -> None:
@@ -95,91 +163,113 @@ def _refuse_several(image: Image.Image, path: Path) -> None:
         raise InputError(path, f"holds {count} pictures", "give one mask per file, named by frame index")
 
 
-def _classify(image: Image.Image, path: Path, depth: str) -> MaskPicture:
-    if image.mode in ("P", "PA"):
-        indices = np.asarray(image if image.mode == "P" else image.getchannel("P"))
-        return MaskPicture(path, "ids", indices, np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3))
-    if depth == "LA;16B" or image.mode == "F":
-        what = "is grey of 16 bits with alpha" if depth == "LA;16B" else "holds fractions, not ids"
-        raise InputError(path, what, "save it as grey of 8 or 16 bits")
-    if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            what = f"holds values from {values.min()} to {values.max()}"
-            raise InputError(path, what, "ids must lie in 0 to 65535")
-        if np.isin(values, (0, 65535)).all():
-            return MaskPicture(path, "grey", values // 257)
-        return MaskPicture(path, "ids", values, bits=16)
-    if image.mode in ("1", "L"):
-        values = np.asarray(image).astype(np.int64)
-        return MaskPicture(path, "grey", values // {"L;2": 85, "L;4": 17}.get(depth, 1))
-    rgba = np.asarray(image.convert("RGBA")).astype(np.int64)
-    rgb = (rgba[..., :3] * rgba[..., 3:] + 127) // 255
-    return MaskPicture(path, "colour", rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2])
+def _stored(image: Image.Image) -> tuple[str, int]:
+    """(raw mode, largest value) of a file not yet decoded: decoding spreads ("L;4", 15) and PGM's ("L", 3) to 255."""
+    tile = getattr(image, "tile", None)
+    args = tile[0].args if tile else ""
+    parts = (args,) if isinstance(args, str) else tuple(args or ("",))
+    raw = str(parts[0])
+    if tile and tile[0].codec_name in ("ppm", "ppm_plain") and isinstance(parts[-1], int):
+        return raw, parts[-1]
+    return raw, next((top for mode, top in _FEW_BITS.items() if raw.startswith(mode)), 0)
 
 
-def _check_edges(picture: MaskPicture) -> None:
-    """Refuses photographs, and values that only occur as blends between two areas: each would become an object."""
-    values, counts = np.unique(picture.values, return_counts=True)
-    if len(values) < 3:
-        return
-    name = "colours" if picture.kind == "colour" else "grey values"
-    if len(values) > _MANY and np.mean(picture.values[:, 1:] == picture.values[:, :-1]) < 0.5:
-        what = f"has {len(values)} {name}, hardly two neighbours alike: a picture, not a mask"
-        raise InputError(picture.path, what, "give the mask that was painted over it")
-    areas = np.union1d(picture.values[_inner(picture.values)], 0)
-    thin = [int(v) for v in values[np.argsort(-counts)] if v not in areas]
-    strays = [v for v in thin[:_MANY] if _is_stray(picture, v, areas)]
-    # One stray colour is an edge (of a rectangle); one grey value may be an id between two others.
-    if len(strays) > (0 if picture.kind == "colour" else 2) or len(thin) > max(_MANY, len(areas)):
-        example = strays[0] if strays else thin[0]
-        y, x = np.argwhere(picture.values == example)[0]
-        pixels = int(counts[np.isin(values, thin)].sum())
-        shown = f"#{example:06x}" if picture.kind == "colour" else str(example)
-        what = f"has soft edges: {len(thin)} stray {name} of {pixels} pixels in all, such as {shown} at x={x} y={y}"
-        raise InputError(picture.path, what, _HARD_EDGES)
+def _coded(pixels: NDArray[np.generic], path: Path) -> tuple[Codes, Integers]:
+    """(codes, values) of pixels that hold integers."""
+    values, codes = np.unique(pixels, return_inverse=True)
+    if len(values) > WHITE_16:
+        raise InputError(path, f"has {len(values)} different values: a picture, not a mask", "give the mask itself")
+    return codes.reshape(pixels.shape).astype(np.uint8 if len(values) <= 256 else np.uint16), values.astype(np.int64)
 
 
-def _inner(values: np.ndarray) -> np.ndarray:
-    """Pixels whose eight neighbours have the same value, bool [h w]; beyond the frame the border goes on."""
-    height, width = values.shape
-    padded = np.pad(values, 1, mode="edge")
-    same = np.ones(values.shape, bool)
-    for y in range(3):
-        for x in range(3):
-            same &= padded[y : y + height, x : x + width] == values
-    return same
+def _grey(image: Image.Image, path: Path, top: int) -> MaskFile:
+    """``top``: the largest value that the file could hold, where decoding has spread its values; else 0."""
+    pixels = np.asarray(image)
+    if image.mode == "F" and not (np.isfinite(pixels).all() and (pixels == np.rint(pixels)).all()):
+        raise InputError(path, "holds fractions, not ids", "save it as grey of 8 or 16 bits")
+    deep = image.mode not in ("1", "L")
+    white = WHITE_16 if deep else WHITE
+    if deep and (pixels.min() < 0 or pixels.max() > white):
+        what = f"holds values from {int(pixels.min())} to {int(pixels.max())}"
+        raise InputError(path, what, f"ids must lie in 0 to {white}")
+    codes, values = _coded(pixels, path)
+    background = "black"
+    clear = image.info.get("transparency")
+    if isinstance(clear, int) and clear in values:
+        codes, values = merged(codes, np.where(values == clear, 0, values))
+        background = "transparent"
+    if deep and np.isin(values, (0, white)).all():
+        return MaskFile(path, "grey", codes, values // 257, background=background)
+    if top:
+        values = (values * top + white // 2) // white
+    return MaskFile(path, "ids" if deep else "grey", codes, values, background=background, white=white)
 
 
-def _is_stray(picture: MaskPicture, value: int, areas: np.ndarray) -> bool:
-    """Whether most pixels of a value lie between two areas near by, in place and in colour, or are one with noise."""
-    places = np.argwhere(picture.values == value)
-    places = places[:: max(1, len(places) // 16)]
-    colour = _channels(np.array([value]), picture.kind)[0]
-    hits = 0
-    for y, x in places:
-        window = picture.values[max(0, y - _REACH) : y + _REACH + 1, max(0, x - _REACH) : x + _REACH + 1]
-        near = np.unique(window)
-        ends = _channels(near[np.isin(near, areas)], picture.kind)
-        hits += any(_on_line(colour, a, b) for i, a in enumerate(ends) for b in ends[:i]) or _is_noise(colour, ends)
-    return 2 * hits > len(places)
+def _colour(image: Image.Image, path: Path, raw: str) -> MaskFile:
+    if raw.endswith(("16B", "16L", "16N")):
+        kind = "grey of 16 bits with alpha" if raw.startswith("LA") else "colour of 16 bits a channel"
+        raise InputError(path, f"is {kind}", "save it with 8 bits a channel, or as grey whose values are the ids")
+    rgba = np.asarray(image.convert("RGBA"))
+    alpha = rgba[..., 3]
+    opacities = np.unique(alpha[alpha > 0])
+    rgb = rgba[..., :3].astype(np.int64)
+    if len(opacities) > 1:  # soft edges show in the colours; one opacity alone is how the layer was exported
+        rgb = (rgb * alpha[..., None] + 127) // 255
+    rgb = np.where(alpha[..., None] > 0, rgb, 0)
+    codes, values = _coded(colour_codes(rgb), path)  # type: ignore[arg-type]
+    return MaskFile(path, "colour", codes, values, background="black" if (alpha > 0).all() else "transparent")
 
 
-def _is_noise(colour: np.ndarray, areas: np.ndarray) -> bool:
-    """Whether a colour is all but that of an area, as lossy files have it. Small grey values are ids, however close."""
-    if len(colour) == 1:
-        areas = areas[areas[:, 0] == 255]
-    return bool((np.abs(areas - colour).max(axis=1, initial=0) <= _NOISE).any())
+def _indexed(image: Image.Image, path: Path, *, gif: bool) -> MaskFile:
+    """By index, where index 0 is the background; by colour, where the colours say that it is not."""
+    colours, opaque = _palette(image)
+    codes, indices = _coded(np.asarray(image), path)
+    clear = ~opaque[indices]
+    of_used = np.where(clear, 0, np.maximum(colours[indices], 0))
+    by_colour = gif or _order_is_the_writers(path, indices, of_used, clear, colours, opaque)
+    if by_colour:
+        codes, values = merged(codes, of_used)
+        return MaskFile(path, "colour", codes, values, background="transparent" if clear.any() else "black")
+    background = "transparent" if clear.any() else f"index 0 ({shown(max(0, int(colours[0])))})"
+    codes, values = merged(codes, np.where(clear, 0, indices))
+    if (of_used == levels(indices)).all():  # the greys that programs give to indices without colours
+        return MaskFile(path, "ids", codes, values, background=background)
+    return MaskFile(path, "ids", codes, values, np.where(opaque, colours, -1), background)
 
 
-def _channels(values: np.ndarray, kind: str) -> np.ndarray:
-    if kind == "grey":
-        return values[:, None].astype(np.float64)
-    return np.stack([values >> 16, values >> 8 & 255, values & 255], axis=1).astype(np.float64)
+def _palette(image: Image.Image) -> tuple[Integers, NDArray[np.bool_]]:
+    """(colours int64 [256], -1 where the file states none; opaque bool [256])."""
+    entries = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)[:256]
+    colours, alpha = np.full(256, -1, np.int64), np.full(256, 255, np.int64)
+    colours[: len(entries)] = colour_codes(entries)
+    clear = image.info.get("transparency")
+    if isinstance(clear, bytes):
+        alpha[: len(clear)] = list(clear[:256])
+    elif isinstance(clear, int) and 0 <= clear < 256:
+        alpha[clear] = 0
+    return colours, alpha > 0
 
 
-def _on_line(colour: np.ndarray, a: np.ndarray, b: np.ndarray) -> bool:
-    if np.abs(a - b).max() < _CONTRAST:
+def _order_is_the_writers(
+    path: Path,
+    indices: Integers,
+    of_used: Integers,
+    clear: NDArray[np.bool_],
+    colours: Integers,
+    opaque: NDArray[np.bool_],
+) -> bool:
+    """Whether the colours of an indexed file show that index 0 is no background: a program chose the order.
+
+    Raises:
+        InputError: index 0 and the colours name two backgrounds, or none.
+    """
+    first = max(0, int(colours[0]))
+    if not opaque[0] or (channels(np.array([first])) <= _DARK).all():
         return False
-    along = np.clip(np.dot(colour - a, b - a) / np.dot(b - a, b - a), 0, 1)
-    return bool(np.abs(a + along * (b - a) - colour).max() <= _BLEND)
+    black = bool(((of_used == 0) & ~clear).any())
+    hues = channels(np.append(of_used, first))
+    grey = bool((hues == hues[:, :1]).all())
+    if 0 in indices and (not (black or clear.any()) or (black and grey)):
+        what = f"shows its index 0 as {shown(first)}" + (" and another as black" if black else ", nothing as black")
+        raise InputError(path, f"{what}: which of its colours is the background cannot be told", TWO_WAYS)
+    return black or bool(clear.any())

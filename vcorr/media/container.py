@@ -33,6 +33,7 @@ class VideoFile:
     """
 
     names = None
+    files = None
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from vcorr.media.pages import is_stack
 
 FOLDER_FPS = 25.0
 """Frames per second assumed of image files, which carry no time."""
+FEWEST = 3  # files named alike, from which on others are odd
+MOST_ODD = 2  # files named unlike the others, or a tenth of these: more are a way of naming
 
 
 def natural_key(path: Path) -> tuple[object, ...]:
@@ -49,6 +52,45 @@ def frame_files(files: Iterable[Path]) -> list[Path]:
     return sorted(
         (f for f in files if f.suffix.lower() in FRAME_SUFFIXES and not f.name.startswith(".")), key=natural_key
     )
+
+
+def frames_of(folder: Path, apart: Iterable[Path] = ()) -> list[Path]:
+    """The frames of a folder that is one video: `list_frames` without the files of ``apart``.
+
+    Raises:
+        InputError: as `list_frames`; or a few files are named unlike all others, as a mask beside its frames is.
+    """
+    files = without(list_frames(folder), apart)
+    if not files:
+        raise InputError(folder, "holds no image files but the masks", "give the folder of the frames")
+    alike: dict[tuple[str, ...], list[Path]] = defaultdict(list)
+    for file in files:
+        alike[tuple(re.split("[0-9]+", file.stem.casefold()))].append(file)
+    rule = max(alike.values(), key=len)
+    odd = sorted(set(files) - set(rule), key=natural_key)
+    if len(rule) >= FEWEST and 0 < len(odd) <= max(MOST_ODD, len(rule) // 10) and len(odd) < len(rule):
+        names = ", ".join(file.name for file in odd)
+        what = f"holds {names} among {len(rule)} frames named like {rule[0].name}"
+        pattern = re.sub("[0-9]+", "[0-9]*", glob.escape(rule[0].stem)) + rule[0].suffix
+        raise InputError(
+            folder, what, f"take out what is no frame, or give the frames as a quoted pattern, '{folder / pattern}'"
+        )
+    return files
+
+
+def without(files: Sequence[Path], apart: Iterable[Path]) -> list[Path]:
+    """Those of some files that are none of others, under whatever path these are given."""
+    names: dict[str, list[Path]] = defaultdict(list)
+    for other in apart:
+        names[other.name.casefold()].append(other)
+    return [f for f in files if not any(_same(f, other) for other in names.get(f.name.casefold(), ()))]
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
 
 
 def matching_files(pattern: Path) -> list[Path]:
@@ -118,6 +160,7 @@ class FrameFolder:
 
     def __init__(self, path: Path, files: Sequence[Path]) -> None:
         self._stills = Stills(files)
+        self.files = self._stills.files
         self.names = [file.stem for file in files]
         self.fps = FOLDER_FPS
         named: dict[Path, Path] = {}

@@ -36,6 +36,7 @@ class Stack:
             channels of a microscope's image.
     """
 
+    files = None
     names = None
 
     def __init__(self, path: Path) -> None:

@@ -7,7 +7,7 @@ with open_video("video.mp4") as video:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -17,7 +17,7 @@ import numpy as np
 from vcorr.errors import InputError, UsageError
 from vcorr.media.container import VideoFile
 from vcorr.media.decoder import VIDEO_SUFFIXES
-from vcorr.media.folder import FrameFolder, list_frames, matching_files
+from vcorr.media.folder import FrameFolder, frames_of, matching_files, without
 from vcorr.media.image import FRAME_SUFFIXES, shrunk_size
 from vcorr.media.pages import is_animated_png, is_stack
 from vcorr.media.stack import Stack
@@ -26,7 +26,7 @@ from vcorr.media.writer import VideoWriter
 __all__ = ["Video", "VideoWriter", "open_video", "shrunk_size"]
 
 
-def open_video(path: str | Path) -> Video:
+def open_video(path: str | Path, *, apart: Iterable[Path] = ()) -> Video:
     """Opens a video file, a folder of frames, or the files that match a pattern such as "frames/*.png".
 
     A TIFF with several pages, an animated PNG and an animated WebP are video files.
@@ -34,17 +34,20 @@ def open_video(path: str | Path) -> Video:
     Frame files are taken in natural order (frame2 before frame10); hidden files and other kinds are passed over. In a
     pattern, a name that is there counts before what it would match, so that folders may have brackets in their names.
 
+    Args:
+        apart: image files that are no frames, wherever they lie: the masks.
+
     Raises:
         InputError: nothing is there, it is empty or no video, no frame of it decodes, it is a playlist (which would
-            read other files), or the frames of a folder differ in size.
+            read other files), the frames of a folder differ in size, or a few of them are named unlike all others.
     """
     path = Path(path)
     try:
         if path.is_dir():
-            return Video(path, _frames(path, list_frames(path)))
+            return Video(path, _frames(path, frames_of(path, apart)))
         if path.exists():
             return Video(path, _file_source(path))
-        matches = matching_files(path)
+        matches = without(matching_files(path), apart)
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
@@ -92,6 +95,8 @@ class Source(Protocol):
     notes: tuple[str, ...]
 
     @property
+    def files(self) -> Sequence[Path] | None: ...
+    @property
     def pts(self) -> list[int] | None: ...
     @property
     def names(self) -> list[str] | None: ...
@@ -116,6 +121,7 @@ class Video:
         fps: average frames per second; 25 for image files, which carry no time.
         pts: time stamp of each frame in the units of the file; None for image files.
         names: file name of each frame without its suffix; None for video files.
+        files: file of each frame; None for video files.
         notes: what the user should be told about the file, one line each.
     """
 
@@ -123,6 +129,7 @@ class Video:
         self.path = path
         self.height, self.width = source.height, source.width
         self.fps, self.pts, self.names, self.notes = source.fps, source.pts, source.names, source.notes
+        self.files = source.files
         self._source = source
         self._damaged: set[int] = set()
 
@@ -140,6 +147,14 @@ class Video:
     def close(self) -> None:
         """Releases the file. Iterators over `frames` that still run are not affected."""
         self._source.close()
+
+    def would_hold(self, path: Path) -> bool:
+        """Whether a file written there would be one of the frames when this folder or pattern is read again."""
+        if self.files is None or path.suffix.lower() not in FRAME_SUFFIXES:
+            return False
+        if self.path.is_dir():
+            return path.parent.resolve() == self.path.resolve()
+        return (path.parent.resolve() / path.name).match(str(self.path.parent.resolve() / self.path.name))
 
     @property
     def damaged(self) -> list[int]:

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 import vcorr
 from vcorr.errors import InputError, OutputError
 from vcorr.files import agree, held, recorded, replacing, sha256, sweep, write_json
+from vcorr.labels.mask_names import NamedBy
 from vcorr.labels.masks import Mask, is_whole, overlay, write_mask
 from vcorr.labels.raw_ids import Ids, read_ids
 from vcorr.machine import native_bf16, pick_device
@@ -36,7 +37,16 @@ from vcorr.model.weights import default_weights, load_tensors, load_weights, sav
 from vcorr.propagation.plan import Span, spans
 from vcorr.propagation.propagator import Propagator
 from vcorr.propagation.timing import Seconds, seconds_a_frame
-from vcorr.propagation.video import Pictures, check_side, frame_range, given_labels, label_span, mask_labels, pictures
+from vcorr.propagation.video import (
+    Pictures,
+    check_side,
+    frame_range,
+    given_labels,
+    label_span,
+    mask_labels,
+    pictures,
+    told_labels,
+)
 
 FORMAT = "vcorr-results-1"
 MANIFEST = "manifest.json"
@@ -61,6 +71,7 @@ class Request:
     start: int = 0
     end: int | None = None
     device: str = "cpu"
+    named_by: NamedBy | None = None
 
 
 @dataclass(frozen=True)
@@ -101,12 +112,12 @@ def propagate_to(
     request = dataclasses.replace(request, device=str(device))
     weights_file = request.weights or default_weights()
     weights = load_weights(weights_file)
-    with open_video(request.video) as video:
+    with open_video(request.video, apart=[request.labels, *request.at.values()]) as video:
         start, end = frame_range(video, request.start, request.end)
-        masks = given_labels(video, request.labels, start, end, request.at)
+        masks = given_labels(video, request.labels, start, end, request.at, request.named_by)
         plan = spans(list(masks), start, end)
         manifest = _manifest(request, video, masks, weights_file, start, end)
-        for note in dict.fromkeys([*video.notes, *(f"frame {k}: {n}" for k, m in masks.items() for n in m.notes)]):
+        for note in [*video.notes, *told_labels(video, masks)]:
             say(note)
         if unused := sorted(masks.keys() - set(range(start, end))):
             say(f"masks of frames {_some(unused)} are not used: frames {start} to {end - 1} are labelled")

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from vcorr.errors import UsageError
 from vcorr.labels.label import L, MaskLabels
-from vcorr.labels.masks import Mask, label_files, read_masks
+from vcorr.labels.mask_names import NamedBy, label_files
+from vcorr.labels.masks import Mask, read_masks
 from vcorr.labels.raw_ids import Ids
 from vcorr.machine import pick_device
 from vcorr.media.video import Video, open_video
@@ -59,18 +60,20 @@ def propagate(
     start: int = 0,
     end: int | None = None,
     device: str | torch.device = "cpu",
+    named_by: NamedBy | None = None,
 ) -> Iterator[Frame]:
     """Label every frame of a video from masks of some frames.
 
     Args:
         video: a video file, a folder of frames, or a glob.
-        labels: a mask image of frame ``start``, or a folder of masks named by frame index.
-        at: masks of more frames, by index: corrections.
+        labels: a mask image of frame ``start``, or a folder of masks named by frame index, or as the frames' files.
+        at: masks of more frames, by index: corrections. They change no id of the labels.
         weights: a weights file of ``vcorr train``; None takes the ones that come with vcorr.
         short_side: a video whose short side is above this is read at this size, at least `SMALLEST`; masks come back at
             full size.
         start, end: the frames to label, start .. end-1; None is to the end.
         device: of the computation; "auto" is the GPU if there is one.
+        named_by: "index" or "frame": what the names in a folder of masks mean, where they can be read both ways.
 
     Yields:
         Frames, one at a time, in bounded memory: ascending, but frames before the first labelled one come first and
@@ -83,9 +86,10 @@ def propagate(
     device = pick_device(device)
     check_side(short_side)
     model = Model.of(load_weights(None if weights is None else Path(weights)), device)
-    with open_video(video) as source:
+    labels, corrections = Path(labels), {k: Path(p) for k, p in (at or {}).items()}
+    with open_video(video, apart=[labels, *corrections.values()]) as source:
         start, stop = frame_range(source, start, end)
-        masks = given_labels(source, Path(labels), start, stop, {k: Path(p) for k, p in (at or {}).items()})
+        masks = given_labels(source, labels, start, stop, corrections, named_by)
         plan = spans(list(masks), start, stop)
         yield from label_video(source, plan, masks, model, short_side=short_side)
 
@@ -163,24 +167,36 @@ def _picture(pictures: Pictures, index: int) -> Picture:
 
 
 def given_labels(
-    video: Video, labels: Path, start: int, end: int, at: Mapping[int, Path] | None = None
+    video: Video,
+    labels: Path,
+    start: int,
+    end: int,
+    at: Mapping[int, Path] | None = None,
+    named_by: NamedBy | None = None,
 ) -> dict[int, Mask]:
     """Masks by frame index: a file labels frame ``start``, a folder names the frames; ``at`` labels more of them.
 
     A folder may label frames outside ``start`` .. ``end - 1``, which are of no use then.
 
     Raises:
-        InputError: a mask cannot be read or does not fit the video.
+        InputError: a mask cannot be read, does not fit the video, or its name or content can be read two ways.
         UsageError: a frame that is labelled twice, or by ``at`` outside the range.
     """
     size = (video.height, video.width)
-    files = label_files(labels, frames=len(video), names=video.names) if labels.is_dir() else {start: labels}
+    files = {start: labels}
+    if labels.is_dir():
+        files = label_files(labels, frames=len(video), frame_files=video.files, named_by=named_by)
     for k, path in (at or {}).items():
         if k in files:
             raise UsageError(f"--at {k}={path}", f"frame {k} is labelled by {files[k]} already", "give one of the two")
         if not start <= k < end:
             raise UsageError(f"--at {k}={path}", f"frames {start} to {end - 1} are labelled", "give one of these")
-    return read_masks(dict(sorted({**files, **(at or {})}.items())), size=size)
+    return read_masks(files, at, size=size)
+
+
+def told_labels(video: Video, masks: Mapping[int, Mask]) -> list[str]:
+    """One line for each given mask: its file, the frame, the objects, the background, and what was decided."""
+    return [m.told(str(k) if video.files is None else f"{k} ({video.files[k].name})") for k, m in masks.items()]
 
 
 def check_side(short_side: int) -> None:

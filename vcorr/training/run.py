@@ -210,7 +210,7 @@ class RunFolder:
     def _weights_step(self) -> int | None:
         """The step that the weights in the folder are of; None where there are none that can be read."""
         try:
-            return int(checkpoint.load_weights(self.out / "weights.safetensors").meta["step"])
+            return int(load_weights(self.out / "weights.safetensors").meta["step"])
         except (InputError, KeyError, TypeError, ValueError):
             return None
 
