@@ -178,13 +178,14 @@ def test_a_name_that_cannot_be_printed_ends_nothing(frames: Path, tmp_path: Path
     """Nor a letter that the terminal does not know. What is printed names the file, where it can."""
     folder = tmp_path / f"{NOT_TEXT}漢"
     frames.rename(folder)
-    command = [sys.executable, "-m", "vcorr", "frame", folder, "3", folder / "f.png"]
+    image = tmp_path / f"{NOT_TEXT}漢.png"
+    command = [sys.executable, "-m", "vcorr", "frame", folder, "3", image]
     environment = os.environ | {"PYTHONIOENCODING": encoding}
     result = subprocess.run([os.fsencode(a) for a in command], capture_output=True, env=environment, check=False)
     assert (result.returncode, result.stderr) == (0, b"")
     if encoding.startswith("utf"):
-        assert result.stdout == os.fsencode(folder / "f.png") + b"\n"
-    assert (folder / "f.png").exists()
+        assert result.stdout == os.fsencode(image) + b"\n"
+    assert image.exists()
 
 
 def test_a_frame_is_not_written_among_the_frames(vcorr, frames: Path, monkeypatch: pytest.MonkeyPatch) -> None:
