@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -201,7 +202,7 @@ def test_slow_methods_are_timed_less() -> None:
         assert len(product.device) == sum(rounds)
 
 
-@pytest.mark.skipif(not clock.Path("/proc/self/clear_refs").exists(), reason="memory is read from Linux's /proc")
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is read from Linux's /proc")
 def test_memory_of_a_call() -> None:
     case = Case(40, 50, 16, 0, bank=4000)  # the full matrix holds 32 MB, once scaled and once not
     rows = operators.measure("x", case, operators.Options(rounds=1, peers="benchmarks.peers"), lambda line: None)
