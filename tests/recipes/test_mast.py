@@ -51,7 +51,7 @@ def by_hand(net, state, batch, hidden, scale):
 @pytest.mark.parametrize(("given", "scale"), [("none", 8**-0.5), ("1", 1.0)])
 @pytest.mark.parametrize("hide", [color.A, color.B])
 def test_loss_and_gradients_are_those_written_by_hand(stage, frames, given, scale, hide):
-    built = recipe.load("mast_memory", [*TOY, *MEMORY, f"reader.scale={given}", f"hide={hide}"]).recipe
+    built = recipe.load("mast_memory", [*TOY, *MEMORY, f"matching.scale={given}", f"hide={hide}"]).recipe
     phase = next(phase for phase in built.phases if phase.name == stage)
     assert phase.clips.length == frames
     state = built.init(rng.generator(1, "init"))

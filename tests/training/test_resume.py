@@ -83,11 +83,11 @@ def test_kills_in_between_leave_nothing_that_matters(films, stopped, unbroken):
             + "\n"
             + '{"phase": "pai\0\udcff'.encode("utf-8", "surrogatepass").decode("latin-1")
         )
-    (stopped / "state" / "00000006.safetensors.part").write_bytes(b"half")
-    (stopped / "weights.safetensors.part").write_bytes(b"half")
+    (stopped / "state" / ".00000006.7.part.safetensors").write_bytes(b"half")
+    (stopped / ".weights.7.part.safetensors").write_bytes(b"half")
     Run(films, stopped)()
     assert_same_run(stopped, unbroken)
-    assert not list(stopped.rglob("*.part"))
+    assert not [path for path in stopped.rglob(".*") if ".part" in path.name]
 
 
 def test_a_run_killed_before_its_first_state_starts_afresh(films, tmp_path, unbroken):
