@@ -46,7 +46,14 @@ def data_set(tmp_path: Path, frames: Path, mask: Path) -> Path:
 def test_a_command_runs_without_posix(
     command: str, tmp_path: Path, frames: Path, mask: Path, weights: Path, data_set: Path
 ) -> None:
-    tiny = ["net.widths=8,8,8,8", "net.features=8", "matching.radius=2", "pairs.batch=2", "pairs.steps=2", "clips.size=24"]
+    tiny = [
+        "net.widths=8,8,8,8",
+        "net.features=8",
+        "matching.radius=2",
+        "pairs.batch=2",
+        "pairs.steps=2",
+        "clips.size=24",
+    ]
     arguments = {
         "propagate": ["propagate", frames, mask, "--weights", weights, "--out", "out"],
         "prepare": ["prepare", frames, "out", "--size", "32"],
