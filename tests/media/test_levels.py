@@ -161,3 +161,35 @@ def test_order_is_kept_and_all_of_8_bits_is_used(values: list[int], kind: type) 
     assert scale.black <= levels.min() and levels.max() <= scale.white
     spread = float(levels.max()) - float(levels.min())
     assert read.max() - int(read.min()) >= math.floor(min(spread, 255 / 8)) - 1
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixels", "factor", "white"),
+    [
+        ("16.mkv", "ffv1", "gray16le", 257, None),
+        ("12in16.mkv", "ffv1", "gray16le", 16, 4095),
+        ("12in16.nut", "rawvideo", "gray16be", 16, 4095),
+        ("12.mkv", "ffv1", "gray12le", 16, None),
+        ("10in12.mkv", "ffv1", "gray12le", 4, 16383),
+        ("colour.mov", "png", "rgb48be", 16, 4095),
+    ],
+)
+def test_video_files_of_machine_cameras(
+    tmp_path: Path, name: str, codec: str, pixels: str, factor: int, white: int | None
+) -> None:
+    """FFmpeg stretches 12 bits to 16 as it hands them out."""
+    with av.open(str(tmp_path / name), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.height, stream.width, stream.pix_fmt = 96, 160, pixels
+        for k in range(10):
+            levels = (numbered(k) if "rgb" in pixels else grey(k)).astype(np.uint16) * factor
+            as_is = pixels if "12" in pixels else "rgb48le" if "rgb" in pixels else "gray16le"
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(levels, format=as_is).reformat(format=pixels)))
+        container.mux(stream.encode(None))
+    with open_video(tmp_path / name) as video:
+        frames = [rgb for _, rgb in video.frames()]
+        assert [number(rgb) for rgb in frames] == list(range(10))
+        assert np.abs(frames[3][50:].astype(int) - numbered(3)[50:]).max() <= 1
+        np.testing.assert_array_equal(video.frame(3), frames[3])
+        assert video.frame(3, short_side=48).shape == (48, 80, 3)
+        assert [f"{white} as white" in note for note in video.notes] == ([] if white is None else [True])

@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 from av.video.frame import VideoFrame
-from av.video.reformatter import Colorspace, Interpolation
+from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from av.video.stream import VideoStream
 
 from vcorr.files import sha256
 from vcorr.media.decoder import Decoder, refuse
 from vcorr.media.frame_table import DEFAULT_FPS, missing_frames, table_of_packets, table_of_pictures
+from vcorr.media.image import shrink, to_rgb
+from vcorr.media.levels import SharedScale
 
 _EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 _UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
@@ -52,10 +54,15 @@ class VideoFile:
         self.height, self.width = self._turn.displayed(*self._stored)
         self._time_base = Fraction(stream.time_base or Fraction(1, 25))
         self.fps = self._average_rate(stream)
+        notes = []
         missing = missing_frames(path, stream.frames) if stream.frames > len(table.pts) else 0
-        self.notes: tuple[str, ...] = (
-            (f"{path}: the file ends early: {missing} of {stream.frames} frames are missing",) if missing > 0 else ()
-        )
+        if missing > 0:
+            notes.append(f"the file ends early: {missing} of {stream.frames} frames are missing")
+        self._scale = SharedScale(len(table.pts), self._deep_pixels)
+        if _levels_format(first[1]):
+            self._scale.get()
+            notes += [note] if (note := self._scale.note()) else []
+        self.notes: tuple[str, ...] = tuple(f"{path}: {note}" for note in notes)
 
     def __len__(self) -> int:
         return len(self.pts)
@@ -86,8 +93,15 @@ class VideoFile:
     def close(self) -> None:
         self._decoder.close()
 
+    def _deep_pixels(self, k: int) -> np.ndarray | None:
+        index, picture = next(self._decoder.pictures(self._table, k), (-1, None))
+        return _levels(picture) if picture is not None and index == k else None
+
     def _rgb(self, picture: VideoFrame, size: tuple[int, int]) -> np.ndarray:
         height, width = self._turn.displayed(*size)
+        levels = _levels(picture)
+        if levels is not None:
+            return self._turn.apply(shrink(to_rgb(levels, self._scale.get()), (height, width)))
         # FFmpeg takes an unnamed matrix as BT.601; players take BT.709 for high definition.
         unnamed_hd = picture.colorspace == _UNSPECIFIED and picture.height >= 720
         rgb = picture.reformat(
@@ -129,6 +143,25 @@ class _Turn:
         turned = rgb.swapaxes(0, 1) if self.transposed else rgb
         turned = turned[:: -1 if self.flipped else 1, :: -1 if self.mirrored else 1]
         return np.ascontiguousarray(turned)
+
+
+def _levels(picture: VideoFrame) -> np.ndarray | None:
+    """uint16 [h w] or [h w 3] of a picture whose numbers do not say how bright they are; None of any other."""
+    wanted = _levels_format(picture)
+    return picture.reformat(format=wanted).to_ndarray() if wanted else None
+
+
+def _levels_format(picture: VideoFrame) -> str | None:
+    """The format that the levels of grey above 8 bits, and of RGB of 16, are read in; None of any other picture.
+
+    Machine cameras fill what they are given as they fill image files. Films, in YUV, keep to the range that they state.
+    """
+    if picture.color_range == ColorRange.MPEG:
+        return None
+    bits = max((component.bits for component in picture.format.components), default=8)
+    if picture.format.name.startswith(("gray", "ya")):
+        return "gray16le" if bits > 8 else None
+    return "rgb48le" if picture.format.is_rgb and bits >= 16 else None
 
 
 def _square_pixels(picture: VideoFrame, stream: VideoStream) -> tuple[int, int]:
