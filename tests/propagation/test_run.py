@@ -23,7 +23,7 @@ from vcorr.labels.masks import read_mask, write_mask
 from vcorr.media.video import open_video
 from vcorr.model.inference import Inference
 from vcorr.model.weights import load_weights, save_tensors, save_weights
-from vcorr.propagation import run as results
+from vcorr.propagation import results, resume
 from vcorr.propagation.run import Request, propagate_to
 
 
@@ -97,7 +97,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
     assert files(broken.out) == files(whole.out)
     assert counts == list(range(stop_after + 1, 9))  # no frame is labelled twice
     assert summary.labelled_now == 8 - stop_after
-    assert not (broken.out / results.STATE).exists()
+    assert not (broken.out / resume.STATE).exists()
 
 
 def test_a_labelled_frame_that_is_damaged_has_the_picture_beside_it(
@@ -170,7 +170,7 @@ def test_a_full_disk_is_one_error(request_for: Callable[..., Request], monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr(results, "write_mask", partial(limited, write_mask))
-        patch.setattr("vcorr.propagation.run.save_tensors", partial(limited, save_tensors))
+        patch.setattr("vcorr.propagation.resume.save_tensors", partial(limited, save_tensors))
         with pytest.raises(OutputError, match=r"00005\.png: cannot be written"):
             propagate_to(request)
         gc.collect()  # a generator that fails at its end does so here, as a warning
@@ -209,6 +209,9 @@ def test_only_the_walk_of_a_missing_mask_is_gone_through(request_for: Callable[.
     (request.out / "overlay.mp4").write_bytes(b"")
     assert propagate_to(request).labelled_now == 0
     assert (request.out / "overlay.mp4").stat().st_size
+    (request.out / "frames.csv").unlink()
+    assert propagate_to(request).labelled_now == 0
+    assert (request.out / "frames.csv").stat().st_size
 
 
 def test_a_video_that_no_overlay_holds_is_labelled_all_the_same(
@@ -239,7 +242,7 @@ def test_a_damaged_state_starts_over(request_for: Callable[..., Request]) -> Non
 
     with pytest.raises(KeyboardInterrupt):
         propagate_to(request, progress=interrupt)
-    (request.out / results.STATE).write_bytes(b"half a fi")
+    (request.out / resume.STATE).write_bytes(b"half a fi")
     assert propagate_to(request).labelled_now == 8
 
 

@@ -8,54 +8,36 @@ manifest.json     inputs and weights by SHA-256, options, versions, device, wher
 
 from __future__ import annotations
 
-import contextlib
-import csv
 import dataclasses
 import hashlib
-import io
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 import vcorr
-from vcorr.errors import InputError, OutputError
-from vcorr.files import agree, held, recorded, replacing, sha256, sweep, write_json
+from vcorr.files import agree, held, recorded, sha256, write_json
 from vcorr.labels.mask_names import NamedBy
-from vcorr.labels.masks import Mask, is_whole, overlay, write_mask
-from vcorr.labels.raw_ids import Ids, read_ids
+from vcorr.labels.masks import Mask
 from vcorr.machine import native_bf16, pick_device
-from vcorr.media.video import Video, VideoWriter, open_video, shrunk_size
+from vcorr.media.video import Video, open_video, shrunk_size
 from vcorr.model.encoder import Model
-from vcorr.model.weights import default_weights, load_tensors, load_weights, save_tensors
-from vcorr.propagation.plan import Span, spans
+from vcorr.model.weights import default_weights, load_weights
+from vcorr.propagation.plan import spans
 from vcorr.propagation.propagator import Propagator
+from vcorr.propagation.results import Results
+from vcorr.propagation.resume import FORMAT, STATE, label_stretches, resume_point, stretches_of
 from vcorr.propagation.timing import Seconds, seconds_a_frame
-from vcorr.propagation.video import (
-    Pictures,
-    check_side,
-    frame_range,
-    given_labels,
-    label_span,
-    mask_labels,
-    pictures,
-    told_labels,
-)
+from vcorr.propagation.video import check_side, frame_range, given_labels, mask_labels, pictures, told_labels
 
-FORMAT = "vcorr-results-1"
 MANIFEST = "manifest.json"
-OVERLAY = "overlay.mp4"
-STATE = ".resume.safetensors"
 SAME = ("vcorr", "inputs", "options")  # what must be equal in the manifest for a folder to be continued
 ELSEWHERE = "give another --out, or remove it"
-SAVE_EVERY = 10  # frames between two states to go on from
-OVERLAY_SIDE = 480  # short side of the overlay video
 
 
 @dataclass(frozen=True)
@@ -121,10 +103,10 @@ def propagate_to(
             say(note)
         if unused := sorted(masks.keys() - set(range(start, end))):
             say(f"masks of frames {_some(unused)} are not used: frames {start} to {end - 1} are labelled")
-        results = _Results(request.out, video, range(start, end), next(iter(masks.values())).palette)
+        results = Results(request.out, video, range(start, end), next(iter(masks.values())).palette)
         complete = _found(request.out, manifest)
         missing = results.missing()
-        if complete and not missing and results.has_overlay():
+        if complete and not missing and results.has_overlay() and results.has_table():
             say(f"{request.out} is complete already: same inputs, same options")
             return Summary(request.out, end - start, 0, 0.0, {}, overlay=True)
         model, frames = Model.of(weights, device), pictures(video, request.short_side)
@@ -140,7 +122,7 @@ def propagate_to(
             missing = results.missing()
             if complete and missing:
                 say(f"{len(missing)} masks are missing or cut short, and are made again: {_some(sorted(missing))}")
-            stretches = _stretches(plan, _resume_point(request.out / STATE, device), missing)
+            stretches = stretches_of(plan, resume_point(request.out, device), missing)
             left = sum(s.left(plan) for s in stretches)
             if left:
                 after = f", going on after {end - start - left}" if left < end - start else ""
@@ -149,7 +131,7 @@ def propagate_to(
             began, seconds = time.monotonic(), Seconds()
             frames, propagator = seconds.items("io", frames), seconds.propagator(propagator)
             before = end - start - left
-            _label(
+            label_stretches(
                 frames, given, propagator, plan, stretches, results, lambda done: progress(before + done, end - start)
             )
             taken = time.monotonic() - began
@@ -162,145 +144,6 @@ def propagate_to(
             write_json(request.out / MANIFEST, manifest | about)
             (request.out / STATE).unlink(missing_ok=True)
     return Summary(request.out, end - start, left, taken, shares, drawn)
-
-
-@dataclass(frozen=True)
-class Point:
-    """Where labelling begins or goes on: the span, the next position in it, values of its references by position."""
-
-    span: int = 0
-    position: int = 0
-    values: Mapping[int, torch.Tensor] = field(default_factory=dict)
-
-    def first(self, plan: Sequence[Span]) -> int:
-        """The position of the first frame that is yielded from here on."""
-        return max(self.position, plan[self.span].first)
-
-    def left(self, plan: Sequence[Span]) -> int:
-        """Frames yielded from here to the end of the span."""
-        return len(plan[self.span].frames) - self.first(plan)
-
-
-def _stretches(plan: Sequence[Span], point: Point, missing: Set[int]) -> list[Point]:
-    """What of each span has to be gone through for the missing frames: from its start, or on from a point in it."""
-    stretches = []
-    for number, span in enumerate(plan):
-        gap = next((p for p in range(span.first, len(span.frames)) if span.frames[p] in missing), None)
-        if gap is not None:
-            stretches.append(point if point.span == number and point.position <= gap else Point(number))
-    return stretches
-
-
-def _label(
-    frames: Pictures,
-    given: Mapping[int, Ids],
-    propagator: Propagator[Ids],
-    plan: Sequence[Span],
-    stretches: Sequence[Point],
-    results: _Results,
-    progress: Callable[[int], None],
-) -> None:
-    """Write the missing masks; however this ends, the folder can be continued after the last one."""
-    point, done = Point(), 0
-    try:
-        for point in stretches:
-            number = point.span
-            labelled = label_span(frames, plan[number], given, propagator, kept=point.values, first=point.position)
-            for position, (index, ids) in enumerate(labelled, start=point.first(plan)):
-                results.write(index, ids)
-                point = Point(number, position + 1, propagator.kept())
-                done += 1
-                progress(done)
-                if position % SAVE_EVERY == 0:
-                    _save_point(results.out / STATE, point)
-    except OutputError:
-        with contextlib.suppress(OutputError):  # of two failures to write, the first is told
-            _save_point(results.out / STATE, point)
-        raise
-    except BaseException:
-        _save_point(results.out / STATE, point)
-        raise
-
-
-def _save_point(path: Path, point: Point) -> None:
-    tensors = {str(position): values for position, values in point.values.items()}
-    save_tensors(path, tensors, {"format": FORMAT, "span": point.span, "position": point.position})
-
-
-def _resume_point(path: Path, device: torch.device) -> Point:
-    """Where to go on; the beginning if nothing was saved or what was saved is damaged."""
-    try:
-        tensors, meta = load_tensors(path)
-        return Point(meta["span"], meta["position"], {int(k): v.to(device) for k, v in tensors.items()})
-    except (InputError, KeyError, ValueError):
-        return Point()
-
-
-@dataclass(frozen=True)
-class _Results:
-    """The files of a request's results.
-
-    Attributes:
-        out: the folder. video: what is labelled. frames: those that are labelled. palette: of the masks.
-    """
-
-    out: Path
-    video: Video
-    frames: range
-    palette: NDArray[np.uint8]
-
-    def prepare(self) -> None:
-        """Make what is made at once, and clear away what a kill left half written."""
-        (self.out / "masks").mkdir(exist_ok=True)
-        sweep(self.out)
-        sweep(self.out / "masks")
-        text = io.StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(["index", "pts", "seconds"])
-        pts = self.video.pts
-        table.writerows([k, "" if pts is None else pts[k], f"{self.video.seconds(k):.6f}"] for k in self.frames)
-        with replacing(self.out / "frames.csv") as file:
-            file.write(text.getvalue().encode())
-
-    def missing(self) -> set[int]:
-        """Frames without a whole mask."""
-        size = (self.video.height, self.video.width)
-        return {k for k in self.frames if not is_whole(self._mask(k), size)}
-
-    def write(self, index: int, ids: Ids) -> None:
-        """Write a mask, unless it is there."""
-        if not is_whole(self._mask(index), ids.shape):
-            write_mask(self._mask(index), ids, self.palette)
-
-    def has_overlay(self) -> bool:
-        path = self.out / OVERLAY
-        return path.is_file() and path.stat().st_size > 0
-
-    def draw(self, say: Callable[[str], None]) -> bool:
-        """Draw the overlay; False where its format does not hold such a video, or the disk no more."""
-        say("drawing the overlay")
-        height, width = shrunk_size(self.video.height, self.video.width, OVERLAY_SIDE)
-        frames = self.video.frames(self.frames.start, self.frames.stop, short_side=OVERLAY_SIDE)
-        try:
-            with VideoWriter(self.out / OVERLAY, height=height, width=width, fps=self.video.fps) as writer:
-                for index, rgb in frames:
-                    writer.write(overlay(rgb, _shrunk(read_ids(self._mask(index)), height, width), self.palette))
-        except OutputError as error:
-            say(f"there is no overlay: {error.where} {error.what}; the masks are whole")
-            return False
-        return True
-
-    def _mask(self, index: int) -> Path:
-        return self.out / "masks" / f"{index:05d}.png"
-
-
-def _shrunk(ids: Ids, height: int, width: int) -> Ids:
-    if ids.shape == (height, width):
-        return ids
-    rows = (np.arange(height) + 0.5) * (ids.shape[0] / height)
-    columns = (np.arange(width) + 0.5) * (ids.shape[1] / width)
-    shrunk: Ids = ids[rows.astype(int)[:, None], columns.astype(int)]
-    return shrunk
 
 
 def _found(out: Path, manifest: dict[str, Any]) -> bool | None:
