@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,7 +114,7 @@ def propagate_to(
         propagator = Propagator(model, labels)
         # What cannot be computed fails here, before a folder is made.
         estimate = seconds_a_frame(propagator, frames, given) if missing else 0.0
-        _tell_blind(video, masks, say)
+        blind = _tell_blind(video, masks, say)
         with held(request.out, say):
             complete = _found(request.out, manifest)
             write_json(request.out / MANIFEST, manifest | {"complete": False})
@@ -137,7 +137,7 @@ def propagate_to(
             taken = time.monotonic() - began
             if video.damaged:
                 say(f"{len(video.damaged)} damaged frames took the picture before them: {_some(video.damaged)}")
-                _tell_blind(video, masks, say)
+                _tell_blind(video, masks.keys() - blind, say)
             drawn = results.draw(say) if left or not results.has_overlay() else True
             shares = {k: round(v / taken, 3) for k, v in dataclasses.asdict(seconds).items()} if left else {}
             about = {"complete": True, "seconds": round(taken, 2), "shares": shares}
@@ -196,10 +196,11 @@ def _what_comes(video: Video, short_side: int, objects: int) -> str:
     return f"{size}, {objects} object{'s' * (objects != 1)}"
 
 
-def _tell_blind(video: Video, masks: Mapping[int, Mask], say: Callable[[str], None]) -> None:
+def _tell_blind(video: Video, labelled: Collection[int], say: Callable[[str], None]) -> set[int]:
     """Labels whose picture is another frame's: of the first labelled frame that is known before the work begins."""
-    if blind := sorted(masks.keys() & set(video.damaged)):
+    if blind := sorted(set(labelled) & set(video.damaged)):
         say(f"labelled and damaged: {_some(blind)}; their labels go with the picture beside them, better label another")
+    return set(blind)
 
 
 def _some(numbers: Sequence[int]) -> str:
