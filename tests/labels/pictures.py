@@ -36,9 +36,18 @@ def indexed(ids: np.ndarray, palette: np.ndarray = PALETTE) -> Image.Image:
 
 
 def png(
-    values: np.ndarray, bits: int, size: tuple[int, int] | None = None, *, kind: int = 0, channels: int = 1
+    values: np.ndarray,
+    bits: int,
+    size: tuple[int, int] | None = None,
+    *,
+    kind: int = 0,
+    channels: int = 1,
+    extra: tuple[bytes, bytes] | None = None,
 ) -> bytes:
-    """A PNG of depths that Pillow does not write, grey (kind 0) or colour; `size` is what its header claims."""
+    """A PNG of depths that Pillow does not write, grey (kind 0) or colour.
+
+    `size` is what its header claims, `extra` one more chunk.
+    """
     height, width = size or values.shape
 
     def chunk(kind: bytes, content: bytes) -> bytes:
@@ -53,6 +62,7 @@ def png(
     return (
         b"\x89PNG\r\n\x1a\n"
         + chunk(b"IHDR", header)
+        + (chunk(*extra) if extra else b"")
         + chunk(b"IDAT", zlib.compress(b"".join(rows)))
         + chunk(b"IEND", b"")
     )

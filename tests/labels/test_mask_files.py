@@ -48,6 +48,9 @@ class TestOrderOfThePalette:
         path = save(tmp_path / "m.png", indexed(grid(*range(len(order))), np.array(order, np.uint8)))
         with pytest.raises(InputError, match=TWO_WAYS):
             read_mask(path)
+        if BLACK not in order:
+            with pytest.raises(InputError, match=TWO_WAYS):
+                read_mask(save(tmp_path / "m.gif", colours(*order)))
 
     def test_an_unused_index_0_says_nothing(self, tmp_path: Path) -> None:
         palette = np.array([WHITE, BLACK, RED, GREEN], np.uint8)
@@ -99,6 +102,8 @@ class TestTransparency:
         np.testing.assert_array_equal(
             read_mask(save(tmp_path / "l.png", grid(7, 1, 2), transparency=7)).ids, grid(0, 1, 2)
         )
+        (tmp_path / "4.png").write_bytes(png(grid(3, 1, 2).astype(int), 4, extra=(b"tRNS", b"\0\3")))
+        np.testing.assert_array_equal(read_mask(tmp_path / "4.png").ids, grid(0, 1, 2))
         one = Image.fromarray(grid(0, 1).astype(bool))
         np.testing.assert_array_equal(read_mask(save(tmp_path / "1.png", one, transparency=0)).ids, grid(0, 1))
 

@@ -226,3 +226,82 @@ class TestWhatIsWrittenIsTakenBack:
             with Image.open(tmp_path / "a.png") as written:
                 save(tmp_path / "b.png", written.convert("RGB"))
             np.testing.assert_array_equal(read_masks({0: first}, {1: tmp_path / "b.png"})[1].ids, mask.ids)
+
+
+COLOURS = (
+    BLACK,
+    WHITE,
+    RED,
+    GREEN,
+    BLUE,
+    MAROON,
+    OFFICE_GREEN,
+    (128, 128, 0),
+    (128, 128, 128),
+    (9, 9, 9),
+    (224, 224, 192),
+)
+squares = st.lists(st.sampled_from([0, 0, 1, 2, 5, 7, 8, 200, 254, 255]), min_size=1, max_size=4)
+palettes = st.lists(st.sampled_from(COLOURS), min_size=256, max_size=256).map(lambda c: np.array(c, np.uint8))
+
+
+@st.composite
+def any_masks(draw: st.DrawFn) -> tuple[Image.Image, str]:
+    """A mask in some form, and the suffix of a format for it."""
+    ids = grid(*draw(squares))
+    palette = draw(palettes)
+    form = draw(
+        st.sampled_from(["own", "indexed", "grey", "16 bits", "RGB", "RGBA", "bits", "grey alpha", "quantised"])
+    )
+    rgb = palette[ids]
+    if form in ("own", "indexed"):
+        if draw(st.booleans()):
+            palette[0] = 0
+        picture = indexed(ids, PALETTE if form == "own" else palette)
+        return picture, draw(st.sampled_from(["png", "gif", "bmp", "tif"]))
+    if form == "16 bits":
+        return Image.fromarray(ids.astype(deep) * draw(st.sampled_from([1, 257]))), "tif"
+    alpha = np.array(draw(st.lists(st.sampled_from([0, 128, 255]), min_size=256, max_size=256)), np.uint8)[ids]
+    pictures = {
+        "grey": Image.fromarray(ids),
+        "RGB": Image.fromarray(rgb),
+        "RGBA": Image.fromarray(np.dstack([rgb, alpha])),
+        "bits": Image.fromarray(ids > 0),
+        "grey alpha": Image.fromarray(np.dstack([ids, alpha])),
+        "quantised": Image.fromarray(rgb).quantize(16),
+    }
+    return pictures[form], "png"
+
+
+@given(
+    labels=st.lists(any_masks(), min_size=1, max_size=2),
+    corrections=st.lists(any_masks(), max_size=2),
+)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+def test_whatever_is_given(
+    tmp_path: Path, labels: list[tuple[Image.Image, str]], corrections: list[tuple[Image.Image, str]]
+) -> None:
+    """It is refused, or corrections change no id, each object has a colour of its own, and results are taken back."""
+    files = {}
+    for k, (picture, suffix) in enumerate([*labels, *corrections]):
+        files[k] = save(tmp_path / f"{k}.{suffix}", picture.resize((36, 12), Image.Resampling.NEAREST))
+    given_files = {k: files[k] for k in range(len(labels))}
+    more = {k: path for k, path in files.items() if k not in given_files}
+    try:
+        masks = read_masks(given_files, more)
+        alone = read_masks(given_files)
+    except InputError as error:
+        assert "\n" not in str(error)
+        return
+    palette = masks[0].palette
+    assert len({tuple(c) for c in palette.tolist()}) == 256 and not palette[0].any()
+    for k, mask in alone.items():
+        np.testing.assert_array_equal(masks[k].ids, mask.ids)
+    for mask in masks.values():
+        write_mask(tmp_path / "written.png", mask.ids, palette)
+        with Image.open(tmp_path / "written.png") as written:
+            copies = [save(tmp_path / "copy.png", written)]
+            if written.mode == "P":
+                copies.append(save(tmp_path / "rgb.png", written.convert("RGB")))
+        for copy in copies if mask.ids.any() else []:
+            np.testing.assert_array_equal(read_masks(given_files, {**more, 9: copy})[9].ids, mask.ids)

@@ -133,9 +133,12 @@ class TestColour:
         np.testing.assert_array_equal(mask.ids, grid(0, 2, 1))
 
     def test_a_mask_without_black_says_so(self, tmp_path: Path) -> None:
-        mask = read_mask(save(tmp_path / "m.png", colours(WHITE, RED)))
-        np.testing.assert_array_equal(mask.ids, grid(2, 1))
+        """White may be the paper, and is asked about."""
+        mask = read_mask(save(tmp_path / "m.png", colours(GREEN, RED)))
+        np.testing.assert_array_equal(mask.ids, grid(1, 2))
         assert "no background" in mask.notes[0]
+        with pytest.raises(InputError, match=r"white ones: an object or the background\?; save it as RGB with a black"):
+            read_mask(save(tmp_path / "w.png", colours(WHITE, RED)))
 
     def test_many_objects(self, tmp_path: Path) -> None:
         codes = np.arange(1, 401).reshape(20, 20).repeat(5, axis=0).repeat(5, axis=1)

@@ -32,6 +32,7 @@ TWO_WAYS = (
     "save it as RGB with a black background, so that the colours count, or as grey whose values are the ids, 0 for the "
     "background"
 )
+_UNTOLD = "which of its colours is the background cannot be told"
 _DARK = 16  # levels, in each channel: index 0 is the background if no lighter
 _PHOTOMETRIC = 262  # the TIFF tag
 _LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
@@ -187,15 +188,15 @@ def _grey(image: Image.Image, path: Path, top: int) -> MaskFile:
     pixels = np.asarray(image)
     if image.mode == "F" and not (np.isfinite(pixels).all() and (pixels == np.rint(pixels)).all()):
         raise InputError(path, "holds fractions, not ids", "save it as grey of 8 or 16 bits")
-    deep = image.mode not in ("1", "L")
+    deep = image.mode not in ("1", "L") and not (image.mode == "F" and pixels.max() <= WHITE)
     white = WHITE_16 if deep else WHITE
-    if deep and (pixels.min() < 0 or pixels.max() > white):
+    if image.mode not in ("1", "L") and (pixels.min() < 0 or pixels.max() > white):
         what = f"holds values from {int(pixels.min())} to {int(pixels.max())}"
-        raise InputError(path, what, f"ids must lie in 0 to {white}")
+        raise InputError(path, what, f"ids must lie in 0 to {WHITE_16}")
     codes, values = _coded(pixels, path)
     background = "black"
     clear = image.info.get("transparency")
-    if isinstance(clear, int) and clear in values:
+    if isinstance(clear, int) and (clear := clear * (white // top if top else 1)) in values:
         codes, values = merged(codes, np.where(values == clear, 0, values))
         background = "transparent"
     if deep and np.isin(values, (0, white)).all():
@@ -211,13 +212,15 @@ def _colour(image: Image.Image, path: Path, raw: str) -> MaskFile:
         raise InputError(path, f"is {kind}", "save it with 8 bits a channel, or as grey whose values are the ids")
     rgba = np.asarray(image.convert("RGBA"))
     alpha = rgba[..., 3]
-    opacities = np.unique(alpha[alpha > 0])
-    rgb = rgba[..., :3].astype(np.int64)
-    if len(opacities) > 1:  # soft edges show in the colours; one opacity alone is how the layer was exported
-        rgb = (rgb * alpha[..., None] + 127) // 255
-    rgb = np.where(alpha[..., None] > 0, rgb, 0)
-    codes, values = _coded(colour_codes(rgb), path)  # type: ignore[arg-type]
-    return MaskFile(path, "colour", codes, values, background="black" if (alpha > 0).all() else "transparent")
+    opacities = np.flatnonzero(np.bincount(alpha.ravel(), minlength=256))
+    colours = np.zeros(alpha.shape, np.int32)
+    for channel in np.moveaxis(rgba[..., :3], -1, 0):
+        level = channel.astype(np.int32)
+        if len(opacities[opacities > 0]) > 1:  # soft edges show in the colours; one opacity alone is a layer's
+            level = (level * alpha + 127) // 255
+        colours = colours << 8 | level
+    codes, values = _coded(np.where(alpha > 0, colours, 0), path)
+    return MaskFile(path, "colour", codes, values, background="black" if opacities[0] > 0 else "transparent")
 
 
 def _indexed(image: Image.Image, path: Path, *, gif: bool) -> MaskFile:
@@ -226,8 +229,9 @@ def _indexed(image: Image.Image, path: Path, *, gif: bool) -> MaskFile:
     codes, indices = _coded(np.asarray(image), path)
     clear = ~opaque[indices]
     of_used = np.where(clear, 0, np.maximum(colours[indices], 0))
-    by_colour = gif or _order_is_the_writers(path, indices, of_used, clear, colours, opaque)
-    if by_colour:
+    if gif and len(indices) > 1 and not (of_used == 0).any():
+        raise InputError(path, f"shows nothing as black: {_UNTOLD}", TWO_WAYS)
+    if gif or _order_is_the_writers(path, indices, of_used, clear, colours, opaque):
         codes, values = merged(codes, of_used)
         return MaskFile(path, "colour", codes, values, background="transparent" if clear.any() else "black")
     background = "transparent" if clear.any() else f"index 0 ({shown(max(0, int(colours[0])))})"
@@ -271,5 +275,5 @@ def _order_is_the_writers(
     grey = bool((hues == hues[:, :1]).all())
     if 0 in indices and (not (black or clear.any()) or (black and grey)):
         what = f"shows its index 0 as {shown(first)}" + (" and another as black" if black else ", nothing as black")
-        raise InputError(path, f"{what}: which of its colours is the background cannot be told", TWO_WAYS)
+        raise InputError(path, f"{what}: {_UNTOLD}", TWO_WAYS)
     return black or bool(clear.any())

@@ -22,9 +22,10 @@ import numpy as np
 
 from vcorr.errors import InputError
 from vcorr.labels.draw import default_palette
-from vcorr.labels.mask_files import WHITE, Integers, MaskFile, colour_codes, levels, merged, shown
+from vcorr.labels.mask_files import TWO_WAYS, WHITE, Integers, MaskFile, colour_codes, levels, merged, shown
 
 MAX_ID = 65534  # 65535 is white in grey of 16 bits
+_WHITE = 0xFFFFFF
 _LISTED = 6  # objects, or colours, named in a line
 
 
@@ -80,7 +81,6 @@ class _Space:
         self.painted: dict[int, int] = {}
         self.greys: dict[int, int] = {}
         self.spoken: set[str] = set()
-        self._assigned: set[int] = set()
         self._hear(labels)
 
     def _hear(self, labels: Iterable[MaskFile]) -> None:
@@ -228,14 +228,22 @@ class _Space:
             own = any(c == self.table[i] for i, c in colours.items())
             if not (self.known & colours.keys() or own or "ids" in self.spoken):
                 raise self._stranger(file, f"the indices {_listed(sorted(colours))}")
-        else:
-            for i in range(1, WHITE + 1):
-                self._assign(i, int(file.palette[i]))
+        first = not self.known
         for i, colour in colours.items():
             self._know(i, colour)
+        if first:
+            self._take_palette(file.palette)
         self.spoken.add("ids")
         names = {i: shown(c) if c > 0 else "" for i, c in colours.items()}
         return self._matched(file, {i: i for i in colours}, names, notes=notes)
+
+    def _take_palette(self, palette: Integers) -> None:
+        """The colours of the ids that are not used are those of the first palette, until one is."""
+        taken = {int(self.table[i]) for i in self.known if i <= WHITE} | {0}
+        for i in range(1, WHITE + 1):
+            if i not in self.known and palette[i] > 0 and int(palette[i]) not in taken:
+                taken.add(int(palette[i]))
+                self._exchange(i, int(palette[i]))
 
     def _reordered(self, file: MaskFile, colours: dict[int, int]) -> bool:
         """Whether the colours of an indexed file are those of objects, at other indices.
@@ -270,6 +278,9 @@ class _Space:
 
     def _by_colours(self, file: MaskFile, *notes: str) -> Matched:
         colours = [int(c) for c in file.objects]
+        if file.objects.size == file.values.size > 1 and _WHITE in colours and _WHITE not in self.colours:
+            what = "has no black and no transparent pixel, but white ones: an object or the background?"
+            raise InputError(file.path, what, TWO_WAYS)
         places = {int(c): i for i, c in enumerate(self.table) if i}
         if self.known:
             if colours and "colours" not in self.spoken and not any(c in self.colours for c in colours):
@@ -304,25 +315,28 @@ class _Space:
     # What is common
 
     def _know(self, id_: int, colour: int = -1) -> None:
-        """An object, and the colour that a file gives it; 0 or less for none."""
+        """An object, and the colour that a file gives it; 0 or less for none.
+
+        From here on its colour in the results is its own: no other object's, given or written.
+        """
+        new = id_ not in self.known
         self.known.add(id_)
-        self._assign(id_, colour)
         if colour > 0:
             self.colours.setdefault(colour, id_)
+        if not new or id_ > WHITE:
+            return
+        if self.colours.get(colour) == id_:
+            self._exchange(id_, colour)
+        elif int(self.table[id_]) in self.colours:
+            others = (int(c) for i, c in enumerate(self.table) if i and i not in self.known)
+            self._exchange(id_, next((c for c in others if c not in self.colours), int(self.table[id_])))
         if id_ < WHITE:
             self.colours.setdefault(int(self.table[id_]), id_)
 
-    def _assign(self, id_: int, colour: int) -> None:
-        """Gives an id its colour in the results, if it has none yet; an id that had the colour gets the other's."""
-        if colour <= 0 or id_ > WHITE or id_ in self._assigned:
-            return
-        place = np.flatnonzero(self.table == colour)
-        if len(place) and (int(place[0]) in self._assigned or int(place[0]) in self.known - {id_}):
-            return
-        if len(place):
-            self.table[place[0]] = self.table[id_]
+    def _exchange(self, id_: int, colour: int) -> None:
+        """Gives an id a colour in the results; the id that had it gets the other's."""
+        self.table[self.table == colour] = self.table[id_]
         self.table[id_] = colour
-        self._assigned.add(id_)
 
     def _objects(self) -> str:
         named = [f"{i} {shown(int(self.table[i]))}" if i < WHITE else str(i) for i in sorted(self.known)]
