@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,6 +109,22 @@ def conditions(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "bf16": native_bf16(device),
     }
+
+
+def goes_on(now: dict[str, Any], before: Any, say: Callable[[str], None]) -> dict[str, Any]:
+    """``conditions`` of work that goes on where work under those of ``before`` stopped: what differs is said.
+
+    Returns:
+        ``now``, with what was otherwise so far as ``"earlier"``: one entry for each set of conditions.
+    """
+    before = before if isinstance(before, dict) else {}
+    was = {key: before[key] for key in now if key in before}
+    earlier = [other for other in before.get("earlier", []) if other != was]
+    if changed := [key for key in was if was[key] != now[key]]:
+        for key in changed:
+            say(f"{key}: {was[key]} before, {now[key]} now; the last bits will differ from an unbroken run's")
+        earlier.append(was)
+    return now | {"earlier": earlier} if earlier else now
 
 
 def versions() -> dict[str, str]:

@@ -100,6 +100,34 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
     assert not (broken.out / resume.STATE).exists()
 
 
+def test_other_conditions_are_said_and_noted(request_for: Callable[..., Request]) -> None:
+    request = request_for()
+
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        propagate_to(request, progress=interrupt)
+    path = request.out / "manifest.json"
+    manifest = json.loads(path.read_text())
+    here = manifest["machine"]
+    there = here | {"processor": "an old CPU, SSE", "threads": 7}
+    path.write_text(json.dumps(manifest | {"machine": there}))
+    lines: list[str] = []
+    propagate_to(request, say=lines.append)
+    said = (
+        f"processor: an old CPU, SSE before, {here['processor']} now; the last bits will differ from an unbroken run's"
+    )
+    assert said in lines and any(line.startswith(f"threads: 7 before, {here['threads']} now") for line in lines)
+    assert json.loads(path.read_text())["machine"] == here | {"earlier": [there]}
+    (request.out / "overlay.mp4").unlink()
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"machine": there}))
+    lines.clear()
+    propagate_to(request, say=lines.append)  # the masks are left as they were made
+    assert not any("before, " in line for line in lines)
+    assert json.loads(path.read_text())["machine"] == there
+
+
 def test_a_labelled_frame_that_is_damaged_has_the_picture_beside_it(
     request_for: Callable[..., Request], frames: Path, tmp_path: Path
 ) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import platform
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ import vcorr
 from vcorr.files import agree, held, recorded, sha256, write_json
 from vcorr.labels.mask_names import NamedBy
 from vcorr.labels.masks import Mask
-from vcorr.machine import native_bf16, pick_device
+from vcorr.machine import conditions, goes_on, pick_device
 from vcorr.media.video import Video, open_video, shrunk_size
 from vcorr.model.encoder import Model
 from vcorr.model.weights import default_weights, load_weights
@@ -104,9 +103,9 @@ def propagate_to(
         if unused := sorted(masks.keys() - set(range(start, end))):
             say(f"masks of frames {_some(unused)} are not used: frames {start} to {end - 1} are labelled")
         results = Results(request.out, video, range(start, end), next(iter(masks.values())).palette)
-        complete = _found(request.out, manifest)
+        found = _found(request.out, manifest)
         missing = results.missing()
-        if complete and not missing and results.has_overlay() and results.has_table():
+        if found.get("complete") and not missing and results.has_overlay() and results.has_table():
             say(f"{request.out} is complete already: same inputs, same options")
             return Summary(request.out, end - start, 0, 0.0, {}, overlay=True)
         model, frames = Model.of(weights, device), pictures(video, request.short_side)
@@ -116,11 +115,14 @@ def propagate_to(
         estimate = seconds_a_frame(propagator, frames, given) if missing else 0.0
         blind = _tell_blind(video, masks, say)
         with held(request.out, say):
-            complete = _found(request.out, manifest)
+            found, missing = _found(request.out, manifest), results.missing()
+            if not missing:  # they are left as they were made
+                manifest["machine"] = found.get("machine", manifest["machine"])
+            elif len(missing) < end - start:
+                manifest["machine"] = goes_on(manifest["machine"], found.get("machine"), say)
             write_json(request.out / MANIFEST, manifest | {"complete": False})
             results.prepare()
-            missing = results.missing()
-            if complete and missing:
+            if found.get("complete") and missing:
                 say(f"{len(missing)} masks are missing or cut short, and are made again: {_some(sorted(missing))}")
             stretches = stretches_of(plan, resume_point(request.out, device), missing)
             left = sum(s.left(plan) for s in stretches)
@@ -146,18 +148,18 @@ def propagate_to(
     return Summary(request.out, end - start, left, taken, shares, drawn)
 
 
-def _found(out: Path, manifest: dict[str, Any]) -> bool | None:
-    """Whether the request's results in a folder are complete; None where it holds nothing yet.
+def _found(out: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """The manifest of the request's results in a folder; empty where it holds nothing yet.
 
     Raises:
         OutputError: it holds something else, or cannot be read.
     """
     found = recorded(out, MANIFEST, holds="results of vcorr", advice=ELSEWHERE)
     if found is None:
-        return None
+        return {}
     before, now = ({key: m.get(key) for key in SAME} for m in (found, manifest))
     agree(out, before, now, what="holds the results of another run", advice=ELSEWHERE)
-    return bool(found.get("complete"))
+    return found
 
 
 def _manifest(
@@ -181,12 +183,7 @@ def _manifest(
         },
         "video": {"frames": len(video), "height": video.height, "width": video.width, "fps": round(video.fps, 4)},
         "objects": sorted({int(i) for m in masks.values() for i in np.unique(m.ids) if i}),
-        "machine": {
-            "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
-            "processor": platform.machine(),
-            "bf16": native_bf16(torch.device(request.device)),
-        },
+        "machine": conditions(torch.device(request.device)),
     }
 
 

@@ -188,24 +188,13 @@ class RunFolder:
         for unread in files[files.index(file) + 1 :]:
             with contextlib.suppress(OSError):
                 unread.rename(unread.with_name(unread.name + ".damaged"))
-        self._compare_conditions(meta, over=point.step >= self.steps)
+        if point.step < self.steps:
+            self.conditions = machine.goes_on(self.conditions, meta, self.say)
+        else:  # it is left as it was made
+            self.conditions |= {key: meta[key] for key in (*self.conditions, "earlier") if key in meta}
         self._trim_log(point.step)
         self.say(f"going on from step {point.step} of {self.steps}")
         return point
-
-    def _compare_conditions(self, meta: dict[str, Any], *, over: bool) -> None:
-        """Say and note where the steps so far were taken under other conditions; nothing more is where all are over."""
-        before = {key: meta[key] for key in self.conditions if key in meta}
-        earlier = meta.get("earlier", [])
-        if over:
-            self.conditions |= before
-        elif changed := {key: was for key, was in before.items() if was != self.conditions[key]}:
-            for key, was in changed.items():
-                now = self.conditions[key]
-                self.say(f"{key}: {was} before, {now} now; the last bits will differ from an unbroken run's")
-            earlier = [c for c in earlier if c != before] + [before]
-        if earlier:
-            self.conditions["earlier"] = earlier
 
     def _weights_step(self) -> int | None:
         """The step that the weights in the folder are of; None where there are none that can be read."""
