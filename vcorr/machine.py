@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
+import inspect
 import os
 import platform
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 import vcorr
 from vcorr.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def cores(system: Path = Path("/")) -> int:
@@ -83,6 +89,47 @@ def native_bf16(device: torch.device) -> bool:
     if device.type == "cpu" and torch.backends.cpu.get_cpu_capability().startswith("AVX512"):  # may be forbidden
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return False
+
+
+@contextmanager
+def own_modes() -> Iterator[None]:
+    """Inside, torch makes tensors on the CPU, records gradients and casts nothing, whatever modes the caller is in."""
+    import torch
+
+    with ExitStack() as modes:
+        if torch.get_default_device().type != "cpu":
+            modes.enter_context(torch.device("cpu"))
+        modes.enter_context(torch.inference_mode(False))
+        modes.enter_context(torch.enable_grad())
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                modes.enter_context(torch.autocast(kind, enabled=False))
+        yield
+
+
+def in_own_modes(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, or generator step by step, run in ``own_modes``: between its steps, the caller's hold."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **options: P.kwargs) -> R:
+        with own_modes():
+            return function(*args, **options)
+
+    @functools.wraps(function)
+    def steps(*args: P.args, **options: P.kwargs) -> Iterator[Any]:
+        items: Any = function(*args, **options)
+        try:
+            while True:
+                with own_modes():
+                    try:
+                        item = next(items)
+                    except StopIteration:
+                        return
+                yield item
+        finally:
+            items.close()
+
+    return cast("Callable[P, R]", steps) if inspect.isgeneratorfunction(function) else call
 
 
 def processor_name() -> str:

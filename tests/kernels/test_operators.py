@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.autograd import forward_ad
 
+from tests.callers import STATES
 from vcorr.kernels import (
     memory,
     memory_read,
@@ -280,6 +281,36 @@ def test_a_batch_of_no_image_compiles_without_a_break():
     empty = torch.zeros(0, 4, 6, 8)
     compiled = torch.compile(lambda x: windowed_attention(x, x, x, radius=1), fullgraph=True, backend="eager")
     assert compiled(empty).shape == empty.shape
+
+
+@pytest.mark.parametrize("name", ["float64", "float16", "device", "autocast", "deterministic"])
+@pytest.mark.parametrize("impl", ["reference", "cpu"])
+@pytest.mark.parametrize(
+    "options",
+    [{"radius": 2, "border": "zeros", "window": "disk", "dilation": 2}, {"radius": None}, {"radius": 1, "offset": 1}],
+    ids=",".join,
+)
+def test_the_state_of_the_caller_changes_no_number(name, impl, options):
+    if "offset" in options:
+        options = options | {"offset": torch.stack([torch.full((1, 6, 7, 2), step) for step in (0.5, -1.25)], 1)}
+
+    def read(query, *frames, values):
+        leaves = [t.clone().requires_grad_() for t in (query, *frames, *values)]
+        outputs = memory_read_lse(leaves[0], leaves[1:3], leaves[3:], **options, impl=impl)
+        top_k = memory_topk(query, frames, top_k=2, **options | {"offset": None}, impl=impl)
+        return [
+            *outputs,
+            *gradients(outputs, leaves),
+            *top_k,
+            negative_logsumexp(query[0, 0], frames[0][0, 1], impl=impl),
+        ]
+
+    inputs = [draw(i, 1, 6, 7, 8) for i in range(3)]
+    values = [draw(i, 1, 6, 7, 3) for i in range(3, 5)]
+    wanted = read(*inputs, values=values)
+    with STATES[name]():
+        got = read(*inputs, values=values)
+    assert all(a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(got, wanted, strict=True))
 
 
 def test_whole_numbers_and_scales_may_be_numpys():

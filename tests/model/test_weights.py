@@ -16,6 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests import callers
 from tests.toys import NOT_TEXT, takes_any_name
 from vcorr import rng
 from vcorr.errors import InputError, OutputError
@@ -32,6 +33,15 @@ def tiny(**meta):
     params, stats = network.init(NET, rng.generator(0, "init"))
     matching = Matching(radius=3, border="zeros")
     return Weights(params, stats, NET, matching, Inference(References(short=(1, 2)), scale=9.0), meta, space="rgb")
+
+
+@pytest.mark.parametrize("name", callers.STATES)
+def test_weights_are_float32_whatever_the_state_of_the_caller(tmp_path, name):
+    with callers.STATES[name]():
+        weights = load_weights()
+    assert {t.dtype for t in (*weights.params.values(), *weights.stats.values())} == {torch.float32}
+    wanted = load_weights().params
+    assert all(torch.equal(weights.params[k], wanted[k]) for k in wanted)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import vcorr
+from tests import callers
 from tests.toys import HEIGHT, WIDTH, model, save_mask, scene
 from vcorr.errors import InputError, UsageError
 from vcorr.evaluation.metrics.masks import jaccard
@@ -25,6 +26,20 @@ def label(
     masks = {k: Mask(ids, default_palette()) for k, ids in labelled.items()}
     plan = spans(list(masks), 0, len(video))
     return {f.index: f.mask for f in label_video(video, plan, masks, how or model(), short_side=short_side)}
+
+
+@pytest.mark.parametrize("name", callers.STATES)
+def test_the_state_of_the_caller_changes_no_mask_and_is_left_alone(
+    frames: Path, mask: Path, weights: Path, name: str
+) -> None:
+    wanted = list(vcorr.propagate(frames, mask, weights=weights))
+    with callers.STATES[name]():
+        before, got = callers.state(), []
+        for frame in vcorr.propagate(frames, mask, weights=weights):
+            assert callers.state() == before
+            got.append(frame)
+        assert callers.state() == before
+    assert got == wanted
 
 
 @pytest.mark.parametrize("feedback", ["soft", "hard"])

@@ -10,6 +10,7 @@ import shutil
 import pytest
 import torch
 
+from tests import callers
 from tests.training.runs import EVERY_STEP, TOY, Run, assert_same_run, metrics, newest, tensors
 from vcorr.errors import InputError, OutputError
 from vcorr.model.weights import load_tensors, load_weights, save_tensors
@@ -72,6 +73,13 @@ def test_a_finished_run_is_left_as_it_is_and_its_weights_come_back(films, tmp_pa
     (out / "weights.safetensors").unlink()
     assert Run(films, out)() == out / "weights.safetensors"
     assert_same_run(out, unbroken)
+
+
+@pytest.mark.parametrize("name", callers.STATES)
+def test_the_state_of_the_caller_changes_no_run(films, tmp_path, unbroken, name):
+    with callers.STATES[name]():
+        Run(films, tmp_path / "run")()
+    assert_same_run(tmp_path / "run", unbroken)
 
 
 # --- another run ---------------------------------------------------------------------------------------------------

@@ -92,7 +92,7 @@ def _disk(radius: int) -> int:
     most = math.isqrt((radius**2 - 1) // 2)
     rows = 2 * radius - 1
     for first in range(1, most + 1, 2**20):
-        dy = torch.arange(first, min(first + 2**20, most + 1), dtype=torch.float64)
+        dy = torch.arange(first, min(first + 2**20, most + 1), dtype=torch.float64, device="cpu")
         rows += 2 * int((2 * (radius**2 - 1 - dy**2).sqrt().floor() + 1).sum())  # exact for numbers below 2**52
     return 2 * rows - (2 * most + 1) ** 2
 
@@ -106,8 +106,8 @@ def half_width(dy: int, radius: int, shape: str) -> int:
 
 def taps_outside(height: int, width: int, radius: int, shape: str) -> Tensor:
     """How many taps of each cell's window fall outside the frame: float64 [height width]."""
-    x = torch.arange(width)
-    inside = torch.zeros(height, width, dtype=torch.float64)
+    x = torch.arange(width, device="cpu")
+    inside = torch.zeros(height, width, dtype=torch.float64, device="cpu")
     for dy in range(-min(radius, height - 1), min(radius, height - 1) + 1):
         reach = min(half_width(dy, radius, shape), width - 1)
         if reach >= 0:
@@ -121,8 +121,8 @@ def taps_outside_at(window: Window, height: int, width: int, y: Tensor, x: Tenso
 
     def between(centre: Tensor, size: int, reach: Tensor | int) -> Tensor:
         """How many of the taps up to ``reach`` to either side lie in so many rows or columns."""
-        first = torch.maximum(-(centre.div(window.dilation, rounding_mode="floor")), torch.as_tensor(-reach))
-        last = torch.minimum((size - 1 - centre).div(window.dilation, rounding_mode="floor"), torch.as_tensor(reach))
+        first = -centre.div(window.dilation, rounding_mode="floor").clamp(max=reach)
+        last = (size - 1 - centre).div(window.dilation, rounding_mode="floor").clamp(max=reach)
         return (last - first + 1).clamp(min=0).double()
 
     every = float(tap_count(window.radius, window.shape, height, width))

@@ -82,7 +82,7 @@ class Rows:
         """[n] entropy over its largest possible value, log(taps): 1 is blind, 0 is one tap alone; of one tap, 0."""
         inside: Tensor = torch.special.entr(self.weights).flatten(1).sum(1)
         entropy: Tensor = inside + self.beyond * torch.special.entr(self.outside)
-        return entropy / self.taps.clamp(min=2).log()
+        return entropy / self.taps.clamp(min=2).to(entropy.dtype).log()
 
 
 @torch.no_grad()

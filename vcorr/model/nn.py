@@ -25,7 +25,10 @@ def conv_init(name: str, inputs: int, outputs: int, size: int, rng: torch.Genera
     """Parameters of a ``size`` x ``size`` convolution, uniform in +-1/sqrt(fan-in) (He et al. 2015 with a = sqrt 5)."""
     bound = 1 / math.sqrt(inputs * size * size)
     shapes = {"weight": (outputs, inputs, size, size)} | ({"bias": (outputs,)} if bias else {})
-    return {f"{name}.{k}": torch.empty(shape).uniform_(-bound, bound, generator=rng) for k, shape in shapes.items()}
+    return {
+        f"{name}.{k}": torch.empty(shape, dtype=torch.float32).uniform_(-bound, bound, generator=rng)
+        for k, shape in shapes.items()
+    }
 
 
 def conv(params: Tensors, name: str, x: Tensor, *, stride: int = 1) -> Tensor:
@@ -48,8 +51,8 @@ def unit(features: Tensor) -> Tensor:
 
 def batch_norm_init(name: str, channels: int) -> tuple[Tensors, Tensors]:
     """Parameters (scale 1, shift 0) and running statistics (mean 0, variance 1)."""
-    params = {f"{name}.weight": torch.ones(channels), f"{name}.bias": torch.zeros(channels)}
-    return params, {f"{name}.mean": torch.zeros(channels), f"{name}.var": torch.ones(channels)}
+    zeros, ones = (torch.full((channels,), value, dtype=torch.float32) for value in (0.0, 1.0))
+    return {f"{name}.weight": ones, f"{name}.bias": zeros}, {f"{name}.mean": zeros.clone(), f"{name}.var": ones.clone()}
 
 
 def batch_norm(

@@ -63,9 +63,9 @@ def check(cfg: PositionConfig, channels: int) -> None:
 def init(cfg: PositionConfig, channels: int) -> Tensors:
     """Parameters for a stem of so many channels: all 0, none for kinds that learn nothing."""
     if cfg.kind == "1dape":
-        return {"position.map": torch.zeros(channels, cfg.size, cfg.size)}
+        return {"position.map": torch.zeros(channels, cfg.size, cfg.size, dtype=torch.float32)}
     if cfg.kind == "2dape":
-        return {f"position.{axis}": torch.zeros(channels // 2, cfg.size) for axis in "xy"}
+        return {f"position.{axis}": torch.zeros(channels // 2, cfg.size, dtype=torch.float32) for axis in "xy"}
     return {}
 
 

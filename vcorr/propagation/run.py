@@ -23,7 +23,7 @@ import vcorr
 from vcorr.files import agree, held, recorded, sha256, write_json
 from vcorr.labels.mask_names import NamedBy
 from vcorr.labels.masks import Mask
-from vcorr.machine import conditions, goes_on, pick_device
+from vcorr.machine import conditions, goes_on, in_own_modes, pick_device
 from vcorr.media.video import Video, open_video, shrunk_size
 from vcorr.model.encoder import Model
 from vcorr.model.weights import default_weights, load_weights
@@ -70,6 +70,7 @@ class Summary:
         return dataclasses.asdict(self) | {"out": str(self.out)}
 
 
+@in_own_modes
 def propagate_to(
     request: Request,
     *,

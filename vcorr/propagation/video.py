@@ -18,7 +18,7 @@ from vcorr.labels.label import L, MaskLabels
 from vcorr.labels.mask_names import NamedBy, label_files
 from vcorr.labels.masks import Mask, read_masks
 from vcorr.labels.raw_ids import Ids
-from vcorr.machine import pick_device
+from vcorr.machine import in_own_modes, pick_device
 from vcorr.media.video import Video, open_video
 from vcorr.model.encoder import Model, Picture
 from vcorr.model.weights import load_weights
@@ -50,6 +50,7 @@ class Frame:
         return self.index == other.index and np.array_equal(self.mask, other.mask)
 
 
+@in_own_modes
 def propagate(
     video: str | Path,
     labels: str | Path,

@@ -23,7 +23,7 @@ import torch
 from vcorr import ranks
 from vcorr.errors import Stopped, VcorrError
 from vcorr.files import held
-from vcorr.machine import pick_device
+from vcorr.machine import in_own_modes, pick_device
 from vcorr.model import color
 from vcorr.model.nn import Tensors
 from vcorr.training.clips.ahead import ReadAhead, workers_for
@@ -74,6 +74,7 @@ class Options:
     workers: int | None = None
 
 
+@in_own_modes
 def train(
     experiment: Experiment,
     data: Path,

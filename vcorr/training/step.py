@@ -114,8 +114,9 @@ class Learner:
         return Taken(sum(losses) / len(losses), norm, metrics, out)
 
     def moments(self) -> Tensors:
-        """The optimiser's, by parameter."""
-        return {f"{k}/{n}": v for n, p in self.trained.items() for k, v in self.optimiser.state[p].items()}
+        """The optimiser's, by parameter. (torch counts steps in its default type, which is the caller's.)"""
+        moments = ((f"{k}/{n}", v, p) for n, p in self.trained.items() for k, v in self.optimiser.state[p].items())
+        return {name: value.to(param.dtype) for name, value, param in moments}
 
     def _loss(self, step: int, state: State, batch: Batch) -> tuple[Tensor, Out]:
         """The loss with its graph, and all that it came with without."""

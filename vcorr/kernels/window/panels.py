@@ -133,12 +133,15 @@ class Panels:
     def window(self) -> Tensor:
         """0 where a key lies in the query's window, else -inf: [n*s m*k]."""
         strips, rows = self.strips, self.size.rows
-        down = torch.arange(rows) - (torch.arange(rows + 2 * strips.up) - strips.up)[:, None]  # [n m]
-        reach = torch.tensor([half_width(dy, strips.radius, strips.shape) for dy in range(rows + strips.up)])
-        off = torch.arange(self.columns) - strips.side - torch.arange(COLUMNS)[:, None]  # [s k]
+        query, key = (torch.arange(count, device=strips.device) for count in (rows + 2 * strips.up, rows))
+        down = key - (query - strips.up)[:, None]  # [n m]
+        widths = [half_width(dy, strips.radius, strips.shape) for dy in range(rows + strips.up)]
+        reach = torch.tensor(widths, device=strips.device)
+        own, column = (torch.arange(count, device=strips.device) for count in (COLUMNS, self.columns))
+        off = column - strips.side - own[:, None]  # [s k]
         inside = off.abs()[None, :, None] <= reach[down.abs()][:, None, :, None]  # [n s m k]
         band = torch.where(inside, 0.0, -torch.inf).flatten(2).flatten(0, 1)
-        return band.to(device=strips.device, dtype=strips.work)
+        return band.to(strips.work)
 
     def starts(self) -> Iterator[tuple[int, int]]:
         """First column of each panel, and how many of its columns are read."""

@@ -54,9 +54,8 @@ def blanked(image: Tensor, mask: Tensor | None) -> Tensor:
 def positions(reference: Reference) -> Iterator[Tensor]:
     """Of each tap, the (row, column) that every cell reads: [b h w 2]."""
     batch, height, width = reference.key.shape[:3]
-    rows, columns = torch.arange(height), torch.arange(width)
+    rows, columns = (torch.arange(size, device=reference.key.device) for size in (height, width))
     grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), -1).expand(batch, height, width, 2)
-    grid = grid.to(reference.key.device)
     window = reference.window
     if window.radius == UNRESTRICTED:
         for cell in grid[0].reshape(-1, 2):

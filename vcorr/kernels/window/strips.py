@@ -111,11 +111,12 @@ class Strips:
         _, inside = self.span(x)
         bounds = (inside.start, inside.stop)
         if bounds not in self._bands:
-            key = torch.arange(*bounds)[:, None]
-            off = (key - self.side - torch.arange(self.strip)).abs()[:, None]  # [k 1 s]
-            reach = torch.tensor([half_width(self.up - i, self.radius, self.shape) for i in range(self.rows)])
+            key = torch.arange(*bounds, device=self.device)[:, None]
+            off = (key - self.side - torch.arange(self.strip, device=self.device)).abs()[:, None]  # [k 1 s]
+            widths = [half_width(self.up - i, self.radius, self.shape) for i in range(self.rows)]
+            reach = torch.tensor(widths, device=self.device)
             band = torch.where(off <= reach[:, None], 0.0, -torch.inf).reshape(len(key), self.rows * self.strip)
-            self._bands[bounds] = band.to(device=self.device, dtype=self.work)
+            self._bands[bounds] = band.to(self.work)
         return self._bands[bounds]
 
     def load(self, rows: Tensor, image: Tensor, x: int, count: int) -> None:

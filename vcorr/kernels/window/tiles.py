@@ -169,8 +169,9 @@ class Sight:
         """
         name = (height, width, rows, columns)
         if name not in self.known:
-            y, x = torch.arange(height).repeat_interleave(width), torch.arange(width).repeat(height)
-            off = [self.off(span, centre.to(self.like.device)) for span, centre in ((rows, y), (columns, x)) if span]
+            down, right = (torch.arange(size, device=self.like.device) for size in (height, width))
+            y, x = down.repeat_interleave(width), right.repeat(height)
+            off = [self.off(span, centre) for span, centre in ((rows, y), (columns, x)) if span]
             seen = self.seen(*off)
             self.known[name] = seen[:, None] if columns is None else seen
         return self.known[name]

@@ -229,7 +229,7 @@ class Clips:
         gap = place.gap
         if gap is None:
             fits = [w if cfg.least * gap <= left else 0.0 for gap, w in zip(cfg.gaps, self._odds, strict=True)]
-            gap = cfg.gaps[int(torch.multinomial(torch.tensor(fits), 1, generator=rng))]
+            gap = cfg.gaps[int(torch.multinomial(torch.tensor(fits, dtype=torch.float32), 1, generator=rng))]
         positions, _ = self._positions(left // gap, rng)
         return [place.start + p * gap for p in positions]
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vcorr import rng as random
 
-UNIT = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]], dtype=torch.float64)
+UNIT = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]], dtype=torch.float64, device="cpu")
 LARGEST_MOVE = 0.25  # of the side: from here on, a quad may fold over
 
 

@@ -50,8 +50,8 @@ class BankConfig:
 def init(cfg: BankConfig, channels: int, device: torch.device | str = "cpu") -> Tensors:
     """An empty bank for features of so many channels."""
     return {
-        "bank.features": torch.zeros(cfg.frames, cfg.points, channels, device=device),
-        "bank.videos": torch.full((cfg.frames,), -1, device=device),
+        "bank.features": torch.zeros(cfg.frames, cfg.points, channels, dtype=torch.float32, device=device),
+        "bank.videos": torch.full((cfg.frames,), -1, dtype=torch.int64, device=device),
         "bank.pushed": torch.zeros((), dtype=torch.int64, device=device),
     }
 

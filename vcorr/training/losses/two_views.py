@@ -61,8 +61,9 @@ def draw(cfg: TwinConfig, samples: Sequence[int], seed: int) -> Tensor:
     matrices = []
     for sample in samples:
         rng = random.generator(seed, "twin", sample)
-        strengths = torch.tensor([cfg.scale, cfg.aspect, cfg.turn, cfg.shear, cfg.shift, cfg.shift])
-        scale, aspect, turn, shear, x, y = strengths * (2 * torch.rand(6, generator=rng) - 1)
+        most = [cfg.scale, cfg.aspect, cfg.turn, cfg.shear, cfg.shift, cfg.shift]
+        drawn = 2 * torch.rand(6, generator=rng, dtype=torch.float32) - 1
+        scale, aspect, turn, shear, x, y = torch.tensor(most, dtype=torch.float32) * drawn
         sin, cos = turn.sin(), turn.cos()
         axes = torch.stack([scale + aspect, scale - aspect]).exp()
         linear = torch.stack([torch.stack([cos, shear - sin]), torch.stack([sin, cos])]) * axes

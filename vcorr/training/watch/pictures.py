@@ -133,7 +133,7 @@ def _followed(query: Tensor, views: Views) -> Tensor:
     """(y, x) of one cell of each quarter of the frame, [4 2]: where the picture changes most, off the frame's edge."""
     h, w = views.query.shape[1:3]
     grey = torch.nn.functional.adaptive_avg_pool2d(query.mean(1, keepdim=True), (h, w))[0, 0].cpu()
-    change = torch.zeros(h, w)
+    change = torch.zeros_like(grey)
     change[1:-1] += (grey[2:] - grey[:-2]).abs()
     change[:, 1:-1] += (grey[:, 2:] - grey[:, :-2]).abs()
     top, left = h // 2, w // 2
