@@ -6,8 +6,11 @@ interpreter must be chosen before the kernels are decorated:
 
 from __future__ import annotations
 
+import numpy
 import pytest
 import torch
+import triton
+import triton.language as tl
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +21,7 @@ from vcorr.kernels.memory import triton as memory_triton
 from vcorr.kernels.negatives import cpu as negatives_cpu
 from vcorr.kernels.negatives import triton as negatives_triton
 from vcorr.kernels.tuning import Tiling
-from vcorr.kernels.window import cpu
+from vcorr.kernels.window import cpu, triton_kernels
 from vcorr.kernels.window import triton as window_triton
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the interpreter takes logarithms of 0 through numpy
@@ -176,6 +179,49 @@ def test_labels_stay_a_distribution_in_half_precision(channels):
     label = torch.nn.functional.one_hot(chosen, channels).to(torch.float32)
     readout, _ = window_triton.read(query, [r._replace(value=label) for r in references])
     assert (readout.sum(-1) - 1).abs().max() < 1e-6
+
+
+@triton.jit
+def counting_kernel(OUT, COUNTED, TAPS: tl.int64, PART):
+    tl.store(OUT, triton_kernels.taps_outside(TAPS, PART, tl.load(COUNTED)))
+
+
+@pytest.mark.parametrize(("radius", "count"), [(2048, 1), (500, 17), (2**31 - 1, 3)])
+def test_taps_are_counted_one_by_one(radius, count):
+    """From radius 2048 on they are more than float32 can count, of several references sooner."""
+    frame = torch.zeros(1, 1, 1, 1)
+    run = [Reference(frame, frame, None, None, Window(radius, 1, "square", "zeros", 1.0))] * count
+    taps, found = count * (2 * radius + 1) ** 2, []
+    for inside in (0, taps - 1, taps) if taps < 2**62 else (0,):
+        out = torch.zeros(1)
+        counting_kernel[(1,)](out, torch.tensor([inside]), *window_triton.taps_of(run))
+        found.append(float(out))
+    assert found == ([float(numpy.float32(taps)), 1.0, 0.0] if taps < 2**62 else [pytest.approx(taps)])
+
+
+def test_where_references_lie_in_memory_changes_no_bit():
+    """Unrelated tensors at even distances, as an allocator may place them, and at others."""
+    rng, count = numpy.random.default_rng(0), 20 * 16
+    frames, results = rng.standard_normal((2, 3, count), numpy.float32), []
+    query = torch.from_numpy(rng.standard_normal((1, 4, 5, 16), numpy.float32))
+    for places in ((0, 1, 2), (0, 1, 3), (4, 1, 0)):
+        memory = numpy.zeros((2, 5, count), numpy.float32)
+        memory[:, places] = frames
+        keys, values = ([torch.from_numpy(kind[place]).view(1, 4, 5, 16) for place in places] for kind in memory)
+        window = Window(1, 1, "square", "mask", 1.0)
+        read = [Reference(key, value, None, None, window) for key, value in zip(keys, values, strict=True)]
+        assert [len(run) for run in window_triton.runs(read)] == [2, 1]
+        outputs = window_triton.read(query, read)
+        results.append([*outputs, *window_triton.read_backward(*outputs, query, read, *outputs, NEEDS)])
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(other, results[0], strict=True))
+
+
+@pytest.mark.parametrize("layout", ["one tensor", "slots of a ring"])
+def test_slices_of_one_tensor_are_one_launch(layout):
+    frames = torch.randn(1, 5, 4, 5, 16) if layout == "one tensor" else torch.randn(1, 9, 4, 5, 16)[:, ::2]
+    read = [Reference(f, f, None, None, Window(1, 1, "square", "mask", 1.0)) for f in frames.unbind(1)]
+    assert [len(run) for run in window_triton.runs(read)] == [5]
 
 
 def test_nan_reaches_the_readout_and_ends():

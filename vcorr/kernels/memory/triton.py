@@ -17,9 +17,9 @@ import triton.language as tl
 from torch import Tensor
 
 from vcorr.kernels import tuning
-from vcorr.kernels.geometry import Reference, tap_count
+from vcorr.kernels.geometry import Reference
 from vcorr.kernels.tuning import Tiling
-from vcorr.kernels.window.triton import constants, inputs_of, prepared, programs, reach_of, run_tuned, runs
+from vcorr.kernels.window.triton import constants, inputs_of, prepared, programs, reach_of, run_tuned, runs, taps_of
 from vcorr.kernels.window.triton_kernels import (
     box_around,
     cells_of_program,
@@ -28,6 +28,7 @@ from vcorr.kernels.window.triton_kernels import (
     in_window,
     load_rows,
     products,
+    taps_outside,
 )
 
 
@@ -35,7 +36,7 @@ from vcorr.kernels.window.triton_kernels import (
 def peaks_kernel(
     Q, K, MASK, OFFSET, WANTED, TOP, CELL,
     q_b, q_y, q_x, k_r: tl.int64, k_b, k_y, k_x, m_r, t_r,
-    H, W, C, R, TAPS, scale,
+    H, W, C, R, TAPS: tl.int64, PART, scale,
     STEP: tl.constexpr, TAP: tl.constexpr, CORNERS: tl.constexpr, HAS_OFFSET: tl.constexpr, HAS_WANTED: tl.constexpr,
     TH: tl.constexpr, TW: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr, CHUNKS: tl.constexpr,
     TOP_K: tl.constexpr, SLOTS: tl.constexpr, DISK: tl.constexpr, ZEROS: tl.constexpr, HAS_MASK: tl.constexpr,
@@ -60,14 +61,14 @@ def peaks_kernel(
     # Slots past k are never the least.
     best = tl.where(slot < TOP_K, float("-inf"), float("inf"))[None, :] + tl.zeros((BM, SLOTS), dtype=tl.float32)
     cells = tl.full((BM, SLOTS), -1, dtype=tl.int32)
-    counted = tl.zeros((BM,), dtype=tl.float32)
+    counted = tl.zeros((BM,), dtype=tl.int64)
     for start in range(0, count, BN):
         n = start + place
         ky, kx, valid = first_row + n // columns, first_column + n % columns, n < count
         row, column = top + STEP * ky, left + STEP * kx
         seen = in_window(ky[None, :] - cy[:, None], kx[None, :] - cx[:, None], R, TAP, DISK) & valid[None, :]
         if ZEROS:
-            counted += tl.sum(seen.to(tl.float32), 1)
+            counted += tl.sum(seen.to(tl.int32), 1)
         if HAS_MASK:
             kept = tl.load(MASK + r * m_r + (b * H + row) * W + column, mask=valid, other=0) != 0
             seen = seen & kept[None, :]
@@ -85,7 +86,7 @@ def peaks_kernel(
             cells = tl.where(taken, cell[:, None], cells)
             scores = tl.where(place[None, :] == where[:, None], float("-inf"), scores)
     if ZEROS:  # the taps outside the frame, of logit 0
-        outside = TAPS - counted
+        outside = taps_outside(TAPS, PART, counted)
         for k in tl.static_range(TOP_K):
             least, worst = tl.min(best, 1, return_indices=True)
             taken = (slot[None, :] == worst[:, None]) & ((least < 0.0) & (outside > k))[:, None]
@@ -121,13 +122,13 @@ def _largest_of_run(
     shape = (len(run), *query.shape[:3], top_k)
     logits = torch.empty(shape, dtype=torch.float32, device=query.device)
     cells = torch.empty(shape, dtype=torch.int32, device=query.device)
-    taps = tap_count(first.window.radius, first.window.shape, height, width)
+    taps, part = taps_of([first])
 
     def launch(tiling: Tiling) -> None:
         fixed = constants(query, first, wanted, tiling)
         peaks_kernel[(programs(query.shape, tiling, fixed["STEP"]), len(run))](
             q, key, mask, offset, read, logits, cells, *steps[:7], steps[-1], cells[0, ..., 0].numel(),
-            height, width, features, reach_of(query, first), float(taps), first.window.scale,
+            height, width, features, reach_of(query, first), taps, part, first.window.scale,
             **fixed, TOP_K=top_k, SLOTS=max(2, triton.next_power_of_2(top_k)), **tuning.options(tiling),
         )  # fmt: skip
 

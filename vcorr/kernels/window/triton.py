@@ -1,7 +1,7 @@
 """Windowed reading on a GPU: launches of the kernels in ``triton_kernels.py``.
 
-References of equal windows that lie at even steps in memory (slices of [b r h w c], any two frames) are one launch; the
-next launch goes on from its readout and logsumexp, so that nothing has to be merged. A dilation is a grid axis over
+References of equal windows at even steps in memory (slices of one tensor; of several, any two) are one launch; the next
+launch goes on from its readout and logsumexp, so that nothing has to be merged. A dilation is a grid axis over
 interleaved sub-images; windows at offsets are a launch for each reference. Values go some channels at a time.
 
 Bytes: each tile reads its halo once, (8+2R) (16+2R) keys for 128 queries; saved for the backward pass: readout and
@@ -151,7 +151,17 @@ def _continues(run: Sequence[Reference], reference: Reference) -> bool:
     for a, b in ((last.key, reference.key), (last.value, reference.value)):
         if a.stride() != b.stride() or (b.data_ptr() - a.data_ptr()) % 16:
             return False
-    return len(run) == 1 or _steps(run[-2], last) == _steps(last, reference)
+    if len(run) == 1:
+        return True
+    # How far apart unrelated tensors lie is the allocator's business, and must decide nothing.
+    within = _one_tensor(run[-2], last) and _one_tensor(last, reference)
+    return within and _steps(run[-2], last) == _steps(last, reference)
+
+
+def _one_tensor(first: Reference, second: Reference) -> bool:
+    """Whether the keys of both lie in one piece of memory, and the values likewise."""
+    pairs = ((first.key, second.key), (first.value, second.value))
+    return all(a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr() for a, b in pairs)
 
 
 def _steps(first: Reference, second: Reference) -> tuple[int, int]:
@@ -186,6 +196,14 @@ def reach_of(query: Tensor, reference: Reference) -> int:
     if reference.offset is None and (radius == UNRESTRICTED or radius > span):
         return span
     return radius
+
+
+def taps_of(run: Sequence[Reference]) -> tuple[int, float]:
+    """The taps of a run as the kernels take them: so many, each standing for as many more as 62 bits cannot count."""
+    height, width = run[0].key.shape[1:3]
+    total = len(run) * tap_count(run[0].window.radius, run[0].window.shape, height, width)
+    counted = min(total, 2**62)
+    return counted, total / counted
 
 
 def programs(shape: Sequence[int], tiling: Tiling, step: int, edge: int = 0) -> int:
@@ -250,13 +268,13 @@ def _read_run(
     first = run[0]
     tensors, steps = inputs_of(query, run, wanted)
     height, width, features = query.shape[1:]
-    taps = tap_count(first.window.radius, first.window.shape, height, width)
+    taps, part = taps_of(run)
 
     def launch(tiling: Tiling) -> None:
         fixed = constants(query, first, wanted, tiling)
         forward_kernel[(programs(query.shape, tiling, fixed["STEP"]),)](
             *tensors, readout, lse, *steps, readout.stride(2),
-            len(run), height, width, features, readout.shape[3], reach_of(query, first), float(taps),
+            len(run), height, width, features, readout.shape[3], reach_of(query, first), taps, part,
             first.window.scale * LOG2_E,
             **fixed, BV=block_of(readout.shape[3] + 1), GOES_ON=goes_on, **tuning.options(tiling),
         )  # fmt: skip

@@ -128,10 +128,18 @@ def between_centres(row, column, low, right, height, width):
 
 
 @triton.jit
+def taps_outside(TAPS, PART, counted):
+    """How many taps lie outside the frame, of all and of those counted in it. A float32 cannot count from 2^24 on: what
+    is counted wrongly, and may be one instead of none, would take the whole softmax where all logits are low.
+    """
+    return (TAPS - counted).to(tl.float32) * PART
+
+
+@triton.jit
 def forward_kernel(
     Q, K, V, MASK, OFFSET, WANTED, OUT, LSE,
     q_b, q_y, q_x, k_r: tl.int64, k_b, k_y, k_x, v_r: tl.int64, v_b, v_y, v_x, m_r, o_x,
-    COUNT, H, W, C, CV, R, TAPS, scale,
+    COUNT, H, W, C, CV, R, TAPS: tl.int64, PART, scale,
     STEP: tl.constexpr, TAP: tl.constexpr, CORNERS: tl.constexpr, HAS_OFFSET: tl.constexpr, HAS_WANTED: tl.constexpr,
     TH: tl.constexpr, TW: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr, CHUNKS: tl.constexpr, BV: tl.constexpr,
     DISK: tl.constexpr, ZEROS: tl.constexpr, HAS_MASK: tl.constexpr, GOES_ON: tl.constexpr,
@@ -164,7 +172,7 @@ def forward_kernel(
         largest = tl.full((BM,), float("-inf"), dtype=tl.float32)
         mass = tl.zeros((BM,), dtype=tl.float32)
         total = tl.zeros((BM, BV), dtype=tl.float32)
-    counted = tl.zeros((BM,), dtype=tl.float32)
+    counted = tl.zeros((BM,), dtype=tl.int64)
     for block in range(0, COUNT * blocks):
         r, n = (block // blocks).to(tl.int64), block % blocks * BN + tl.arange(0, BN)
         ky, kx, valid = first_row + n // columns, first_column + n % columns, n < count
@@ -173,7 +181,7 @@ def forward_kernel(
         if CORNERS == 4 and not ZEROS:
             seen = seen & between_centres(ky[None, :], kx[None, :], low[:, None], right[:, None], height, width)
         if ZEROS:
-            counted += tl.sum(seen.to(tl.float32), 1)
+            counted += tl.sum(seen.to(tl.int32), 1)
         scores = tl.zeros((BM, BN), dtype=tl.float32)
         for corner in tl.static_range(CORNERS):
             row, column = top + STEP * (ky + corner // 2), left + STEP * (kx + corner % 2)
@@ -203,7 +211,7 @@ def forward_kernel(
         mass = mass * shrink + tl.sum(weights, 1)
         largest = larger
     if ZEROS:  # the taps outside the frame, of logit 0 and value 0
-        outside = TAPS * COUNT - counted
+        outside = taps_outside(TAPS, PART, counted)
         larger = tl.where(outside > 0, tl.maximum(largest, 0.0), largest)
         level = tl.where(larger == float("-inf"), 0.0, larger)
         shrink = tl.exp2(largest - level)
