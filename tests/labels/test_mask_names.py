@@ -51,6 +51,7 @@ def read(
         (["0006.png"], CAMERA, [5]),
         (["a.png", "B.png"], ["A.jpg", "b.jpg", "c.jpg"], [0, 1]),
         (["cafe\u0301.png"], ["caf\u00e9.jpg", "x.jpg"], [0]),  # as file systems write it, one way or the other
+        (["00003.jpg.png"], [f"{k:05d}.jpg" for k in range(1, 6)], [2]),
         (["cam2_00001.png"], [f"cam2_{k:05d}.jpg" for k in range(3)], [1]),
         (["10.png"], [f"{k}.png" for k in range(0, 100, 5)], [2]),  # every fifth frame, and fewer than that number
     ],
@@ -121,11 +122,12 @@ def test_what_is_no_mask_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_masks_among_the_frames(tmp_path: Path) -> None:
-    frames = [tmp_path / "f" / f"{k:05d}.jpg" for k in range(4)]
+    """A mask beside a frame of its name labels that, whatever its number."""
+    frames = [tmp_path / "f" / f"{k:05d}.jpg" for k in range(1, 5)]
     (tmp_path / "f").mkdir()
     for file in (*frames, tmp_path / "f" / "00002.png"):
         file.touch()
-    assert list(label_files(tmp_path / "f", frames=4, frame_files=frames)) == [2]
+    assert list(label_files(tmp_path / "f", frames=4, frame_files=frames)) == [1]
     (tmp_path / "f" / "00002.png").unlink()
     with pytest.raises(InputError, match="holds no mask files beside the frames"):
         label_files(tmp_path / "f", frames=4, frame_files=frames)

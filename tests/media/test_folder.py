@@ -88,6 +88,7 @@ def test_a_pattern_below_a_folder_with_brackets(tmp_path: Path, pattern: str, mo
         ([f"{k:05d}.png" for k in range(5)], ["mask.png"]),
         ([f"IMG_{k}.png" for k in range(1, 6)], ["frame_00000.png"]),  # which comes first, and would move all others
         ([f"{k}.png" for k in range(3)], ["mask_0.png", "mask_2.png"]),
+        ([f"{k:03d}.png" for k in range(3)], ["001_mask.png"]),
     ],
 )
 def test_files_named_unlike_all_others_are_no_frames(tmp_path: Path, frames: list[str], odd: list[str]) -> None:
@@ -122,6 +123,23 @@ def test_masks_apart_are_found_under_any_path(tmp_path: Path, monkeypatch: pytes
             assert source.names == ["0", "1", "2"]
     with pytest.raises(InputError, match="holds no image files but the masks"):
         open_video(folder, apart=list(folder.iterdir()))
+
+
+def test_a_mask_named_as_a_frame_is_asked_about(tmp_path: Path) -> None:
+    """It may have been painted over the frame; without it, the frames after it would move."""
+    folder = save(tmp_path / "f", ["0.png", "1.png", "2.png"])
+    for video in (folder, folder / "*.png"):
+        with pytest.raises(InputError, match=r"0\.png: is given as a mask, but .* like 1\.png; put the mask elsewhere"):
+            open_video(video, apart=[folder / "0.png"])
+    save(folder, ["0.bmp"])  # beside the frame of its name
+    with open_video(folder, apart=[folder / "0.bmp"]) as video:
+        assert video.names == ["0", "1", "2"]
+
+
+def test_two_files_for_a_frame_name_the_pattern_of_the_most(tmp_path: Path) -> None:
+    folder = save(tmp_path / "f", ["0.jpg", "1.jpg", "2.jpg", "1.png"])
+    with pytest.raises(InputError, match=r"two files for one frame; .*\*\.jpg"):
+        open_video(folder)
 
 
 def test_what_would_be_a_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

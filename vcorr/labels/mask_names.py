@@ -9,8 +9,9 @@ that names the frame is the only one, or the only one that differs among the nam
 | by frame | the frame whose file bears its name, or its number | the frames are files, and each mask finds one |
 
 Where both are possible and differ (frames numbered from 1, say), masks that bear the names of frames, or their word and
-number (img_1 for IMG_0001), are read by frame. Numbers alone, and names as vcorr gives them, are refused unless
-``named_by`` says which. The masks of a result are named by index.
+number (img_1 for IMG_0001), are read by frame, as are masks beside the frames whose names they bear. Other numbers
+alone, and names as vcorr gives them, are refused unless ``named_by`` says which. The masks of a result are named by
+index.
 """
 
 from __future__ import annotations
@@ -186,7 +187,7 @@ def _frames(
 
 def _by_frame(names: Sequence[_Name], frames: Sequence[_Name]) -> tuple[list[int | None], bool]:
     """(the frame whose file has each name or its number, None if not one; whether all bear names that say so)."""
-    stems = {name.file.stem: k for k, name in enumerate(frames)}
+    stems = {stem: k for k, name in enumerate(frames) for stem in (name.file.stem, name.file.name)}
     keys: dict[object, list[int]] = defaultdict(list)
     numbers: dict[int, list[int]] = defaultdict(list)
     for k, name in enumerate(frames):
@@ -194,7 +195,11 @@ def _by_frame(names: Sequence[_Name], frames: Sequence[_Name]) -> tuple[list[int
         if name.number is not None:
             numbers[name.number].append(k)
     found: list[int | None] = []
-    sure = not any(_OWN_NAME.fullmatch(name.file.stem.casefold()) for name in names)
+    beside = {(name.file.parent, name.file.stem) for name in frames}
+    sure = not any(
+        _OWN_NAME.fullmatch(name.file.stem.casefold()) and (name.file.parent, name.file.stem) not in beside
+        for name in names
+    )
     for name in names:
         near = [stems[name.file.stem]] if name.file.stem in stems else keys.get((name.text, name.numbers), [])
         if len(near) != 1:

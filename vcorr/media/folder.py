@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import glob
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -58,32 +59,65 @@ def frames_of(folder: Path, apart: Iterable[Path] = ()) -> list[Path]:
     """The frames of a folder that is one video: `list_frames` without the files of ``apart``.
 
     Raises:
-        InputError: as `list_frames`; or a few files are named unlike all others, as a mask beside its frames is.
+        InputError: as `list_frames` and `without`; or a few files are named unlike all others, as a mask beside its
+            frames is.
     """
     files = without(list_frames(folder), apart)
     if not files:
         raise InputError(folder, "holds no image files but the masks", "give the folder of the frames")
-    alike: dict[tuple[str, ...], list[Path]] = defaultdict(list)
-    for file in files:
-        alike[tuple(re.split("[0-9]+", file.stem.casefold()))].append(file)
-    rule = max(alike.values(), key=len)
-    odd = sorted(set(files) - set(rule), key=natural_key)
+    rule, odd = _named_alike(files)
     if len(rule) >= FEWEST and 0 < len(odd) <= max(MOST_ODD, len(rule) // 10) and len(odd) < len(rule):
         names = ", ".join(file.name for file in odd)
         what = f"holds {names} among {len(rule)} frames named like {rule[0].name}"
-        pattern = re.sub("[0-9]+", "[0-9]*", glob.escape(rule[0].stem)) + rule[0].suffix
-        raise InputError(
-            folder, what, f"take out what is no frame, or give the frames as a quoted pattern, '{folder / pattern}'"
-        )
+        pattern = _pattern(rule, odd)
+        others = f", or give the frames as a quoted pattern, '{folder / pattern}'" if pattern else ""
+        raise InputError(folder, what, f"take out what is no frame{others}")
     return files
 
 
+def _pattern(files: Sequence[Path], odd: Sequence[Path]) -> str | None:
+    """A pattern that names some files of a folder and not others, if there is one."""
+    stem = glob.escape(files[0].stem)
+    for number in (lambda digits: "[0-9]" * len(digits[0]), lambda digits: "[0-9]*"):
+        pattern = re.sub("[0-9]+", number, stem) + files[0].suffix
+        if all(fnmatch(f.name, pattern) for f in files) and not any(fnmatch(f.name, pattern) for f in odd):
+            return pattern
+    return None
+
+
 def without(files: Sequence[Path], apart: Iterable[Path]) -> list[Path]:
-    """Those of some files that are none of others, under whatever path these are given."""
+    """Those of some files that are none of others, under whatever path these are given.
+
+    Raises:
+        InputError: one of the others is named as the files are, and bears no name of a file: without it, a frame may be
+            missing, and those after it would move.
+    """
     names: dict[str, list[Path]] = defaultdict(list)
     for other in apart:
         names[other.name.casefold()].append(other)
-    return [f for f in files if not any(_same(f, other) for other in names.get(f.name.casefold(), ()))]
+    rest = [f for f in files if not any(_same(f, other) for other in names.get(f.name.casefold(), ()))]
+    if rest and len(rest) < len(files):
+        rule, _ = _named_alike(rest)
+        stems = {file.stem for file in rest}
+        for file in sorted(set(files) - set(rest), key=natural_key):
+            if len(rule) > 1 and _text(file) == _text(rule[0]) and file.stem not in stems:
+                what = f"is given as a mask, but lies among the frames and is named as they are, like {rule[0].name}"
+                raise InputError(file, what, "put the mask elsewhere, or name it otherwise")
+    return rest
+
+
+def _text(file: Path) -> tuple[str, ...]:
+    """A name without its numbers."""
+    return tuple(re.split("[0-9]+", file.stem.casefold()))
+
+
+def _named_alike(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """(the files whose names differ in numbers alone, as many as there are of one kind; the others)."""
+    alike: dict[tuple[str, ...], list[Path]] = defaultdict(list)
+    for file in files:
+        alike[_text(file)].append(file)
+    rule = max(alike.values(), key=len)
+    return rule, sorted(set(files) - set(rule), key=natural_key)
 
 
 def _same(one: Path, other: Path) -> bool:
@@ -168,7 +202,8 @@ class FrameFolder:
             other = named.setdefault(file.with_suffix(""), file)
             if other is not file:
                 what = f"holds {other.name} and {file.name}, two files for one frame"
-                raise InputError(path, what, f"give a quoted pattern, such as '{file.with_name('*' + file.suffix)}'")
+                suffix = Counter(f.suffix for f in files).most_common(1)[0][0]
+                raise InputError(path, what, f"give a quoted pattern, such as '{file.with_name('*' + suffix)}'")
         (self.height, self.width), deep = _header(path, files[0])
         for file in files[1:]:
             (height, width), too = _header(path, file)
