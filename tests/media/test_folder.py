@@ -221,6 +221,18 @@ def test_a_frame_that_does_not_decode_keeps_its_index(tmp_path: Path) -> None:
             video.frame(3)
 
 
+@pytest.mark.parametrize("content", [b"", b"<!doctype html><title>404 Not Found</title>", b"\x89PNG\r\n\x1a\n"])
+@pytest.mark.parametrize("bad", [0, 2, 4])
+def test_a_file_that_is_no_image_keeps_the_index_of_its_frame(tmp_path: Path, content: bytes, bad: int) -> None:
+    folder = save(tmp_path / "f", [f"{k}.png" for k in range(5)])
+    (folder / f"{bad}.png").write_bytes(content)
+    with open_video(folder) as video:
+        shown = [k if k != bad else max(1, k - 1) if k else 1 for k in range(5)]
+        assert [number(rgb) for _, rgb in video.frames()] == shown
+        assert video.damaged == [bad]
+        assert video.notes == (f"{folder}: 1 of 5 frames are damaged, such as {bad}.png",)
+
+
 def test_fingerprint_covers_names_bytes_and_order(tmp_path: Path) -> None:
     one = open_video(save(tmp_path / "a", ["0.png", "1.png"])).fingerprint()
     assert open_video(save(tmp_path / "b", ["0.png", "1.png"])).fingerprint() == one

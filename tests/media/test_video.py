@@ -14,7 +14,7 @@ import av
 import numpy as np
 import pytest
 
-from tests.media.films import encode, number
+from tests.media.films import encode, number, numbered
 from vcorr.errors import InputError, UsageError
 from vcorr.media import frame_table
 from vcorr.media.image import shrink
@@ -83,6 +83,26 @@ def test_camcorder_tape(tmp_path: Path) -> None:
     with open_video(encode(tmp_path / "tape.dv", "dvvideo", frames=5, size=(576, 720), rate=25)) as video:
         assert [number(rgb) for _, rgb in video.frames()] == [0, 1, 2, 3, 4] and number(video.frame(3)) == 3
         assert (video.height, video.width, video.fps) == (576, 768, pytest.approx(25))
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+def test_of_several_streams_the_largest_is_read(tmp_path: Path, suffix: str) -> None:
+    """Cameras put a preview first."""
+    path = tmp_path / f"a.{suffix}"
+    sizes = [(48, 80), (96, 160), (96, 160)]
+    with av.open(str(path), "w") as target:
+        streams = [target.add_stream("libx264", rate=30) for _ in sizes]
+        for stream, (stream.height, stream.width) in zip(streams, sizes, strict=True):
+            stream.pix_fmt = "yuv420p"
+        for k in range(8):
+            for number_, (stream, size) in enumerate(zip(streams, sizes, strict=True)):
+                frame = av.VideoFrame.from_ndarray(numbered(k + 20 * number_, *size), format="rgb24")
+                target.mux(stream.encode(frame))
+        for stream in streams:
+            target.mux(stream.encode(None))
+    with open_video(path) as video:
+        assert [number(rgb) for _, rgb in video.frames()] == list(range(20, 28)) and number(video.frame(5)) == 25
+        assert video.notes == (f"{path}: holds 3 video streams: the largest is read, 160x96, the first of that size",)
 
 
 def test_variable_frame_rate(tmp_path: Path) -> None:

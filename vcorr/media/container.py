@@ -55,6 +55,10 @@ class VideoFile:
         self._time_base = Fraction(stream.time_base or Fraction(1, 25))
         self.fps = self._average_rate(stream)
         notes = []
+        if self._decoder.streams > 1:
+            size = f"{self.width}x{self.height}"
+            count = self._decoder.streams
+            notes.append(f"holds {count} video streams: the largest is read, {size}, the first of that size")
         missing = missing_frames(path, stream.frames) if stream.frames > len(table.pts) else 0
         if missing > 0:
             notes.append(f"the file ends early: {missing} of {stream.frames} frames are missing")

@@ -59,7 +59,7 @@ class Decoder:
 
     def _open(self) -> None:
         self.container = _open_container(self.path, **self._options)
-        self.stream = _picture_stream(self.container, self.path)
+        self.stream, self.streams = _picture_stream(self.container, self.path)
         self.stream.codec_context.thread_type = "AUTO"
         self.stream.codec_context.thread_count = self._threads
         self.stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
@@ -180,16 +180,17 @@ def _open_container(path: Path, **more: str) -> InputContainer:
         refuse(path, f"is not a video that can be read ({_reason(error)})")
 
 
-def _picture_stream(container: InputContainer, path: Path) -> VideoStream:
+def _picture_stream(container: InputContainer, path: Path) -> tuple[VideoStream, int]:
+    """The stream of the largest pictures, the first of equal ones, as players take; how many streams there are."""
     cover = av.stream.Disposition.attached_pic
     streams = [s for s in container.streams.video if not s.disposition & cover and _has_decoder(s)]
     if not streams:
         refuse(path, "holds no video stream that can be decoded")
-    stream = streams[0]
+    stream = max(streams, key=lambda s: s.codec_context.width * s.codec_context.height)
     if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
         size = f"{stream.codec_context.width}x{stream.codec_context.height}"
         refuse(path, f"has frames of {size}, above the limit of {MAX_PIXELS} pixels")
-    return stream
+    return stream, len(streams)
 
 
 def _has_decoder(stream: VideoStream) -> bool:

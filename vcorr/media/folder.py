@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 from vcorr.errors import InputError
 from vcorr.files import sha256_of_all
 from vcorr.media.decoder import VIDEO_SUFFIXES
-from vcorr.media.image import FRAME_SUFFIXES, displayed_size, is_deep, open_image, read_pixels, shrink, to_rgb
+from vcorr.media.image import (
+    FRAME_SUFFIXES,
+    UnreadableImage,
+    displayed_size,
+    is_deep,
+    open_image,
+    read_pixels,
+    shrink,
+    to_rgb,
+)
 from vcorr.media.levels import SharedScale
 from vcorr.media.pages import is_stack
 
@@ -186,7 +195,7 @@ class FrameFolder:
     """Frames in image files of one size, in the order given. Opening reads headers; after that, one picture at a time.
 
     Raises:
-        InputError: a file is no image, two sizes occur, or two files bear one name (00000.jpg and 00000.png), which is
+        InputError: no file is an image, two sizes occur, or two files bear one name (00000.jpg and 00000.png), which is
             how masks beside their frames look.
     """
 
@@ -204,18 +213,21 @@ class FrameFolder:
                 what = f"holds {other.name} and {file.name}, two files for one frame"
                 suffix = Counter(f.suffix for f in files).most_common(1)[0][0]
                 raise InputError(path, what, f"give a quoted pattern, such as '{file.with_name('*' + suffix)}'")
-        (self.height, self.width), deep = _header(path, files[0])
-        for file in files[1:]:
-            (height, width), too = _header(path, file)
-            deep = deep or too
+        headers, damaged = _headers(path, files)
+        first, (self.height, self.width), _ = headers[0]
+        for file, (height, width), _ in headers:
             if (height, width) != (self.height, self.width):
-                what = f"{files[0].name} is {self.width}x{self.height}, but {file.name} is {width}x{height}"
+                what = f"{first.name} is {self.width}x{self.height}, but {file.name} is {width}x{height}"
                 raise InputError(
                     path, what, "the frames of a video have one size: take out or resize those that differ"
                 )
-        if deep:
+        notes = []
+        if damaged:
+            notes.append(f"{len(damaged)} of {len(files)} frames are damaged, such as {damaged[0].name}")
+        if any(deep for _, _, deep in headers):
             self._stills.scale.get()
-        self.notes: tuple[str, ...] = (f"{path}: {note}",) if (note := self._stills.scale.note()) else ()
+            notes += [note] if (note := self._stills.scale.note()) else []
+        self.notes = tuple(f"{path}: {note}" for note in notes)
 
     def __len__(self) -> int:
         return len(self._stills.files)
@@ -249,10 +261,27 @@ class FrameFolder:
         """Nothing is kept open."""
 
 
-def _header(folder: Path, file: Path) -> tuple[tuple[int, int], bool]:
-    """(height, width) of an image file, and whether it has more than 8 bits a channel."""
-    with open_image(file) as image:
-        if getattr(image, "is_animated", False) and is_stack(file):
-            what = f"holds {file.name}, which is a video of its own: it has several pictures"
-            raise InputError(folder, what, f"give {file}, or take it out of the folder")
-        return displayed_size(image), is_deep(image)
+Header = tuple[Path, tuple[int, int], bool]
+"""An image file, its (height, width), and whether it has more than 8 bits a channel."""
+
+
+def _headers(path: Path, files: Sequence[Path]) -> tuple[list[Header], list[Path]]:
+    """The headers of the files that have one, and the other files, which are damaged.
+
+    Raises:
+        InputError: none has one; a file holds several pictures, or has too many pixels, or is gone.
+    """
+    headers: list[Header] = []
+    damaged: dict[Path, InputError] = {}
+    for file in files:
+        try:
+            with open_image(file) as image:
+                if getattr(image, "is_animated", False) and is_stack(file):
+                    what = f"holds {file.name}, which is a video of its own: it has several pictures"
+                    raise InputError(path, what, f"give {file}, or take it out of the folder")
+                headers.append((file, displayed_size(image), is_deep(image)))
+        except UnreadableImage as error:
+            damaged[file] = error
+    if not headers:
+        raise next(iter(damaged.values()))
+    return headers, list(damaged)

@@ -38,6 +38,10 @@ _SIDEWAYS = (5, 6, 7, 8)  # orientations that swap height and width
 _warnings_lock = threading.Lock()  # catch_warnings swaps a list of the whole process
 
 
+class UnreadableImage(InputError):
+    """A file that is empty, or no image."""
+
+
 def open_image(path: Path, formats: tuple[str, ...] = FRAME_FORMATS, content: BinaryIO | None = None) -> Image.Image:
     """Reads the header of an image: format, mode and size are then known, the pixels are not yet read.
 
@@ -47,14 +51,15 @@ def open_image(path: Path, formats: tuple[str, ...] = FRAME_FORMATS, content: Bi
         content: what to read in place of the file.
 
     Raises:
-        InputError: missing, empty, of another format, or larger than `MAX_PIXELS`.
+        UnreadableImage: empty, or of another format.
+        InputError: missing, or larger than `MAX_PIXELS`.
     """
     advice = f"give an image ({', '.join(formats)})"
     try:
         if not path.is_file():
             raise InputError(path, "is not a file" if path.exists() else "does not exist", "check the path")
         if path.stat().st_size == 0:
-            raise InputError(path, "is an empty file", advice)
+            raise UnreadableImage(path, "is an empty file", advice)
         with _warnings_lock, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             image = Image.open(content or path, formats=formats)
@@ -66,7 +71,7 @@ def open_image(path: Path, formats: tuple[str, ...] = FRAME_FORMATS, content: Bi
     except Image.DecompressionBombError:
         raise InputError(path, f"has more than {MAX_PIXELS} pixels", "shrink it first") from None
     except Exception as error:  # a decoder raises anything at all over a hostile file
-        raise InputError(path, f"cannot be read as an image ({_reason(error, path)})", advice) from error
+        raise UnreadableImage(path, f"cannot be read as an image ({_reason(error, path)})", advice) from error
     if image.width * image.height > MAX_PIXELS:
         size = f"{image.width}x{image.height}"
         image.close()

@@ -114,9 +114,9 @@ class _Reader:
     def __init__(self, path: Path, pages: Pages) -> None:
         self._path, self._pages = path, pages
         self._file = path.open("rb")
+        self._close = weakref.finalize(self, self._file.close)  # without a warning, like the files of videos
         # Frames of an animation build on those before them, so it stays open; pages are opened one by one.
         self._animation = None if pages.seconds is None else open_image(path, content=self._file)
-        self._close = weakref.finalize(self, self._file.close)  # without a warning, like the files of videos
 
     @contextlib.contextmanager
     def opened(self, k: int) -> Iterator[Image.Image]:

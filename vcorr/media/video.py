@@ -210,7 +210,7 @@ class Video:
             if due == end:
                 return
         if shown is None:
-            raise InputError(self.path, "no longer decodes", "check that the file is unchanged")
+            raise InputError(self.path, "has no frame that decodes", "check that it is whole and unchanged")
         for k in range(due, end):
             self._damaged.add(k)
             yield k, shown.copy()
