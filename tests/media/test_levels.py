@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.media.films import number, numbered
+from tests.media.stacks import write_tiff
+from vcorr.errors import InputError
 from vcorr.media.image import read_rgb
 from vcorr.media.levels import WHOLE, Scale, scale_of
 from vcorr.media.video import open_video
@@ -125,6 +127,30 @@ def test_colours_of_12_bits_in_files_of_16(tmp_path: Path, suffix: str, pixels: 
         assert [number(rgb) for _, rgb in video.frames()] == [0, 1, 2]
         wanted = np.round(picture * (255 / 4095)).astype(int)
         assert np.abs(video.frame(2) - wanted).max() <= 1 and "4095 as white" in video.notes[0]
+
+
+def test_colours_of_12_bits_in_other_files_of_16(tmp_path: Path) -> None:
+    pictures = [numbered(k).astype(np.uint16) * 16 for k in range(4)]
+    (tmp_path / "ppm").mkdir()
+    for k, picture in enumerate(pictures):
+        (tmp_path / "ppm" / f"{k}.ppm").write_bytes(b"P6\n160 96\n65535\n" + picture.astype(">u2").tobytes())
+    for path in (tmp_path / "ppm", write_tiff(tmp_path / "stack.tif", pictures)):
+        with open_video(path) as video:
+            assert [number(rgb) for _, rgb in video.frames()] == [0, 1, 2, 3]
+            assert "4095 as white" in video.notes[0]
+
+
+def test_numbers_of_64_bits_are_refused_with_a_way_out(tmp_path: Path) -> None:
+    write_tiff(tmp_path / "0.tif", [grey(0) / 255.0])
+    with pytest.raises(InputError, match=r"a TIFF of an unknown kind, such as numbers of 64 bits.*; convert it to"):
+        open_video(tmp_path)
+
+
+def test_huge_and_tiny_levels_bring_no_warning(tmp_path: Path) -> None:
+    for factor in (1e36, 1e-40):
+        save(tmp_path / "0.tif", grey(5).astype(np.float32) * np.float32(factor))
+        with open_video(tmp_path) as video:
+            assert number(video.frame(0)) == 5
 
 
 def test_a_deep_picture_may_hold_nothing_or_no_number(tmp_path: Path) -> None:

@@ -41,6 +41,8 @@ STACKS = {
     "jpeg.tif": lambda p: save_all(p, pictures(), compression="jpeg"),
     "big.tif": lambda p: write_tiff(p, [numbered(k) for k in range(COUNT)], big=True),
     "motorola.tif": lambda p: write_tiff(p, [grey(k) for k in range(COUNT)], order=">"),
+    "big-motorola.tif": lambda p: write_tiff(p, [grey(k) for k in range(COUNT)], big=True, order=">"),
+    "strips.tif": lambda p: save_all(p, pictures(), compression="tiff_adobe_deflate", strip_size=1000),
     "modes.tif": lambda p: save_all(p, [im.convert("L") if k % 2 else im for k, im in enumerate(pictures())]),
     "12bit.tif": lambda p: write_tiff(p, [grey(k, np.uint16) * 16 for k in range(COUNT)]),
     "32bit.tif": lambda p: write_tiff(p, [grey(k, np.float32) / 255 for k in range(COUNT)], order=">"),

@@ -186,9 +186,10 @@ class Stills:
         try:
             with open_image(self.files[k]) as image:
                 deep = is_deep(image)
-            return read_pixels(self.files[k]) if deep else None
+            pixels = read_pixels(self.files[k]) if deep else None
         except InputError:
             return None
+        return None if pixels is None or pixels.dtype == np.uint8 else pixels
 
 
 class FrameFolder:

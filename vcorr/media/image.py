@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 import warnings
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from vcorr.errors import InputError, OutputError
 from vcorr.files import replacing
@@ -70,6 +70,12 @@ def open_image(path: Path, formats: tuple[str, ...] = FRAME_FORMATS, content: Bi
         raise
     except Image.DecompressionBombError:
         raise InputError(path, f"has more than {MAX_PIXELS} pixels", "shrink it first") from None
+    except UnidentifiedImageError:
+        what, convert = "of an unknown kind", advice
+        if _begins(path) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+            what = "a TIFF of an unknown kind, such as numbers of 64 bits"
+            convert = "convert it to 8 or 16 bits, or to fractions of 32"
+        raise UnreadableImage(path, f"cannot be read as an image ({what})", convert) from None
     except Exception as error:  # a decoder raises anything at all over a hostile file
         raise UnreadableImage(path, f"cannot be read as an image ({_reason(error, path)})", advice) from error
     if image.width * image.height > MAX_PIXELS:
@@ -132,14 +138,13 @@ def _orientation(image: Image.Image) -> int:
 
 def is_deep(image: Image.Image) -> bool:
     """Whether an opened image, not yet decoded, has more than 8 bits a channel."""
-    return image.mode.startswith(("I", "F")) or ";16" in raw_mode(image)
-
-
-def raw_mode(image: Image.Image) -> str:
-    """How the pixels of an opened image are stored, before they are decoded: "L;4" is grey of 4 bits."""
+    if image.mode.startswith(("I", "F")):
+        return True
     tile = getattr(image, "tile", None)
-    args = tile[0].args if tile else ""
-    return args if isinstance(args, str) else str(args[0]) if args else ""
+    args = tile[0].args if tile else ()
+    if image.format == "PPM":  # the largest level stands in its header
+        return isinstance(args, tuple) and isinstance(args[-1], int) and args[-1] > 255
+    return ";16" in str(args)
 
 
 def read_pixels(path: Path) -> np.ndarray:
@@ -153,12 +158,13 @@ def read_pixels(path: Path) -> np.ndarray:
         InputError: see `open_image` and `load_pixels`.
     """
     with open_image(path) as image:
-        levels = _deep_colour(image, path) if is_deep(image) and image.mode in _CUT_TO_8_BITS else None
-        return pixels_of(image, path) if levels is None else levels
+        return pixels_of(image, path, path.read_bytes() if _is_deep_colour(image) else None)
 
 
-def pixels_of(image: Image.Image, path: Path) -> np.ndarray:
-    """As `read_pixels`, of an opened image; colours of 16 bits come cut to 8."""
+def pixels_of(image: Image.Image, path: Path, encoded: bytes | None = None) -> np.ndarray:
+    """As `read_pixels`, of an opened image; without its bytes, colours of 16 bits come cut to 8."""
+    if encoded is not None and _is_deep_colour(image) and (levels := _deep_colour(image, encoded)) is not None:
+        return levels
     white_is_zero = image.format == "TIFF" and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0
     upright = load_upright(image, path)
     if not upright.mode.startswith(("I", "F")):
@@ -169,15 +175,18 @@ def pixels_of(image: Image.Image, path: Path) -> np.ndarray:
     return -levels.astype(np.float64) if white_is_zero else levels
 
 
-def _deep_colour(image: Image.Image, path: Path) -> np.ndarray | None:
+def _is_deep_colour(image: Image.Image) -> bool:
+    return image.mode in _CUT_TO_8_BITS and is_deep(image)
+
+
+def _deep_colour(image: Image.Image, encoded: bytes) -> np.ndarray | None:
     """The channels of a file of 16 bits each, of which Pillow keeps the upper 8; None where FFmpeg cannot read it."""
     import av
 
     try:
-        codec = av.CodecContext.create("tiff" if image.format == "TIFF" else "png", "r")
+        codec: Any = av.CodecContext.create({"TIFF": "tiff", "PPM": "ppm"}.get(image.format or "", "png"), "r")
         codec.options = {"max_pixels": str(MAX_PIXELS)}
-        data = av.Packet(path.read_bytes())
-        picture = [*codec.decode(data), *codec.decode(None)][0]
+        picture = [*codec.decode(av.Packet(encoded)), *codec.decode(None)][0]
         assert isinstance(picture, av.VideoFrame)
         levels = picture.reformat(format="gray16le" if picture.format.name.startswith("ya") else "rgb48le").to_ndarray()
     except Exception:  # Pillow has the word on what is damaged, and how
@@ -245,6 +254,15 @@ def write_image(path: Path, image: Image.Image, **options: object) -> None:
         raise OutputError(path, f"'{path.suffix}' is no image format", "name it .png or .jpg")
     with replacing(path) as file:
         image.save(file, format=kind, **options)
+
+
+def _begins(path: Path) -> bytes:
+    """The first four bytes of a file."""
+    try:
+        with path.open("rb") as file:
+            return file.read(4)
+    except OSError:
+        return b""
 
 
 def _reason(error: Exception, path: Path) -> str:

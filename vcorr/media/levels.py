@@ -35,12 +35,12 @@ class Scale:
     def to_8_bits(self, levels: NDArray[Any]) -> NDArray[np.uint8]:
         """Levels of any numbers and shape -> uint8 of the same shape; NaN is black."""
         if levels.dtype == np.uint16:
-            read: NDArray[np.uint8] = self._to_8_bits(np.arange(2**16, dtype=np.float32))[levels]
+            read: NDArray[np.uint8] = self._to_8_bits(np.arange(2**16))[levels]
             return read
-        return self._to_8_bits(levels.astype(np.float32 if levels.dtype.kind == "f" else np.float64))
+        return self._to_8_bits(levels)
 
     def _to_8_bits(self, levels: NDArray[Any]) -> NDArray[np.uint8]:
-        share = (levels - self.black) / (self.white - self.black)
+        share = (levels.astype(np.float64) - self.black) / (self.white - self.black)
         return np.round(255 * np.nan_to_num(share, nan=0.0).clip(0, 1)).astype(np.uint8)
 
     def __str__(self) -> str:

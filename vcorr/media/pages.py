@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from vcorr.errors import InputError
 
@@ -20,8 +20,13 @@ MAX_PAGES = 1_000_000
 
 _TIFF = {b"II*\0": ("<", False), b"MM\0*": (">", False), b"II+\0": ("<", True), b"MM\0+": (">", True)}
 _PNG = b"\x89PNG\r\n\x1a\n"
-_SUBFILE, _OLD_SUBFILE, _WIDTH, _HEIGHT, _DESCRIPTION = 254, 255, 256, 257, 270  # tags
-_BYTES = {2: 1, 3: 2, 4: 4, 16: 8}  # of a value, by the number of its type: text and unsigned integers
+_SUBFILE, _OLD_SUBFILE, _WIDTH, _HEIGHT, _DESCRIPTION = _OF_INTEREST = (254, 255, 256, 257, 270)  # tags
+_DATA = ((273, 279), (324, 325))  # tags of where strips and tiles begin, and of how long they are
+_ELSEWHERE = (330, 34665, 34853)  # tags of directories of other pictures, of EXIF and of places
+_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 16: 8}  # by the kind of a value
+_UNSIGNED = {1: "B", 3: "H", 4: "I", 16: "Q"}  # kinds of whole numbers, as struct calls them
+_LONGEST = 2**26  # bytes of the values of an entry
+_FAR = 2**63 - 1  # the largest offset that a file takes
 _IMAGES = re.compile(r"\AImageJ=.*^images=(\d+)", re.MULTILINE | re.DOTALL)  # in a description
 _COPY = 0b101  # bits of _SUBFILE: a smaller copy of another page, a mask of its transparency
 
@@ -91,41 +96,61 @@ def is_animated_png(path: Path) -> bool:
     return False
 
 
-def page_of_tiff(file: BinaryIO, place: int) -> BinaryIO:
-    """The file as one that begins with the page at a place: for Pillow, which otherwise goes through all before it."""
+def page_of_tiff(file: BinaryIO, place: int) -> bytes:
+    """A page of a TIFF as a file of its own, classic whatever the file is: what decoders read in the time of one page.
+
+    Raises:
+        ValueError: it is cut short or damaged.
+    """
+    try:
+        return _page_of_tiff(file, place)
+    except (struct.error, KeyError, IndexError, OverflowError, OSError) as error:
+        raise ValueError("its directory cannot be read") from error
+
+
+def _page_of_tiff(file: BinaryIO, place: int) -> bytes:
     file.seek(0)
     order, big = _TIFF[file.read(4)]
-    file.seek(0)
-    head = file.read(8) + struct.pack(order + "Q", place) if big else file.read(4) + struct.pack(order + "I", place)
-    return cast(BinaryIO, _Patched(file, head))
+    end = file.seek(0, io.SEEK_END)
+    entries, _ = _entries(file, place, order, big)
+    page = bytearray((b"II*\0" if order == "<" else b"MM\0*") + bytes(4))
+    fields: dict[int, tuple[int, bytes]] = {}
+    for tag, kind, count, rest in entries:
+        if kind in _BYTES and tag not in _ELSEWHERE:
+            fields[tag] = (kind, _content(file, kind, count, rest, order, big))
+    for offsets, lengths in _DATA:
+        if offsets in fields:
+            starts = _numbers(*fields[offsets], order)
+            parts = _numbers(*fields.get(lengths, (4, b"")), order)
+            if len(parts) != len(starts) or 0 in parts:  # up to what follows, then
+                parts = [min([end, *(other for other in starts if other > start)]) - start for start in starts]
+            if sum(parts) > end:
+                raise ValueError("its parts are larger than the file")
+            moved = []
+            for start, length in zip(starts, parts, strict=True):
+                file.seek(start)
+                moved.append(len(page))
+                page += file.read(length)
+            fields[offsets] = (4, struct.pack(f"{order}{len(moved)}I", *moved))
+            fields[lengths] = (4, struct.pack(f"{order}{len(parts)}I", *parts))
+    table = bytearray(struct.pack(order + "H", len(fields)))
+    for tag, (kind, content) in sorted(fields.items()):
+        if kind == 16:  # is not known to classic files
+            kind, content = 4, struct.pack(f"{order}{len(content) // 8}I", *_numbers(16, content, order))
+        table += struct.pack(order + "HHI", tag, kind, len(content) // _BYTES[kind])
+        if len(content) > 4:
+            page += bytes(len(page) % 2)
+            table += struct.pack(order + "I", len(page))
+            page += content
+        else:
+            table += content.ljust(4, b"\0")
+    page += bytes(len(page) % 2)
+    struct.pack_into(order + "I", page, 4, len(page))
+    return bytes(page + table + bytes(4))
 
 
-class _Patched(io.RawIOBase):
-    """An open file with other bytes at its beginning. Closing it leaves the file open."""
-
-    def __init__(self, file: BinaryIO, head: bytes) -> None:
-        self._file, self._head = file, head
-        file.seek(0)
-
-    def read(self, size: int = -1) -> bytes:
-        start = self._file.tell()
-        data = self._file.read(size)
-        return (self._head[start : start + len(data)] + data[max(0, len(self._head) - start) :]) if data else data
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def fileno(self) -> int:
-        return self._file.fileno()
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
+def _numbers(kind: int, content: bytes, order: str) -> list[int]:
+    return list(struct.unpack(f"{order}{len(content) // _BYTES[kind]}{_UNSIGNED[kind]}", content))
 
 
 def _tiff_pages(file: BinaryIO, path: Path) -> Pages:
@@ -155,44 +180,55 @@ def _tiff_pages(file: BinaryIO, path: Path) -> Pages:
 
 
 def _directories(file: BinaryIO) -> Iterator[tuple[int, dict[int, bytes]]]:
-    """(offset, tags of interest) of each directory of a TIFF, in order; values big-endian.
+    """(offset, tags of interest) of each directory of a TIFF, in order; numbers big-endian, the first of several.
 
     Raises:
         struct.error: the file ends in one, or before it.
     """
     file.seek(0)
     order, big = _TIFF[file.read(4)]
-    link, count_kind, size = (order + "Q", order + "Q", 20) if big else (order + "I", order + "H", 12)
     file.seek(8 if big else 4)
-    (offset,) = struct.unpack(link, file.read(struct.calcsize(link)))
-    seen = set()
-    while offset and offset not in seen:  # a circle is an end
-        seen.add(offset)
-        file.seek(min(offset, 2**63 - 1))
-        (count,) = struct.unpack(count_kind, file.read(struct.calcsize(count_kind)))
-        table = file.read(size * min(count, 2**16))
-        place, (offset,) = offset, struct.unpack(link, file.read(struct.calcsize(link)))
+    link = order + ("Q" if big else "I")
+    (following,) = struct.unpack(link, file.read(struct.calcsize(link)))
+    seen: set[int] = set()
+    while following and following not in seen:  # a circle is an end
+        seen.add(place := following)
+        entries, following = _entries(file, place, order, big)
         tags = {}
-        for entry in range(0, len(table), size):
-            tag, kind = struct.unpack_from(order + "HH", table, entry)
-            if tag in (_SUBFILE, _OLD_SUBFILE, _WIDTH, _HEIGHT, _DESCRIPTION) and kind in _BYTES:
-                tags[tag] = _value(file, table[entry + 4 : entry + size], kind, order, big)
+        for tag, kind, count, rest in entries:
+            if tag in _OF_INTEREST and kind in _BYTES:
+                content = _content(file, kind, count, rest, order, big)
+                number = content[: _BYTES[kind]]
+                tags[tag] = content if kind == 2 else number if order == ">" else number[::-1]
         yield place, tags
 
 
-def _value(file: BinaryIO, rest: bytes, kind: int, order: str, big: bool) -> bytes:
-    """What an entry of a directory holds, or leads to: the bytes of a text, or of its first number, big-endian."""
-    number = order + ("Q" if big else "I")
-    (count,) = struct.unpack_from(number, rest)
-    field = rest[struct.calcsize(number) :]
-    if kind != 2:
-        value = field[: _BYTES[kind]]
-        return value if order == ">" else value[::-1]
-    if count <= len(field):
-        return field[:count]
-    (place,) = struct.unpack(number, field)
-    file.seek(min(place, 2**63 - 1))
-    return file.read(min(count, 2**16))
+Entry = tuple[int, int, int, bytes]
+"""Tag, kind and count of values, and the bytes of the values or of the offset that they lie at."""
+
+
+def _entries(file: BinaryIO, place: int, order: str, big: bool) -> tuple[list[Entry], int]:
+    """The entries of a directory, and the offset of the next one."""
+    count_kind, size, link = (order + "Q", 20, order + "Q") if big else (order + "H", 12, order + "I")
+    file.seek(min(place, _FAR))
+    (count,) = struct.unpack(count_kind, file.read(struct.calcsize(count_kind)))
+    table = file.read(size * min(count, 2**16))
+    (following,) = struct.unpack(link, file.read(struct.calcsize(link)))
+    head = order + ("HHQ" if big else "HHI")
+    rows = (table[k : k + size] for k in range(0, len(table), size))
+    return [(*struct.unpack(head, row[: struct.calcsize(head)]), row[-8 if big else -4 :]) for row in rows], following
+
+
+def _content(file: BinaryIO, kind: int, count: int, rest: bytes, order: str, big: bool) -> bytes:
+    """The bytes of the values of an entry."""
+    size = count * _BYTES[kind]
+    if size <= len(rest):
+        return rest[:size]
+    file.seek(min(struct.unpack(order + ("Q" if big else "I"), rest)[0], _FAR))
+    content = file.read(min(size, _LONGEST))
+    if len(content) < size:
+        raise struct.error("a value is cut short")
+    return content
 
 
 def _webp_frames(file: BinaryIO) -> Pages:

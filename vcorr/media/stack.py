@@ -6,6 +6,7 @@ An animated PNG is read like other video files: FFmpeg composes its frames by th
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import re
 import weakref
@@ -46,7 +47,7 @@ class Stack:
         _refuse_several_dimensions(path, pages)
         self._path, self._pages = path, pages
         self._reader = _Reader(path, pages)
-        with self._reader.opened(0) as first:
+        with self._reader.opened(0) as (first, _):
             self.height, self.width = displayed_size(first)
             deep = is_deep(first)
         for number, size in enumerate(pages.sizes):
@@ -102,10 +103,11 @@ class Stack:
 
     def _deep_pixels(self, k: int) -> np.ndarray | None:
         try:
-            with self._reader.opened(k) as image:
-                return pixels_of(image, self._path) if is_deep(image) else None
+            with self._reader.opened(k) as (image, encoded):
+                pixels = pixels_of(image, self._path, encoded) if is_deep(image) else None
         except InputError:
             return None
+        return None if pixels is None or pixels.dtype == np.uint8 else pixels
 
 
 class _Reader:
@@ -119,27 +121,30 @@ class _Reader:
         self._animation = None if pages.seconds is None else open_image(path, content=self._file)
 
     @contextlib.contextmanager
-    def opened(self, k: int) -> Iterator[Image.Image]:
-        """Picture k, its pixels not yet decoded.
+    def opened(self, k: int) -> Iterator[tuple[Image.Image, bytes | None]]:
+        """Picture k, its pixels not yet decoded, and the page that it is decoded from; None of an animation.
 
         Raises:
             InputError: it cannot be read.
         """
         place = self._pages.places[k]
-        if self._animation is None:
-            with open_image(self._path, ("TIFF",), page_of_tiff(self._file, place)) as page:
-                yield page
-            return
         try:
-            self._animation.seek(place)
+            if self._animation is None:
+                encoded = page_of_tiff(self._file, place)
+            else:
+                self._animation.seek(place)
         except Exception as error:  # a decoder raises anything at all over a hostile file
             raise InputError(self._path, f"has a damaged picture {k} ({error})", "export it again") from error
-        yield self._animation
+        if self._animation is not None:
+            yield self._animation, None
+            return
+        with open_image(self._path, ("TIFF",), io.BytesIO(encoded)) as page:
+            yield page, encoded
 
     def pixels(self, k: int) -> np.ndarray:
         """As `image.read_pixels`, of picture k."""
-        with self.opened(k) as image:
-            return pixels_of(image, self._path)
+        with self.opened(k) as (image, encoded):
+            return pixels_of(image, self._path, encoded)
 
     def close(self) -> None:
         self._close()
