@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
@@ -14,22 +15,105 @@ from vcorr.commands.options import weights_file
 from vcorr.commands.signals import stoppable
 from vcorr.errors import UsageError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from vcorr.evaluation.task import Task
+
 app = typer.Typer(help="Official scores of the benchmarks.", no_args_is_help=True)
+
+Weights = Annotated[Path | None, typer.Option(help="Propagate with these weights first, or 'default'.")]
+Out = Annotated[Path | None, typer.Option(help="With --weights: keep the results here.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes; default: one for each core at hand.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")]
+Csv = Annotated[Path | None, typer.Option("--csv", help="Write the scores of every object as a table.")]
+
+
+class Scores(Protocol):
+    """What every benchmark's scores can be shown as."""
+
+    @property
+    def columns(self) -> tuple[str, ...]: ...
+    def rows(self) -> list[tuple[str, ...]]: ...
+    def csv(self) -> list[tuple[object, ...]]: ...
+    def to_json(self) -> dict[str, Any]: ...
 
 
 @app.command()
 def davis(
     root: Annotated[Path, typer.Option(help="Data set: ROOT/Annotations/480p/SEQUENCE/00000.png.")],
     pred: Annotated[Path | None, typer.Option(help="Results to score: PRED/SEQUENCE/00000.png.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Propagate with these weights first, or 'default'.")] = None,
-    out: Annotated[Path | None, typer.Option(help="With --weights: keep the masks here.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one for each core at hand.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
+    weights: Weights = None,
+    out: Out = None,
+    workers: Workers = None,
+    csv: Csv = None,
+    as_json: AsJson = False,
 ) -> None:
     """DAVIS-2017, semi-supervised: J, F, their recalls and decays, by the official protocol."""
-    import tempfile
-
     from vcorr.evaluation.davis import check_davis, evaluate_davis
+
+    def tasks(folder: Path) -> list[Task]:
+        from vcorr.evaluation.sequences import davis_tasks
+
+        check_davis(root)
+        return davis_tasks(root, folder)
+
+    with _results(pred, weights, out, tasks, workers) as folder:
+        _show(evaluate_davis(root, folder, workers=workers), as_json, csv)
+
+
+@app.command()
+def youtube_vos(
+    root: Annotated[Path, typer.Option(help="Data set: ROOT/meta.json, ROOT/Annotations/VIDEO/00000.png.")],
+    pred: Annotated[
+        Path | None, typer.Option(help="Results to score: PRED/VIDEO/00000.png; PRED may hold Annotations/.")
+    ] = None,
+    weights: Weights = None,
+    out: Out = None,
+    images: Annotated[
+        Path | None, typer.Option(help="With --weights: other images than ROOT/JPEGImages, such as all frames.")
+    ] = None,
+    annotations: Annotated[
+        Path | None, typer.Option(help="Annotations of all listed frames, where ROOT has the given ones alone.")
+    ] = None,
+    seen: Annotated[
+        Path | None, typer.Option(help="Seen categories: meta.json of the training set, or names, one a line.")
+    ] = None,
+    count_given: Annotated[bool, typer.Option(help="Count the frame in which an object begins too.")] = False,
+    workers: Workers = None,
+    csv: Csv = None,
+    as_json: AsJson = False,
+) -> None:
+    """YouTube-VOS: J and F of seen and unseen categories; without annotations, a submission made and checked."""
+    from vcorr.evaluation.youtube_vos import check_submission, evaluate_youtube_vos, tasks
+    from vcorr.evaluation.youtube_vos_layout import SEEN, is_annotated, read_seen, videos
+
+    categories = SEEN if seen is None else read_seen(seen)
+    annotated = is_annotated(videos(root, annotations=annotations))
+    if not annotated and weights is not None and out is None:
+        raise UsageError("--out", "there are no annotations to score against", "say where the results go")
+    with _results(pred, weights, out, lambda folder: tasks(root, folder, images=images), workers) as folder:
+        if not annotated:
+            say("there are no annotations to score against; the results are checked as the server reads them")
+            frames = check_submission(root, folder)
+            typer.echo(json.dumps({"frames": frames}) if as_json else f"{frames} frames, ready to submit: {folder}")
+            return
+        scores = evaluate_youtube_vos(
+            root, folder, annotations=annotations, seen=categories, given=count_given, workers=workers
+        )
+        _show(scores, as_json, csv)
+
+
+@contextmanager
+def _results(
+    pred: Path | None,
+    weights: Path | None,
+    out: Path | None,
+    tasks: Callable[[Path], Iterable[Task]],
+    workers: int | None,
+) -> Iterator[Path]:
+    """The folder of results: the one that was given, or one that is filled first, gone at the end unless kept."""
+    import tempfile
 
     if (pred is None) == (weights is None):
         raise UsageError(
@@ -39,18 +123,31 @@ def davis(
         )
     with stoppable(out), tempfile.TemporaryDirectory(prefix="vcorr-") as scratch:
         if weights is not None:
-            from vcorr.evaluation.sequences import label_sequences, trained
+            from vcorr.evaluation.sequences import label_videos, trained
 
-            check_davis(root)
             pred = out or Path(scratch) / "results"
             load, about = trained(weights_file(weights))
-            with closing(label_sequences(root, pred, load, about, workers=workers, say=say)) as labelled:
+            with closing(label_videos(tasks(pred), pred, load, about, workers=workers, say=say)) as labelled:
                 for done in labelled:
                     say(f"{done.name}: {done.frames} frames, {done.seconds:.0f} s")
                     if done.damaged:
                         say(f"{done.name}: {len(done.damaged)} damaged frames took the picture before them")
         assert pred is not None
-        scores = evaluate_davis(root, pred, workers=workers)
+        yield pred
+
+
+def _show(scores: Scores, as_json: bool, csv: Path | None) -> None:
+    """The scores on stdout, and in a file for a table."""
+    if csv is not None:
+        import csv as writer
+        import io
+
+        from vcorr.files import replacing
+
+        text = io.StringIO()
+        writer.writer(text, lineterminator="\n").writerows(scores.csv())
+        with replacing(csv) as file:
+            file.write(text.getvalue().encode())
     if as_json:
         typer.echo(json.dumps(scores.to_json(), indent=2))
     else:

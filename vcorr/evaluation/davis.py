@@ -14,39 +14,26 @@ To label the sequences first, write results where `evaluate_davis` reads them:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar
 
 from vcorr.errors import InputError
 from vcorr.evaluation import davis_layout, pool
-from vcorr.evaluation.metrics.masks import Statistics, boundary_f, jaccard, statistics
+from vcorr.evaluation.objects import (
+    CELLS,
+    OBJECT_CSV,
+    MaskScores,
+    ObjectScores,
+    ScoredFrame,
+    cells,
+    results,
+    results_folder,
+    score,
+)
 from vcorr.labels.raw_ids import read_ids
-
-
-@dataclass(frozen=True)
-class MaskScores:
-    """J and F, of one object or as the mean of several; shares in [0, 1], decay in [-1, 1]."""
-
-    j: Statistics
-    f: Statistics
-
-    @property
-    def j_and_f(self) -> float:
-        """(mean J + mean F) / 2."""
-        return (self.j.mean + self.f.mean) / 2
-
-    @classmethod
-    def average(cls, several: Iterable[MaskScores]) -> MaskScores:
-        """The mean of each number over several objects (at least one)."""
-        several = list(several)
-        return cls(Statistics.average(s.j for s in several), Statistics.average(s.f for s in several))
-
-    def to_json(self) -> dict[str, Any]:
-        """`j_and_f`, and `j` and `f` with `mean`, `recall` and `decay`."""
-        return {"j_and_f": self.j_and_f, "j": asdict(self.j), "f": asdict(self.f)}
 
 
 @dataclass(frozen=True)
@@ -61,7 +48,7 @@ class SequenceScores:
 
     name: str
     frames: int
-    objects: tuple[MaskScores, ...]
+    objects: tuple[ObjectScores, ...]
 
     @property
     def overall(self) -> MaskScores:
@@ -73,9 +60,7 @@ class SequenceScores:
 class DavisScores:
     """The scores of a set of sequences, in the order in which they were listed."""
 
-    columns: ClassVar[tuple[str, ...]] = (
-        "sequence", "objects", "J&F", "J mean", "J recall", "J decay", "F mean", "F recall", "F decay",
-    )  # fmt: skip
+    columns: ClassVar[tuple[str, ...]] = ("sequence", "objects", *CELLS)
 
     sequences: tuple[SequenceScores, ...]
 
@@ -88,7 +73,14 @@ class DavisScores:
         """A table under `columns`, scores times 100: one row a sequence, and the mean over all objects last."""
         named = [(s.name, len(s.objects), s.overall) for s in self.sequences]
         named.append(("mean over objects", sum(len(s.objects) for s in self.sequences), self.overall))
-        return [(name, str(count), *_cells(scores)) for name, count, scores in named]
+        return [(name, str(count), *cells(scores)) for name, count, scores in named]
+
+    def csv(self) -> list[tuple[object, ...]]:
+        """A row for each object under a row of names; shares of 1."""
+        return [
+            ("sequence", "object", *OBJECT_CSV),
+            *((s.name, o.id, *o.csv()) for s in self.sequences for o in s.objects),
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """The overall scores, and under `sequences` those of each sequence and, under `objects`, of each object."""
@@ -98,7 +90,7 @@ class DavisScores:
             "sequences": [
                 {"name": s.name, "frames": s.frames}
                 | s.overall.to_json()
-                | {"objects": [{"id": k} | scores.to_json() for k, scores in enumerate(s.objects, start=1)]}
+                | {"objects": [{"id": scores.id} | scores.to_json() for scores in s.objects]}
                 for s in self.sequences
             ],
         }
@@ -158,22 +150,19 @@ def check_davis(root: str | PathLike[str], split: str = "val") -> None:
 
 
 def _score_sequence(job: tuple[davis_layout.Sequence, list[Path]]) -> SequenceScores:
-    sequence, results = job
+    sequence, files = job
     first = davis_layout.first_ids(sequence)
     size, count = (first.shape[0], first.shape[1]), int(first.max())
-    regions: list[list[float]] = [[] for _ in range(count)]
-    contours: list[list[float]] = [[] for _ in range(count)]
-    for annotation, result in zip(_scored(sequence), results, strict=True):
-        truth, ids = davis_layout.read_annotation(annotation, size), read_ids(result, size)
-        if ids.max() > count:
-            advice = f"write 0 for the background and 1 to {count} for the objects of {sequence.name}"
-            raise InputError(result, f"id {ids.max()} where the first annotation has ids up to {count}", advice)
-        for k in range(count):
-            pair = ids == k + 1, truth == k + 1
-            regions[k].append(jaccard(*pair))
-            contours[k].append(boundary_f(*pair))
-    objects = (MaskScores(statistics(j), statistics(f)) for j, f in zip(regions, contours, strict=True))
-    return SequenceScores(sequence.name, len(results), tuple(objects))
+
+    def frames() -> Iterator[ScoredFrame]:
+        for annotation, result in zip(_scored(sequence), files, strict=True):
+            truth, ids = davis_layout.read_annotation(annotation, size), read_ids(result, size)
+            if ids.max() > count:
+                advice = f"write 0 for the background and 1 to {count} for the objects of {sequence.name}"
+                raise InputError(result, f"id {ids.max()} where the first annotation has ids up to {count}", advice)
+            yield ScoredFrame(annotation.stem, truth, ids, range(1, count + 1))
+
+    return SequenceScores(sequence.name, len(files), score(frames()))
 
 
 def _scored(sequence: davis_layout.Sequence) -> tuple[Path, ...]:
@@ -186,21 +175,5 @@ def _scored(sequence: davis_layout.Sequence) -> tuple[Path, ...]:
 
 def _results(pred: Path, sequence: davis_layout.Sequence) -> list[Path]:
     """The result files of the scored frames, all of them there."""
-    scored = _scored(sequence)
-    folder = pred / sequence.name
-    if not folder.is_dir():
-        advice = "write the masks of each sequence to a folder of its name, or name the sequences to score"
-        raise InputError(folder, "no results of this sequence", advice)
-    if (folder / "masks").is_dir():
-        folder /= "masks"
-    files = [folder / f"{annotation.stem}.png" for annotation in scored]
-    missing = [file for file in files if not file.is_file()]
-    if missing:
-        what = f"no such file, {len(missing)} of {len(files)} results of {sequence.name} are missing"
-        raise InputError(missing[0], what, "write a mask for every frame; one without objects is all 0")
-    return files
-
-
-def _cells(scores: MaskScores) -> tuple[str, ...]:
-    j, f = scores.j, scores.f
-    return tuple(f"{100 * x:.1f}" for x in (scores.j_and_f, j.mean, j.recall, j.decay, f.mean, f.recall, f.decay))
+    scored = [annotation.stem for annotation in _scored(sequence)]
+    return results(results_folder(pred, sequence.name), sequence.name, scored)

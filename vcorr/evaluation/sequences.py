@@ -1,26 +1,34 @@
-"""Label the sequences of a data set in DAVIS's layout, in processes side by side, into PRED/<sequence>/00000.png."""
+"""Label the videos of a benchmark, in processes side by side, into the folder that its scores are read from."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from vcorr.evaluation import davis_layout, pool
+from vcorr.evaluation.task import Task
 from vcorr.files import agree, held, recorded, sha256, sweep, write_json
 from vcorr.labels.draw import default_palette
-from vcorr.labels.masks import Mask, is_whole, write_mask
-from vcorr.media.video import open_video
-from vcorr.model.encoder import Model
+from vcorr.labels.label import MaskLabels
+from vcorr.labels.masks import is_whole, write_mask
+from vcorr.labels.raw_ids import Ids
+from vcorr.media.image import shrink
+from vcorr.media.video import Video, open_video
+from vcorr.model.encoder import Encode, Encoder, Model, Picture
 from vcorr.model.weights import default_weights, load_weights
-from vcorr.propagation.plan import Span
-from vcorr.propagation.video import label_video
+from vcorr.propagation.propagator import Propagator
+from vcorr.propagation.video import Pictures, pictures
 
 Load = Callable[[], Model]
 """Makes the model; called in each process, so it must be picklable."""
@@ -65,47 +73,70 @@ def label_sequences(
     workers: int | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Generator[Labelled]:
-    """Label every sequence from its first annotated frame, as they come to an end.
+    """Label every sequence of a data set in DAVIS's layout from its first annotated frame, as they come to an end.
 
     Args:
-        root: data set in DAVIS's layout.
-        out: folder of the results; a sequence whose every frame is there already, and whole, is left as it is.
+        root: the data set.
+        out: folder of the results, OUT/<sequence>/00000.png.
+        names: these sequences instead of the validation split.
+        load, about, workers, say: as in `label_videos`.
+
+    Raises:
+        InputError: a sequence lacks images, objects or fits not together; told of all before the first is labelled.
+        OutputError: as `label_videos`.
+    """
+    yield from label_videos(davis_tasks(root, out, names=names), out, load, about, workers=workers, say=say)
+
+
+def label_videos(
+    tasks: Iterable[Task],
+    out: Path,
+    load: Load,
+    about: str,
+    *,
+    workers: int | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Generator[Labelled]:
+    """Label videos, the longest first, as they come to an end.
+
+    Args:
+        tasks: the videos.
+        out: folder of all results; a video whose every frame is there already, and whole, is left as it is.
         load: makes the model.
         about: what makes the results, such as the SHA-256 of the weights: a folder made by anything else is refused.
-        names: these sequences instead of the validation split.
         workers: processes, each on one thread; None is one for each core that this process may use.
         say: takes lines worth telling.
 
     Raises:
-        InputError: a sequence lacks images, objects or fits not together; told of all before the first is labelled.
         OutputError: another process works in ``out``, it holds something else, or it cannot be written.
     """
-    jobs = [
-        _Job(sequence, out / sequence.name, load, _size(sequence))
-        for sequence in davis_layout.sequences(root, names=names)
-    ]
-    jobs.sort(key=lambda job: -len(job.sequence.frames))  # the longest first
+    jobs = [(task, load) for task in sorted(tasks, key=lambda task: min(task.wanted) - max(task.wanted))]
     with held(out, say):
         _claim(out, about)
         with contextlib.closing(pool.outcomes(_label, jobs, workers, in_order=False)) as outcomes:
             yield from outcomes
 
 
-@dataclass(frozen=True)
-class _Job:
-    """One sequence, the folder of its results, and the (height, width) of both its frames and its first annotation."""
+def davis_tasks(root: Path, out: Path, *, names: Iterable[str] | None = None) -> list[Task]:
+    """The sequences of a data set in DAVIS's layout, into OUT/<sequence>/00000.png.
 
-    sequence: davis_layout.Sequence
-    out: Path
-    load: Load
-    size: tuple[int, int]
+    Raises:
+        InputError: a sequence lacks images or objects, or fits not together.
+    """
+    return [_davis(sequence, out / sequence.name) for sequence in davis_layout.sequences(root, names=names)]
 
 
-def _size(sequence: davis_layout.Sequence) -> tuple[int, int]:
+def _davis(sequence: davis_layout.Sequence, out: Path) -> Task:
     with open_video(sequence.images) as video:
         size = video.height, video.width
     davis_layout.first_ids(sequence, size)
-    return size
+    first = sequence.start
+    wanted = {first + k: frame.stem for k, frame in enumerate(sequence.frames[first:])}
+    return Task(sequence.name, sequence.images, out, size, wanted, partial(_davis_given, sequence, size, first))
+
+
+def _davis_given(sequence: davis_layout.Sequence, size: tuple[int, int], first: int) -> dict[int, Ids]:
+    return {first: davis_layout.first_ids(sequence, size)}
 
 
 def _claim(out: Path, about: str) -> None:
@@ -116,28 +147,88 @@ def _claim(out: Path, about: str) -> None:
     write_json(out / MADE_BY, wanted)
 
 
-def _label(job: _Job) -> Labelled:
+def _label(job: tuple[Task, Load]) -> Labelled:
     """In a process of the pool, or in the only one.
 
     Raises:
         CancelledError: the pool is closing.
     """
-    sequence, first = job.sequence, job.sequence.start
-    wanted = [job.out / f"{frame.stem}.png" for frame in sequence.frames[first:]]
-    if all(is_whole(path, job.size) for path in wanted):
-        return Labelled(sequence.name, len(wanted), 0.0)
-    job.out.mkdir(exist_ok=True)
-    sweep(job.out)
+    task, load = job
+    files = task.files
+    if all(is_whole(path, task.size) for path in files.values()):
+        return Labelled(task.name, len(files), 0.0)
+    task.out.mkdir(parents=True, exist_ok=True)
+    sweep(task.out)
     began = time.monotonic()
-    with _one_thread(), open_video(sequence.images) as video:
-        mask = Mask(davis_layout.first_ids(sequence, job.size), default_palette())
-        plan = [Span(range(first, len(video)))]
-        frames = label_video(video, plan, {first: mask}, job.load(), short_side=SIDE)
-        for frame, path in zip(frames, wanted, strict=True):
+    with _one_thread(), open_video(task.images) as video:
+        given = task.given()
+        model, frames = load(), range(min(given), max(files) + 1)
+        labels = MaskLabels.of(given.values(), task.size, model.encoder.device)
+        masks = {k: labels.typed(ids) for k, ids in given.items()}
+        for index, ids in _labelled(_pictures(video, task.read), frames, masks, model, labels):
             if pool.stopped():
                 raise CancelledError
-            write_mask(path, frame.mask, mask.palette)
-        return Labelled(sequence.name, len(wanted), time.monotonic() - began, tuple(video.damaged))
+            if index in files:
+                write_mask(files[index], ids, default_palette())
+        return Labelled(task.name, len(files), time.monotonic() - began, tuple(video.damaged))
+
+
+def _labelled(
+    read: Pictures, frames: range, given: Mapping[int, Ids], model: Model, labels: MaskLabels
+) -> Iterator[tuple[int, Ids]]:
+    """The labels of frames, one after the other, where objects may begin after the first of them.
+
+    Where objects begin, they lie over what was read (Oh et al. 2019). From there on they are read by a propagator of
+    their own, which knows the frames from there on alone: in those before, they would count as background.
+    """
+    model = replace(model, encoder=_once(model.encoder))
+    begun: list[tuple[Propagator[Ids], Ids]] = []
+    for index, picture in read(frames):
+        label: Ids | None = None
+        for propagator, own in begun:
+            found = propagator.step(picture)
+            label = found if label is None else _over(label, found, np.isin(found, own))
+        if index in given:
+            added = given[index]
+            label = added if label is None else _over(label, added, added > 0)
+            propagator = Propagator(model, labels)
+            propagator.step(picture, label)
+            begun.append((propagator, labels.typed(np.setdiff1d(added, 0))))
+        assert label is not None  # the first frame is given
+        yield index, label
+
+
+def _over(label: Ids, other: Ids, there: NDArray[np.bool_]) -> Ids:
+    """A label, with another over it in some pixels."""
+    return cast("Ids", np.where(there, other, label))
+
+
+def _once(encoder: Encoder) -> Encoder:
+    """The same encoder for several propagators, which see each picture one after the other: it is encoded once."""
+
+    def remembering(encode: Encode) -> Encode:
+        last: list[tuple[Picture, Tensor]] = []
+
+        def again(picture: Picture) -> Tensor:
+            if not last or last[0][0] is not picture:
+                last[:] = [(picture, encode(picture))]
+            return last[0][1]
+
+        return again
+
+    slow = None if encoder.slow is None else remembering(encoder.slow)
+    return replace(encoder, query=remembering(encoder.query), slow=slow)
+
+
+def _pictures(video: Video, size: tuple[int, int] | None) -> Pictures:
+    """The frames of a video as they are read: ascending."""
+    if size is None:
+        return pictures(video, SIDE)
+
+    def read(frames: range) -> Iterator[tuple[int, Picture]]:
+        return ((k, shrink(rgb, size)) for k, rgb in video.frames(frames.start, frames.stop))
+
+    return read
 
 
 @contextlib.contextmanager

@@ -1,0 +1,38 @@
+"""What a benchmark asks to be labelled: plain data, so that scores are counted without what labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vcorr.labels.raw_ids import Ids
+
+
+@dataclass(frozen=True)
+class Task:
+    """A video to label, as its benchmark wants it.
+
+    Args:
+        name: of the video, for messages.
+        images: the folder of its frames.
+        out: the folder of its results.
+        size: (height, width) of its frames and masks.
+        wanted: the frames to write, by index, and the names of their files without the suffix.
+        given: makes the masks that are given, by frame index; the first is the whole frame's, later ones add the
+            objects that begin in them. Called in the process that labels, so it must be picklable.
+        read: (height, width) at which frames are read, proportions or not; None is 480 on the short side.
+    """
+
+    name: str
+    images: Path
+    out: Path
+    size: tuple[int, int]
+    wanted: Mapping[int, str]
+    given: Callable[[], Mapping[int, Ids]]
+    read: tuple[int, int] | None = None
+
+    @property
+    def files(self) -> dict[int, Path]:
+        """The files of the results, by frame index."""
+        return {k: self.out / f"{name}.png" for k, name in self.wanted.items()}
