@@ -40,6 +40,7 @@ class Reader:
     compactness: int = 0
     search: int = 0
     slow: bool = False
+    least: float = 0.0
 
     def model(self):
         """Trained with radius 2 and scale 3; what differs belongs to reading."""
@@ -53,6 +54,7 @@ class Reader:
             compactness=self.compactness,
             roi_search=self.search,
             slow=self.slow,
+            least=self.least,
         )
         return Model(encoder(self), trained, inference)
 
@@ -205,6 +207,9 @@ def expected(reader, given, ahead=None):
         memory[t] = down(ids, reader.alignment) if reader.feedback == "hard" else values
         if reader.feedback == "soft" and reader.compactness:
             memory[t] = values / values.sum(-1, keepdims=True)
+        if reader.feedback == "soft" and reader.least:
+            objects = np.where(memory[t][..., 1:] < reader.least, 0, memory[t][..., 1:])
+            memory[t] = np.concatenate([1 - objects.sum(-1, keepdims=True), objects], -1)
 
 
 # --- against the propagator -----------------------------------------------------------------------------------------
@@ -247,6 +252,8 @@ READERS = {
     "compact": {"compactness": 2},
     "compact-hard-zeros": {"compactness": 1, "feedback": "hard", "border": "zeros"},
     "slow": {"slow": True},
+    "least": {"least": 0.3},
+    "least-compact": {"least": 0.3, "compactness": 2},
     "search": {"search": 1, "radius": 1},
     "search-zeros": {"search": 1, "radius": 1, "border": "zeros"},
 }

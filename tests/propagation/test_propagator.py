@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ import torch
 from torch import Tensor
 
 from tests.toys import HEIGHT, WIDTH, Colours, model, scene
+from vcorr.kernels import label_query_mask
 from vcorr.labels.label import Ids, MaskLabels
 from vcorr.matching.cells import Grid
 from vcorr.model.encoder import Encoder, Model
+from vcorr.propagation import reading
 from vcorr.propagation.propagator import Propagator
 from vcorr.propagation.timing import Seconds
 
@@ -64,6 +67,39 @@ def test_compact_values_fed_back_do_not_grow() -> None:
         torch.testing.assert_close(sums, torch.ones_like(sums), rtol=1e-4, atol=1e-4)
 
     label(task, after=check)
+
+
+def test_guided_masks_are_those_of_guided_shares() -> None:
+    """A line of one pixel, and of its own colour, is narrower than a cell: bilinear shares lose it."""
+    ids = np.zeros((HEIGHT, WIDTH), np.uint8)
+    ids[21, 9:50] = 1
+    picture = np.where(ids[..., None] > 0, 220, 40).repeat(3, -1).astype(np.uint8)
+    found = {}
+    for upsampling in ("bilinear", "guided"):
+        task = Propagator(model(upsampling=upsampling), MaskLabels.of([ids], (HEIGHT, WIDTH), CPU))
+        task.step(picture, ids)
+        found[upsampling] = task.step(picture)
+    assert not found["bilinear"].any()
+    np.testing.assert_array_equal(found["guided"], ids)
+
+
+@pytest.mark.parametrize("settings", [{}, {"top_k": 9}, {"feedback": "hard"}], ids=str)
+def test_only_what_a_label_reaches_is_read(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels and values are those of reading everywhere."""
+    restricted = propagator(model(scale=5.0, least=0.01, **settings))
+    masks, values = label(restricted), restricted.values
+    everywhere = propagator(model(scale=5.0, least=0.01, **settings))
+    read = []
+
+    def all_cells(labels: list[Tensor], **_: object) -> Tensor:
+        reached = label_query_mask(labels, radius=3)
+        read.append(float(reached.float().mean()))
+        return torch.ones_like(reached)
+
+    monkeypatch.setattr(reading, "label_query_mask", all_cells)
+    np.testing.assert_array_equal(masks, label(everywhere))
+    torch.testing.assert_close(values, everywhere.values)
+    assert min(read) < 0.75
 
 
 def test_a_label_given_on_the_way_starts_anew() -> None:

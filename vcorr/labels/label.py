@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vcorr.labels.raw_ids import Ids
 from vcorr.matching.cells import Grid
+from vcorr.matching.guided import upsample_guided
 
 L = TypeVar("L")
 
@@ -92,10 +93,17 @@ class MaskLabels:
 
     def from_cells(self, cells: Tensor, grid: Grid) -> Ids:
         """Scores of the classes [1 h w v] -> the best class of every pixel [H W], the first of equal ones."""
-        best, choice = grid.upsample(cells[..., :AT_ONCE])[0].max(0)
+        best, choice = _shares(cells[..., :AT_ONCE], grid).max(0)
         for first in range(AT_ONCE, self.channels, AT_ONCE):
-            top, index = grid.upsample(cells[..., first : first + AT_ONCE])[0].max(0)
+            top, index = _shares(cells[..., first : first + AT_ONCE], grid).max(0)
             better = top > best
             best, choice = torch.where(better, top, best), torch.where(better, index + first, choice)
         ids: Ids = self.classes[choice.cpu().numpy()]
         return ids
+
+
+def _shares(cells: Tensor, grid: Grid) -> Tensor:
+    """Shares of classes in cells [1 h w v] -> on pixels at full size [v H W]."""
+    if grid.guide is None:
+        return grid.upsample(cells)[0]
+    return grid.enlarge(upsample_guided(cells, grid.guide, grid.stride))[0]

@@ -59,12 +59,14 @@ class Grid:
         alignment: how cells and pixels meet.
         read: (height, width) of the frame as the encoder sees it.
         full: (height, width) of its labels; a large video is read smaller than it is labelled.
+        guide: its colours as it is read, [1 3 h w] in [0, 1], which shares of classes follow (``guided``); or None.
     """
 
     stride: int
     alignment: Alignment
     read: tuple[int, int]
     full: tuple[int, int]
+    guide: Tensor | None = None
 
     def downsample(self, values: Tensor) -> Tensor:
         """Values at full size [b v H W] to values of cells [b h w v]."""
@@ -74,7 +76,10 @@ class Grid:
 
     def upsample(self, cells: Tensor) -> Tensor:
         """Values of cells [b h w v] to values at full size [b v H W]."""
-        values = upsample(cells, self.stride, self.read, alignment=self.alignment)
+        return self.enlarge(upsample(cells, self.stride, self.read, alignment=self.alignment))
+
+    def enlarge(self, values: Tensor) -> Tensor:
+        """Values at the size that is read [b v h w] to values at full size [b v H W]."""
         if self.read != self.full:
             values = F.interpolate(values, self.full, mode="bilinear", align_corners=False)
         return values

@@ -38,12 +38,15 @@ class Inference:
         radius, scale: where they differ from those of training.
         feedback: labels of earlier frames are read as the scores of their cells (soft), or as one class a pixel, made
             cells again (hard).
+        least: shares of an object below this are fed back as background: what is surely background need not be read.
         top_k: softmax over so many largest logits of all references jointly, or over as many as there are; None is
             over all.
         compactness: where a reference is matched surely, read from the so many best cells of it (``compactness.read``);
             0 reads from all.
         roi_search: in references more than so many frames away, look for the region to read from first (``region``;
             MAST: 15); 0 looks nowhere.
+        upsampling: of the scores of classes to pixels: bilinear, or guided by the colours of the frame (``guided``),
+            which needs the alignment cell.
         slow: encode references with the slow encoder, where the weights hold one (MAST-momentum).
     """
 
@@ -51,14 +54,18 @@ class Inference:
     radius: int | Same | None = "same"
     scale: float | Same | None = "same"
     feedback: Literal["soft", "hard"] = "soft"
+    least: float = 0.0
     top_k: int | None = None
     compactness: int = 0
     roi_search: int = 0
+    upsampling: Literal["bilinear", "guided"] = "bilinear"
     slow: bool = False
 
     def __post_init__(self) -> None:
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k must be at least 1, or None, got {self.top_k}")
+        if not 0 <= self.least < 0.5:
+            raise ValueError(f"least must lie in [0, 0.5), got {self.least}")
         if self.compactness < 0 or (self.compactness and self.top_k):
             got = f"{self.compactness} with top_k {self.top_k}"
             raise ValueError(f"compactness must be >= 0, and 0 where there is a top_k, got {got}")
@@ -74,6 +81,8 @@ class Inference:
         """
         own = {"radius": self.radius, "scale": self.scale}
         read = replace(trained, **{k: v for k, v in own.items() if v != "same"})  # type: ignore[arg-type]
+        if self.upsampling == "guided" and read.alignment != "cell":
+            raise ValueError(f"upsampling must be bilinear where the alignment is not cell, got {read.alignment}")
         if self.roi_search and read.radius is None:
             raise ValueError(f"roi_search must be 0 where the whole frame is read (radius none), got {self.roi_search}")
         return read

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vcorr.labels.label import L, Labels
 from vcorr.matching.cells import Grid
+from vcorr.model import color
 from vcorr.model.encoder import Model, Picture
 from vcorr.propagation.memory import Memory, MemoryFrame
 from vcorr.propagation.reading import Read, reading
@@ -88,13 +89,22 @@ class Propagator(Generic[L]):
 
     def _grid(self, picture: Picture) -> Grid:
         height, width = picture.shape[:2]
-        return Grid(self.model.encoder.stride, self.model.matching.alignment, (height, width), self.labels.size)
+        stride, alignment = self.model.encoder.stride, self.model.matching.alignment
+        guided = self.model.inference.upsampling == "guided"
+        guide = color.from_uint8(picture[None], self.model.encoder.device) if guided else None
+        return Grid(stride, alignment, (height, width), self.labels.size, guide)
 
     def _feedback(self, label: L, grid: Grid) -> Tensor:
         """The values that later frames read of a frame whose label was read."""
         assert self.values is not None
         if self.model.inference.feedback == "hard":
             return self.labels.to_cells(label, grid)
-        if self.model.inference.compactness and self.labels.background:  # readouts sum to more than 1, and would grow
-            return self.values / self.values.sum(-1, keepdim=True).clamp(min=1e-6)
-        return self.values
+        if not self.labels.background:
+            return self.values
+        values, least = self.values, self.model.inference.least
+        if self.model.inference.compactness:  # readouts sum to more than 1, and would grow
+            values = values / values.sum(-1, keepdim=True).clamp(min=1e-6)
+        if least:
+            objects = torch.where(values[..., 1:] < least, 0.0, values[..., 1:])
+            values = torch.cat([1 - objects.sum(-1, keepdim=True), objects], -1)
+        return values

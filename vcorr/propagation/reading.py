@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from vcorr.kernels import memory_read
+from vcorr.kernels import label_query_mask, memory_read
 from vcorr.matching import compactness, region
 from vcorr.matching.settings import Matching
 from vcorr.model.inference import Inference
@@ -30,23 +30,35 @@ def reading(matching: Matching, inference: Inference, *, background: bool) -> Re
     def read(query: Tensor, frames: Mapping[int, MemoryFrame]) -> Tensor:
         values = [frame.values for frame in frames.values()]
         if whole:
-            return _read(matching, inference, query, frames, values)
+            return _read(matching, inference, query, frames, values, background=background)
         ones = torch.ones_like(values[0][..., :1])
-        found = _read(matching, inference, query, frames, [torch.cat([v, ones], -1) for v in values])
+        with_ones = [torch.cat([v, ones], -1) for v in values]
+        found = _read(matching, inference, query, frames, with_ones, background=False)
         return found[..., :-1] / found[..., -1:].clamp(min=1e-6)
 
     return read
 
 
 def _read(
-    matching: Matching, inference: Inference, query: Tensor, frames: Mapping[int, MemoryFrame], values: list[Tensor]
+    matching: Matching,
+    inference: Inference,
+    query: Tensor,
+    frames: Mapping[int, MemoryFrame],
+    values: list[Tensor],
+    *,
+    background: bool,
 ) -> Tensor:
     keys = [frame.feature for frame in frames.values()]
     if inference.compactness:
         return compactness.read(query, keys, values, peaks=inference.compactness, **matching.window)
     offset = [_roi(matching, inference, query, key, gap) for gap, key in zip(frames, keys, strict=True)]
     top_k = inference.top_k and min(inference.top_k, len(keys) * _taps(matching, query))
-    return memory_read(query, keys, values, offset=offset, top_k=top_k, **matching.window)
+    if not background or matching.border == "zeros":
+        return memory_read(query, keys, values, offset=offset, top_k=top_k, **matching.window)
+    reached = label_query_mask(values, radius=matching.radius, offset=offset)
+    found = memory_read(query, keys, values, offset=offset, top_k=top_k, query_mask=reached, **matching.window)
+    found[..., 0] = torch.where(reached, found[..., 0], 1.0)  # where no label reaches, all is background
+    return found
 
 
 def _roi(matching: Matching, inference: Inference, query: Tensor, key: Tensor, gap: int) -> Tensor | None:
