@@ -1,17 +1,28 @@
 # Two commands set everything up by themselves, in .venv with the versions of constraints.txt:
-#   make demo    labels the example video        make test    runs the test suite
+#   make demo    labels the example video        make test    runs the test suite, make test-fast the quick part of it
 SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-avx2 check check-kernels gpu format clean
+.PHONY: demo test test-fast test-all test-avx2 check check-kernels gpu format clean
 demo: OUT ?= out/goat
 demo: .venv/demo
 	rm -rf $(OUT)
 	$(BIN)/vcorr propagate examples/goat.mp4 examples/goat_mask.png --out $(OUT)
 
+# A process a core, each of one thread: threads that share a core wait for one another. TESTS: some paths, or options of
+# pytest. Hypothesis draws a fifth of its examples; test-all, which CI runs, draws all of them.
+WORKERS ?= auto
+TESTS ?=
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 test: .venv/dev
-	$(BIN)/python -m pytest
+	$(PYTEST) $(TESTS)
+
+test-fast: .venv/dev
+	$(PYTEST) -m "not slow" $(TESTS)
+
+test-all: .venv/dev
+	$(PYTEST) --hypothesis-profile all $(TESTS)
 
 # The tests of training, recipes and operators as on a processor with AVX2 and no more, where torch and its libraries run
 # other code, and no window is read by panels.
@@ -20,7 +31,7 @@ test-avx2: export ONEDNN_MAX_CPU_ISA := AVX2
 test-avx2: export MKL_ENABLE_INSTRUCTIONS := AVX2
 test-avx2: .venv/dev
 	$(BIN)/python -c 'from vcorr.kernels import products; assert not (products.GROUPED or products.ONEDNN)'
-	$(BIN)/python -m pytest tests/training tests/recipes tests/kernels
+	$(PYTEST) tests/training tests/recipes tests/kernels
 
 check: .venv/dev
 	$(BIN)/ruff format --check .

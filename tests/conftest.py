@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.examples import ALL
 from tests.toys import save_mask, scene
 from vcorr import rng
 from vcorr.matching.settings import Matching
@@ -18,8 +19,11 @@ from vcorr.model.resnet import ResNetConfig
 from vcorr.model.weights import Weights, save_weights
 
 torch.set_num_threads(1)
-hypothesis.settings.register_profile("vcorr", deadline=None)  # a busy machine is no failure
-hypothesis.settings.load_profile("vcorr")
+
+# A busy machine is no failure. CI takes every example (--hypothesis-profile all), a share of them does elsewhere.
+hypothesis.settings.register_profile("all", deadline=None, max_examples=ALL)
+hypothesis.settings.register_profile("some", deadline=None, max_examples=ALL // 5)
+hypothesis.settings.load_profile("some")
 
 
 @pytest.fixture

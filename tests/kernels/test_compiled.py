@@ -63,6 +63,7 @@ def test_memory_read(radius):
     check(read, frames_of)
 
 
+@pytest.mark.slow
 def test_largest_logits():
     def read(_, rest):
         query, *frames, mask, offset = rest

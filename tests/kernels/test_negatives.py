@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from vcorr.kernels import negative_logsumexp
 
 IMPLEMENTATIONS = ["reference", "cpu"]
@@ -25,7 +26,7 @@ def dense(query, bank, scale, query_group=None, bank_group=None):
 
 
 @pytest.mark.parametrize("impl", IMPLEMENTATIONS)
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(
     rows=st.sampled_from([1, 2, 63, 130, 1025]),
     bank=st.sampled_from([0, 1, 7, 512, 1100]),

@@ -11,9 +11,10 @@ from unittest import mock
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.kernels import oracle
 from vcorr.kernels import memory_read, memory_read_lse, memory_topk, windowed_attention, windowed_attention_lse
 from vcorr.kernels.arguments import MOST_CELLS
@@ -87,7 +88,7 @@ def test_read_equals_the_oracle(limits, case):
 
 
 @pytest.mark.parametrize(("impl", "held"), [("reference", 0), ("cpu", memory_cpu.HELD), ("cpu", 100)])
-@settings(max_examples=40)
+@examples(40)
 @given(case=readings(whole=True), top_k=st.integers(1, 12))
 def test_top_k_equals_the_oracle(impl, held, case, top_k):
     with mock.patch.object(memory_cpu, "HELD", held):

@@ -10,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.kernels import oracle
 from tests.kernels.test_read import draw, gradients, inputs_of, oracle_options, permuted, readings, sliced
 from vcorr.kernels import memory_read_lse, memory_topk, negative_logsumexp, products, windowed_attention_lse
@@ -71,7 +72,7 @@ LAYOUTS = st.sampled_from(["plain", "gaps", "every second", "turned", "expanded"
 SIZES = st.integers(1, 40)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(sizes=st.tuples(SIZES, SIZES, SIZES), layouts=st.tuples(LAYOUTS, LAYOUTS), row=st.booleans(), plus=st.booleans())
 def test_products_of_any_layout(library, sizes, layouts, row, plus):
     m, k, n = sizes
@@ -110,7 +111,7 @@ def test_products_go_to_onednn_only_where_torch_uses_avx512():
 GROUPS = st.tuples(st.integers(1, 20), st.integers(1, 5), st.integers(1, 20), st.integers(1, 20))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(sizes=GROUPS, permuted=st.booleans(), dtype=st.sampled_from([torch.float32, torch.float64]))
 def test_products_by_groups(library, sizes, permuted, dtype):
     n, g, c, k = sizes
@@ -129,7 +130,7 @@ def test_products_by_groups_keep_all_digits(library):
     assert (products.mixed(left, right.transpose(1, 2)) == 8 + 2.0**-17).all()
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(case=readings(), dtype=st.sampled_from([torch.float64, torch.float32]), strips=st.sampled_from([None, 1, 2]))
 def test_panels_read_what_the_oracle_reads(library, case, dtype, strips):
     case = {**case, "offset_kind": "none", "radius": [2 if r is None else r for r in case["radius"]]}
@@ -164,7 +165,7 @@ PLACES |= {f"one {name}": stretched(dim) for dim, name in enumerate(["image", "r
 PLACE = st.sampled_from(list(PLACES))
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(
     places=st.tuples(*[PLACE] * 6),
     dilation=st.integers(1, 2),
@@ -333,7 +334,7 @@ def test_whole_frames_and_banks(library):
 
 
 @pytest.mark.parametrize("turned", [False, True])
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(case=readings())
 def test_queries_may_lie_either_way(turned, case):
     """Whatever the processor: readings, gradients and the largest logits."""

@@ -6,9 +6,10 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.kernels import oracle
 from vcorr.kernels import label_query_mask, memory_read
 from vcorr.kernels.arguments import MOST_CELLS
@@ -38,7 +39,7 @@ def labelled(draw_):
     return labels, background, options
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(case=labelled())
 def test_the_mask_is_where_a_label_can_be_read(case):
     labels, background, options = case

@@ -6,9 +6,10 @@ from unittest import mock
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.kernels import oracle
 from vcorr.kernels import memory_read_lse, windowed_attention_lse
 from vcorr.kernels.window import tiles
@@ -90,7 +91,7 @@ def oracle_options(options):
 
 
 @pytest.mark.parametrize("impl", IMPLEMENTATIONS)
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(case=readings())
 def test_read_equals_the_oracle(impl, case):
     inputs, options = inputs_of(case)
@@ -106,7 +107,7 @@ def test_read_equals_the_oracle(impl, case):
 
 
 @pytest.mark.parametrize("calls", [-(2**50), 2**50], ids=["tiles", "strips"])
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(case=readings())
 def test_some_cells_equal_the_oracle_by_either_way(calls, case):
     case = {**case, "offset_kind": "none", "restricted": True, "size": (case["size"][0], 13, 19)}
@@ -114,7 +115,7 @@ def test_some_cells_equal_the_oracle_by_either_way(calls, case):
         test_read_equals_the_oracle.hypothesis.inner_test("cpu", case)
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(case=readings(), dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]))
 def test_lower_precision_errs_no_more_than_its_inputs(case, dtype):
     inputs, options = inputs_of({**case, "scale": None})

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.kernels import oracle
 from vcorr.kernels import memory_read, memory_read_lse, memory_topk
 
@@ -65,7 +66,7 @@ def where_read(options, found, nothing):
 
 
 @pytest.mark.parametrize("impl", IMPLEMENTATIONS)
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(case=readings())
 def test_joint_top_k_equals_the_oracle(impl, case):
     query, keys, values, options = inputs_of(case)
@@ -77,7 +78,7 @@ def test_joint_top_k_equals_the_oracle(impl, case):
 
 
 @pytest.mark.parametrize("impl", IMPLEMENTATIONS)
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(case=readings())
 def test_peaks_equal_the_oracle(impl, case):
     query, keys, values, options = inputs_of(case)

@@ -6,9 +6,10 @@ import contextlib
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.kernels import test_read, test_topk
 from tests.kernels.test_products import LIBRARIES, by_library, by_panels
 from tests.kernels.test_read import draw, gradients
@@ -54,14 +55,14 @@ def check_reading(case, dtype):
     check(compute)
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(case=test_read.readings(), dtype=DTYPES)
 def test_readings(case, dtype):
     check_reading(case, dtype)
 
 
 @pytest.mark.parametrize("onednn", LIBRARIES)
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(case=test_read.readings(), dtype=DTYPES, strips=st.sampled_from([None, 1, 2]))
 def test_readings_by_panels(onednn, case, dtype, strips):
     case = {**case, "offset_kind": "none", "radius": [2 if r is None else r for r in case["radius"]], "features": 24}
@@ -69,7 +70,7 @@ def test_readings_by_panels(onednn, case, dtype, strips):
         check_reading(case, dtype)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(case=test_topk.readings(), dtype=DTYPES)
 def test_largest_logits(case, dtype):
     *frames, options = test_topk.inputs_of(case)
@@ -84,7 +85,7 @@ def test_largest_logits(case, dtype):
     check(compute)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     rows=st.sampled_from([1, 2, 63, 1025]),
     bank=st.sampled_from([0, 1, 7, 513]),

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter, PngImagePlugin
 
+from tests.examples import examples
 from tests.labels.pictures import BLACK, BLUE, GREEN, PALETTE, RED, WHITE, colours, grid, indexed, png, save
 from vcorr.errors import InputError
 from vcorr.labels.masks import read_mask
@@ -31,7 +32,7 @@ class TestOrderOfThePalette:
 
     @pytest.mark.parametrize("suffix", ["png", "gif", "bmp", "tif"])
     @given(order=st.permutations([BLACK, RED, GREEN, BLUE]))
-    @settings(max_examples=24, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @examples(24, suppress_health_check=[HealthCheck.function_scoped_fixture])
     def test_black_is_the_background(self, tmp_path: Path, suffix: str, order: list[tuple[int, ...]]) -> None:
         places = np.array([order.index(c) for c in (BLACK, RED, GREEN, BLUE)], np.uint8)
         picture = indexed(places[grid(1, 0, 2, 3)], np.array(order, np.uint8))

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.examples import examples
 from tests.labels.pictures import BLACK, BLUE, GREEN, PALETTE, RED, WHITE, colours, grid, indexed, save
 from vcorr.errors import InputError
 from vcorr.labels.masks import Mask, read_mask, read_masks, write_mask
@@ -163,7 +164,7 @@ EDITED: dict[str, Callable[[Image.Image], Image.Image]] = {
 class TestWhatIsWrittenIsTakenBack:
     @pytest.mark.parametrize("first", FIRST)
     @given(data=st.data())
-    @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @examples(15, suppress_health_check=[HealthCheck.function_scoped_fixture])
     def test_edited_by_any_program(self, tmp_path: Path, first: str, data: st.DataObject) -> None:
         """A result, saved in any form that keeps its ids or its colours, has the ids that it was written with."""
         squares = data.draw(st.lists(st.integers(0, 4), min_size=1, max_size=4).filter(any))
@@ -209,7 +210,7 @@ class TestWhatIsWrittenIsTakenBack:
         assert ids_of(read_masks({0: file}, {6: tmp_path / "w.gif"})[6]) == [[0, 3, 1]]
 
     @given(st.lists(st.integers(1, 255), min_size=1, max_size=6, unique=True), st.integers(0, 2**32 - 1))
-    @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @examples(60, suppress_health_check=[HealthCheck.function_scoped_fixture])
     def test_alone(self, tmp_path: Path, objects: list[int], seed: int) -> None:
         """Under any palette, however many of its entries are alike."""
         palette = np.random.default_rng(seed).integers(0, 3, (256, 3), np.uint8) * 127
@@ -277,7 +278,7 @@ def any_masks(draw: st.DrawFn) -> tuple[Image.Image, str]:
     labels=st.lists(any_masks(), min_size=1, max_size=2),
     corrections=st.lists(any_masks(), max_size=2),
 )
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@examples(100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_whatever_is_given(
     tmp_path: Path, labels: list[tuple[Image.Image, str]], corrections: list[tuple[Image.Image, str]]
 ) -> None:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from vcorr.errors import InputError, UsageError
 from vcorr.labels.mask_names import NamedBy, label_files
 
@@ -159,7 +160,7 @@ def test_a_video_file_has_no_names(tmp_path: Path) -> None:
     mask_padding=st.integers(1, 6),
     chosen=st.sets(st.integers(0, 12), min_size=1, max_size=4),
 )
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_mask_labels_the_frame_of_its_number_in_one_of_the_two_ways_or_is_refused(
     tmp_path_factory: pytest.TempPathFactory,
     first: int,

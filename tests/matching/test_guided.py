@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from vcorr import rng
 from vcorr.matching.cells import downsample, upsample
 from vcorr.matching.guided import upsample_guided
@@ -51,7 +52,7 @@ def test_values_that_do_not_change_stay_as_they_are():
     torch.testing.assert_close(got, torch.tensor([0.25, 0.75]).double()[None, :, None, None].expand(1, 2, 40, 56))
 
 
-@settings(deadline=None, max_examples=30)
+@examples(30)
 @given(st.integers(0, 1000), st.integers(2, 30), st.integers(2, 30))
 def test_an_object_keeps_its_area_in_every_cell(seed, top, left):
     """Whatever the picture: the mean of the shares over a cell is near the cell's value, nearer than bilinear is."""
@@ -64,7 +65,7 @@ def test_an_object_keeps_its_area_in_every_cell(seed, top, left):
     assert guided < 0.5 * bilinear
 
 
-@settings(deadline=None, max_examples=20)
+@examples(20)
 @given(st.integers(0, 1000))
 def test_the_box_around_edges_changes_nothing(seed):
     object_ = torch.zeros(64, 96, dtype=torch.bool)

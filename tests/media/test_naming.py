@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from itertools import permutations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from vcorr.media.naming import folders_for
 
 PARTS = st.sampled_from(["a", "A", "b", "clip", "clip.mp4", "frames", "a.2"])
@@ -25,7 +26,7 @@ def files(names):
     return {name: name.endswith((".mp4", ".avi")) for name in names}
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(NAMES, NAMES)
 def test_no_folder_is_another_or_lies_in_it_now_or_later(first, second):
     known = folders_for(files(first))

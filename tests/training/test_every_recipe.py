@@ -57,6 +57,7 @@ def forty(name):
     return [*tiny(name), *(f"{phase}.steps={n}" for phase, n in steps.items())], f"0:{last}:{21 - before}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(recipe.shipped()))
 def test_forty_steps_are_twenty_a_kill_and_twenty(films, tmp_path, name):
     overrides, kill = forty(name)
@@ -71,6 +72,7 @@ def test_forty_steps_are_twenty_a_kill_and_twenty(films, tmp_path, name):
     assert_same_run(parts, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mast_momentum", "liir"])
 def test_so_they_are_on_two_processes_with_two_workers_each(films, tmp_path, name):
     """With a slow encoder, and with a bank that both write: killed in their stage, restarted by torchrun."""

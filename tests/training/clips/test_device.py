@@ -7,10 +7,11 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.examples import examples
 from tests.media.films import encode
 from vcorr.errors import InputError, UsageError
 from vcorr.training.clips.ahead import ReadAhead
@@ -35,7 +36,7 @@ def videos(tmp_path_factory):
     return scan(root)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     height=st.integers(1, 70),
     width=st.integers(1, 70),

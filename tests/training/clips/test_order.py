@@ -6,9 +6,10 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.training.clips.test_cut import PLAIN, drawn, numbered
 from vcorr.errors import InputError
 from vcorr.training.clips.cut import ClipConfig, Clips
@@ -50,7 +51,7 @@ def test_each_epoch_draws_an_interval_a_video_with_its_odds():
     assert any(seen[source][0].gap != gap for source, gap in later.items())
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(
     frames=st.lists(st.integers(9, 60), min_size=1, max_size=5),
     length=st.integers(2, 4),

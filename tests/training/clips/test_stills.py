@@ -7,10 +7,11 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.examples import examples
 from tests.media.films import encode
 from vcorr import rng
 from vcorr.errors import InputError
@@ -87,7 +88,7 @@ def test_outside_the_picture_its_rim_is_repeated():
 # --- drawn quads ----------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(
     height=st.integers(1, 900),
     width=st.integers(1, 900),

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from vcorr import rng
 from vcorr.kernels import windowed_attention_lse
 from vcorr.model.weights import load_tensors, save_tensors
@@ -28,7 +29,7 @@ def features(*shape, seed=0):
 # --- the ring ------------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(frames=st.integers(1, 7), pushes=st.lists(st.integers(1, 9), max_size=6))
 def test_the_ring_keeps_the_last_frames(frames, pushes):
     """Against a queue: whatever has been pushed, in any portions, also more at once than fits."""
@@ -106,6 +107,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_keep_the_bank_that_one_would():
     with tempfile.TemporaryDirectory() as where:
         environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo"}
