@@ -104,6 +104,26 @@ def youtube_vos(
         _show(scores, as_json, csv)
 
 
+@app.command()
+def vip(
+    root: Annotated[Path, typer.Option(help="Data set: ROOT/Annotations/Category_ids/VIDEO/000000000001.png.")],
+    pred: Annotated[
+        Path | None, typer.Option(help="Results to score: PRED/VIDEO/FRAME.png, and instance_part/ there.")
+    ] = None,
+    weights: Weights = None,
+    out: Out = None,
+    listed: Annotated[Path | None, typer.Option("--list", help="Videos; default: ROOT/lists/val_id.txt.")] = None,
+    workers: Workers = None,
+    csv: Csv = None,
+    as_json: AsJson = False,
+) -> None:
+    """VIP: mean IoU of 20 classes by one confusion matrix; average precision of the parts of persons."""
+    from vcorr.evaluation.vip import evaluate_vip, tasks
+
+    with _results(pred, weights, out, lambda folder: tasks(root, folder, listed=listed), workers) as folder:
+        _show(evaluate_vip(root, folder, listed=listed, workers=workers), as_json, csv)
+
+
 @contextmanager
 def _results(
     pred: Path | None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,11 +18,12 @@ from torch import Tensor
 
 from vcorr.evaluation import davis_layout, pool
 from vcorr.evaluation.task import Task
-from vcorr.files import agree, held, recorded, sha256, sweep, write_json
+from vcorr.files import agree, held, recorded, replacing, sha256, sweep, write_json
 from vcorr.labels.draw import default_palette
 from vcorr.labels.label import MaskLabels
 from vcorr.labels.masks import is_whole, write_mask
 from vcorr.labels.raw_ids import Ids
+from vcorr.matching.cells import Grid
 from vcorr.media.image import shrink
 from vcorr.media.video import Video, open_video
 from vcorr.model.encoder import Encode, Encoder, Model, Picture
@@ -165,18 +166,20 @@ def _label(job: tuple[Task, Load]) -> Labelled:
         model, frames = load(), range(min(given), max(files) + 1)
         labels = MaskLabels.of(given.values(), task.size, model.encoder.device)
         masks = {k: labels.typed(ids) for k, ids in given.items()}
-        for index, ids in _labelled(_pictures(video, task.read), frames, masks, model, labels):
+        for index, ids, sureness in _labelled(_pictures(video, task.read), frames, masks, model, labels):
             if pool.stopped():
                 raise CancelledError
             if index in files:
+                if task.classes is not None:
+                    _write_list(files[index].with_suffix(".txt"), task.classes, sureness())
                 write_mask(files[index], ids, default_palette())
         return Labelled(task.name, len(files), time.monotonic() - began, tuple(video.damaged))
 
 
 def _labelled(
     read: Pictures, frames: range, given: Mapping[int, Ids], model: Model, labels: MaskLabels
-) -> Iterator[tuple[int, Ids]]:
-    """The labels of frames, one after the other, where objects may begin after the first of them.
+) -> Iterator[tuple[int, Ids, Callable[[], dict[int, float]]]]:
+    """The labels of frames, one after the other, and how sure they are; objects may begin after the first frame.
 
     Where objects begin, they lie over what was read (Oh et al. 2019). From there on they are read by a propagator of
     their own, which knows the frames from there on alone: in those before, they would count as background.
@@ -195,7 +198,28 @@ def _labelled(
             propagator.step(picture, label)
             begun.append((propagator, labels.typed(np.setdiff1d(added, 0))))
         assert label is not None  # the first frame is given
-        yield index, label
+        yield index, label, partial(_sureness, label, [propagator for propagator, _ in begun], picture.shape[:2])
+
+
+def _sureness(label: Ids, propagators: Sequence[Propagator[Ids]], read: tuple[int, int]) -> dict[int, float]:
+    """The mean soft value of each id over its pixels, by the last propagator, which knows them all."""
+    propagator = propagators[-1]
+    labels, model = cast("MaskLabels", propagator.labels), propagator.model
+    grid = Grid(model.encoder.stride, model.matching.alignment, read, labels.size)
+    assert propagator.values is not None
+    sure = {}
+    for channel, k in enumerate(labels.classes.tolist()):
+        if (there := torch.from_numpy(label == k)).any():
+            values = grid.upsample(propagator.values[..., channel : channel + 1])[0, 0].cpu()
+            sure[k] = float(values[there].mean())
+    return sure
+
+
+def _write_list(path: Path, classes: Mapping[int, int], sure: Mapping[int, float]) -> None:
+    """Class and score of each id, that of the id k in line k; 0 and 0 for one that there is not."""
+    lines = [f"{classes.get(k, 0)} {sure.get(k, 0.0):.6f}\n" for k in range(1, max(classes, default=0) + 1)]
+    with replacing(path) as file:
+        file.write("".join(lines).encode())
 
 
 def _over(label: Ids, other: Ids, there: NDArray[np.bool_]) -> Ids:

@@ -21,6 +21,8 @@ class Task:
         wanted: the frames to write, by index, and the names of their files without the suffix.
         given: makes the masks that are given, by frame index; the first is the whole frame's, later ones add the
             objects that begin in them. Called in the process that labels, so it must be picklable.
+        classes: class of each id, where a list is wanted beside each mask: 00000.txt, with the class and the mean soft
+            value of the id k in line k.
         read: (height, width) at which frames are read, proportions or not; None is 480 on the short side.
     """
 
@@ -31,6 +33,7 @@ class Task:
     wanted: Mapping[int, str]
     given: Callable[[], Mapping[int, Ids]]
     read: tuple[int, int] | None = None
+    classes: Mapping[int, int] | None = None
 
     @property
     def files(self) -> dict[int, Path]:
