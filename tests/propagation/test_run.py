@@ -16,14 +16,15 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.toys import HEIGHT, WIDTH, save_mask, scene
+from tests.toys import HEIGHT, WIDTH, model, save_mask, scene
 from vcorr.errors import InputError, OutputError, UsageError
 from vcorr.files import held
+from vcorr.labels import mask_set
 from vcorr.labels.masks import read_mask, write_mask
 from vcorr.media.video import open_video
 from vcorr.model.inference import Inference
 from vcorr.model.weights import load_weights, save_tensors, save_weights
-from vcorr.propagation import results, resume
+from vcorr.propagation import resume
 from vcorr.propagation.run import Request, propagate_to
 
 
@@ -197,7 +198,7 @@ def test_a_full_disk_is_one_error(request_for: Callable[..., Request], monkeypat
         write(path, *content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(results, "write_mask", partial(limited, write_mask))
+        patch.setattr(mask_set, "write_mask", partial(limited, write_mask))
         patch.setattr("vcorr.propagation.resume.save_tensors", partial(limited, save_tensors))
         with pytest.raises(OutputError, match=r"00005\.png: cannot be written"):
             propagate_to(request)
@@ -220,7 +221,7 @@ def test_what_is_missing_of_a_complete_folder_is_made_again(request_for: Callabl
     kept = (masks / "00006.png").stat().st_mtime_ns
     lines: list[str] = []
     assert propagate_to(request, say=lines.append).overlay
-    assert any("3 masks are missing or cut short, and are made again: 3, 4, 5" in line for line in lines)
+    assert any("labels of 3 frames are missing or cut short, and are made again: 3, 4, 5" in line for line in lines)
     assert files(request.out) == files(whole.out)
     assert (masks / "00006.png").stat().st_mtime_ns == kept
     assert (request.out / "overlay.mp4").stat().st_size and (request.out / "frames.csv").exists()
@@ -345,7 +346,7 @@ def test_masks_outside_the_range_are_told(request_for: Callable[..., Request], t
         save_mask(tmp_path / "given" / f"{k}.png", scene(k)[1])
     lines: list[str] = []
     propagate_to(request_for(labels=tmp_path / "given", start=2, end=6), say=lines.append)
-    assert "masks of frames 0, 7 are not used: frames 2 to 5 are labelled" in lines
+    assert "labels of frames 0, 7 are not used: frames 2 to 5 are labelled" in lines
 
 
 def test_a_reader_beyond_the_taps_present(request_for: Callable[..., Request], weights: Path) -> None:
@@ -363,3 +364,92 @@ def test_more_than_255_ids_are_written_in_16_bits(request_for: Callable[..., Req
     written = np.asarray(Image.open(request.out / "masks" / "00000.png"))
     np.testing.assert_array_equal(written, ids)
     assert set(np.unique(np.asarray(Image.open(request.out / "masks" / "00002.png")))) <= {0, 200, 400}
+
+
+POINTS = "frame,point,x,y\n0,red,11.5,15.5\n0,blue,47.5,35.5\n0,unseen,,\n"
+
+
+@pytest.fixture
+def sharp(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Colours as the features of whatever weights are given, so that points can be found again."""
+    monkeypatch.setattr("vcorr.propagation.run.Model.of", lambda weights, device: model())
+
+
+def test_keypoints_follow_what_moves(request_for: Callable[..., Request], tmp_path: Path, sharp: None) -> None:
+    (tmp_path / "points.csv").write_text(POINTS)
+    request = request_for(labels=tmp_path / "points.csv")
+    summary = propagate_to(request)
+    out = request.out
+    assert (summary.kind, summary.labels) == ("keypoints", out / "keypoints.csv")
+    assert sorted(p.name for p in out.iterdir()) == ["frames.csv", "keypoints.csv", "manifest.json", "overlay.mp4"]
+    rows = list(csv.reader((out / "keypoints.csv").read_text().splitlines()))
+    assert rows[:4] == [
+        ["frame", "point", "x", "y", "confidence"],
+        ["0", "red", "11.5", "15.5", "1.0"],
+        ["0", "blue", "47.5", "35.5", "1.0"],
+        ["0", "unseen", "", "", "0.0"],
+    ]
+    assert [row[0] for row in rows[1:]] == [str(k) for k in range(8) for _ in range(3)]
+    for frame, name, x, y, _ in rows[4:]:
+        if name == "unseen":
+            assert (x, y) == ("", "")
+        else:
+            step = 2 * int(frame) * (1 if name == "red" else -1)
+            wanted = (11.5 + step, 15.5) if name == "red" else (47.5 + step, 35.5)
+            assert (float(x), float(y)) == pytest.approx(wanted, abs=4)
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["objects"] == ["red", "blue", "unseen"]
+    with open_video(out / "overlay.mp4") as video:
+        assert len(video) == 8
+    before = (out / "keypoints.csv").read_bytes()
+    assert propagate_to(request).labelled_now == 0
+    (tmp_path / "points.csv").write_text(POINTS.replace("11.5", "11.25"))
+    with pytest.raises(OutputError, match="holds the results of another run"):
+        propagate_to(request)
+    assert (out / "keypoints.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize("torn", [False, True])
+def test_stopped_keypoints_go_on_to_the_same_bytes(
+    request_for: Callable[..., Request], tmp_path: Path, sharp: None, torn: bool
+) -> None:
+    (tmp_path / "points.csv").write_text(POINTS.replace("\n0,", "\n3,"))  # then the run goes backwards first
+    whole, request = request_for("whole", labels=tmp_path / "points.csv"), request_for(labels=tmp_path / "points.csv")
+    propagate_to(whole)
+
+    def stop(done: int, total: int) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        propagate_to(request, progress=stop)
+    assert not (request.out / "keypoints.csv").exists()
+    journal = request.out / ".keypoints.csv"
+    assert journal.read_text().count("\n") == 15
+    if torn:
+        journal.write_text(journal.read_text()[:-5])
+    assert (propagate_to(request).labelled_now > 3) == torn
+    assert (request.out / "keypoints.csv").read_bytes() == (whole.out / "keypoints.csv").read_bytes()
+    assert not journal.exists()
+    table = request.out / "keypoints.csv"
+    table.write_text(table.read_text().replace("\n6,blue", "\n6,bl"))
+    assert propagate_to(request).labelled_now > 0
+    assert table.read_bytes() == (whole.out / "keypoints.csv").read_bytes()
+
+
+def test_a_point_that_leaves_the_frame_is_lost(
+    tmp_path: Path, request_for: Callable[..., Request], sharp: None
+) -> None:
+    folder = tmp_path / "leaves"
+    folder.mkdir()
+    for step in range(8):
+        picture = np.full((HEIGHT, WIDTH, 3), (30, 160, 60), np.uint8)
+        left = 30 + 6 * step
+        picture[16:32, left : left + 10] = 200, 30, 40
+        Image.fromarray(picture).save(folder / f"{step:05d}.png")
+    (tmp_path / "points.csv").write_text("frame,point,x,y\n0,red,34.5,23.5\n")
+    request = request_for(video=str(folder), labels=tmp_path / "points.csv")
+    propagate_to(request)
+    rows = list(csv.reader((request.out / "keypoints.csv").read_text().splitlines()))[1:]
+    assert all(float(row[4]) > 0.5 for row in rows[:4])
+    assert all(row[2] == "" and float(row[4]) < 0.1 for row in rows[6:]), rows

@@ -20,18 +20,22 @@ def propagate(
     labels: Annotated[
         Path,
         typer.Argument(
-            help="A mask of the first frame (of --start), or a folder of masks named by frame index or as the frames."
+            help="A mask of the first frame (of --start), a folder of masks named by frame index or as the frames, "
+            "or a file of keypoints (CSV, DeepLabCut, COCO)."
         ),
     ],
     out: Annotated[
         Path, typer.Option(help="Folder for the results; continued if it holds a stopped run of the same inputs.")
     ] = Path("vcorr-out"),
+    kind: Annotated[
+        Literal["masks", "keypoints"] | None, typer.Option(help="Of the labels; default: found from the files.")
+    ] = None,
     at: Annotated[
-        list[str] | None, typer.Option(metavar="K=FILE", help="A mask of frame K: a correction; as often as needed.")
+        list[str] | None, typer.Option(metavar="K=FILE", help="Labels of frame K: a correction; as often as needed.")
     ] = None,
     named_by: Annotated[
         Literal["index", "frame"] | None,
-        typer.Option(help="What the names in a folder of masks mean, where they can be read both ways."),
+        typer.Option(help="What the names of masks or pictures mean, where they can be read both ways."),
     ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="weights.safetensors of a training; default: those that come with vcorr.")
@@ -47,17 +51,18 @@ def propagate(
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
-    """Label every frame of a video from masks of one or some of its frames."""
+    """Label every frame of a video from masks or keypoints of one or some of its frames."""
     from vcorr.propagation.run import Request, propagate_to
 
-    request = Request(video, labels, out, _labelled(at or []), weights, size, start, end, device, named_by)
+    request = Request(video, labels, out, _labelled(at or []), weights, size, start, end, device, named_by, kind)
     with stoppable(out), bar("labelling") as progress:
         summary = propagate_to(request, say=say, progress=progress)
     if as_json:
         typer.echo(json.dumps(summary.to_json()))
     else:
         drawn = f", overlay in {out / 'overlay.mp4'}" if summary.overlay else ""
-        typer.echo(f"{summary.frames} masks in {out / 'masks'}{drawn}")
+        what = "masks" if summary.kind == "masks" else f"frames' {summary.kind}"
+        typer.echo(f"{summary.frames} {what} in {summary.labels}{drawn}")
 
 
 def _labelled(pairs: list[str]) -> dict[int, Path]:

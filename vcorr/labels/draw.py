@@ -1,10 +1,13 @@
-"""Colours for object ids, and masks drawn over the picture they belong to."""
+"""Colours for object ids, and masks and points drawn over the picture they belong to."""
 
 from __future__ import annotations
 
 import numpy as np
+from PIL import Image, ImageDraw
 
 LINE_PER_SIDE = 1 / 480  # width of a contour as a share of the short side
+POINT_PER_SIDE = 1 / 120  # radius of a point, likewise
+UNSURE = 0.5  # confidence below which a point is drawn as a ring
 
 
 def default_palette() -> np.ndarray:
@@ -74,3 +77,27 @@ def _bright(palette: np.ndarray) -> np.ndarray:
     """The hues of a palette at full brightness, white for black."""
     peak = palette.max(axis=1, keepdims=True).astype(np.float32)
     return np.where(peak > 0, np.rint(palette / np.maximum(peak, 1) * 255), 255).astype(np.uint8)
+
+
+def draw_points(rgb: np.ndarray, xy: np.ndarray, confidence: np.ndarray) -> np.ndarray:
+    """Draws points as discs in the colours of the ids 1, 2, ..., rings where they are unsure.
+
+    Args:
+        rgb: uint8 [h w 3].
+        xy: (x, y) of each in pixels [n 2]; NaN is not drawn.
+        confidence: [n]; below `UNSURE` a ring.
+
+    Returns:
+        uint8 [h w 3], a new array.
+    """
+    image = Image.fromarray(rgb)
+    pen = ImageDraw.Draw(image)
+    radius = max(2, round(min(rgb.shape[:2]) * POINT_PER_SIDE))
+    colours = _bright(default_palette())[colour_index(np.arange(1, len(xy) + 1))]
+    for (x, y), colour, sure in zip(xy, colours.tolist(), confidence >= UNSURE, strict=True):
+        if np.isfinite((x, y)).all():
+            box = (x - radius - 1, y - radius - 1, x + radius + 1, y + radius + 1)
+            pen.ellipse(box, outline=(0, 0, 0), width=3 if not sure else 1)
+            box = (x - radius, y - radius, x + radius, y + radius)
+            pen.ellipse(box, fill=tuple(colour) if sure else None, outline=tuple(colour))
+    return np.array(image)

@@ -99,6 +99,49 @@ def label_files(
     return dict(sorted(labels.items()))
 
 
+def frames_of_pictures(
+    path: Path,
+    pictures: Sequence[str],
+    *,
+    frames: int,
+    frame_files: Sequence[Path] | None = None,
+    named_by: NamedBy | None = None,
+    alone: int | None = None,
+) -> dict[str, int]:
+    """Which frame each picture is that a label file names, by the rules of a folder of masks.
+
+    Args:
+        path: of the label file. pictures: names of files. frames, frame_files, named_by: as ``label_files`` has them.
+        alone: the frame of a single picture whose name need not say it: a number may count anything; None if it must.
+
+    Raises:
+        InputError: a name that no frame can be told from, or two pictures of one frame.
+    """
+    shown = _named(frame_files or [])
+    names = _named([Path(picture) for picture in pictures], like=shown)
+    if len(names) == 1 and alone is not None and named_by is None and not _says_its_frame(names[0], frames, shown):
+        return {pictures[0]: alone}
+    try:
+        found = _frames(path, names, frames, shown, named_by) if names else []
+    except InputError as error:
+        if error.where == str(path):
+            raise
+        raise InputError(path, f"has the picture {Path(error.where).name}, which {error.what}", error.advice) from None
+    if len(set(found)) < len(found):
+        frame = next(k for k in found if found.count(k) > 1)
+        one, other = [picture for picture, k in zip(pictures, found, strict=True) if k == frame][:2]
+        raise InputError(path, f"{one} and {other} are both frame {frame}", "keep one of them")
+    return dict(zip(pictures, found, strict=True))
+
+
+def _says_its_frame(name: _Name, frames: int, shown: Sequence[_Name]) -> bool:
+    """Whether a picture's name alone says its frame: that of a frame's file, or a number that may be one's."""
+    if any(name.file.stem.casefold() == other.file.stem.casefold() for other in shown):
+        return True
+    plain = re.fullmatch("((frame|img|image)[ _-]?)?[0-9]+", name.file.stem.casefold())
+    return plain is not None and name.number is not None and name.number < frames
+
+
 def _is_result(folder: Path) -> bool:
     """Whether a folder is ``masks`` of an output folder."""
     try:

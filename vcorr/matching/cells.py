@@ -16,7 +16,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import numpy as np
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 Alignment = Literal["cell", "sampled", "bilinear", "corner"]
@@ -67,6 +69,26 @@ class Grid:
     read: tuple[int, int]
     full: tuple[int, int]
     guide: Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Cells (down, across)."""
+        return -(-self.read[0] // self.stride), -(-self.read[1] // self.stride)
+
+    def cells_at(self, xy: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Places (x, y) [n 2] in pixels of the labels -> (x, y) in cells; centres are whole numbers in both."""
+        read, full = (np.array(size[::-1], np.float64) for size in (self.read, self.full))
+        return ((xy + 0.5) * (read / full) - 0.5 - self._first) / self.stride
+
+    def pixels_at(self, cells: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Places (x, y) [n 2] in cells -> (x, y) in pixels of the labels."""
+        read, full = (np.array(size[::-1], np.float64) for size in (self.read, self.full))
+        return (cells * self.stride + self._first + 0.5) * (full / read) - 0.5
+
+    @property
+    def _first(self) -> float:
+        """Where the place that cell 0 stands for lies, in pixels of the frame as it is read."""
+        return (self.stride - 1) / 2 if self.alignment in ("cell", "bilinear") else 0.0
 
     def downsample(self, values: Tensor) -> Tensor:
         """Values at full size [b v H W] to values of cells [b h w v]."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from vcorr.errors import InputError, OutputError
-from vcorr.labels.raw_ids import Ids
+from vcorr.labels.label import L
 from vcorr.model.weights import load_tensors, save_tensors
 from vcorr.propagation.plan import Span
 from vcorr.propagation.propagator import Propagator
@@ -51,21 +51,21 @@ def stretches_of(plan: Sequence[Span], point: Point, missing: Set[int]) -> list[
 
 def label_stretches(
     frames: Pictures,
-    given: Mapping[int, Ids],
-    propagator: Propagator[Ids],
+    given: Mapping[int, L],
+    propagator: Propagator[L],
     plan: Sequence[Span],
     stretches: Sequence[Point],
     results: Results,
     progress: Callable[[int], None],
 ) -> None:
-    """Write the missing masks; however this ends, the folder can be continued after the last one."""
+    """Write the missing labels; however this ends, the folder can be continued after the last one."""
     point, done = Point(), 0
     try:
         for point in stretches:
             number = point.span
             labelled = label_span(frames, plan[number], given, propagator, kept=point.values, first=point.position)
-            for position, (index, ids) in enumerate(labelled, start=point.first(plan)):
-                results.write(index, ids)
+            for position, (index, label) in enumerate(labelled, start=point.first(plan)):
+                results.store.write(index, label)
                 point = Point(number, position + 1, propagator.kept())
                 done += 1
                 progress(done)

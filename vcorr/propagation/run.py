@@ -1,7 +1,7 @@
 """The output folder of ``vcorr propagate``: what it holds, whose it is, and how a stopped run goes on.
 
-masks/00000.png   indexed PNG, one a frame, named by frame index
-overlay.mp4       the video with the masks drawn on it
+masks/00000.png   indexed PNG, one a frame, named by frame index; or keypoints.csv: frame, point, x, y, confidence
+overlay.mp4       the video with the labels drawn on it
 frames.csv        index, pts, seconds of every labelled frame
 manifest.json     inputs and weights by SHA-256, options, versions, device, where the time went
 """
@@ -9,20 +9,18 @@ manifest.json     inputs and weights by SHA-256, options, versions, device, wher
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 import vcorr
 from vcorr.files import agree, held, recorded, sha256, write_json
+from vcorr.labels.given import Given, Kind, read_given, told_given
 from vcorr.labels.mask_names import NamedBy
-from vcorr.labels.masks import Mask
 from vcorr.machine import conditions, goes_on, in_own_modes, pick_device
 from vcorr.media.video import Video, open_video, shrunk_size
 from vcorr.model.encoder import Model
@@ -32,7 +30,7 @@ from vcorr.propagation.propagator import Propagator
 from vcorr.propagation.results import Results
 from vcorr.propagation.resume import FORMAT, STATE, label_stretches, resume_point, stretches_of
 from vcorr.propagation.timing import Seconds, seconds_a_frame
-from vcorr.propagation.video import check_side, frame_range, given_labels, mask_labels, pictures, told_labels
+from vcorr.propagation.video import check_side, frame_range, pictures
 
 MANIFEST = "manifest.json"
 SAME = ("vcorr", "inputs", "options")  # what must be equal in the manifest for a folder to be continued
@@ -53,13 +51,20 @@ class Request:
     end: int | None = None
     device: str = "cpu"
     named_by: NamedBy | None = None
+    kind: Kind | None = None
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What was done: frames labelled now and before, seconds taken now, whether there is an overlay, and the folder."""
+    """What was done: frames labelled now and before, seconds taken now, whether there is an overlay, and the folder.
+
+    Attributes:
+        kind: of the labels. labels: the file or folder of the results.
+    """
 
     out: Path
+    kind: Kind
+    labels: Path
     frames: int
     labelled_now: int
     seconds: float
@@ -67,7 +72,7 @@ class Summary:
     overlay: bool
 
     def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self) | {"out": str(self.out)}
+        return dataclasses.asdict(self) | {"out": str(self.out), "labels": str(self.labels)}
 
 
 @in_own_modes
@@ -80,7 +85,7 @@ def propagate_to(
     """Label a video and write the output folder, or go on where a stopped run of the same inputs left it.
 
     In a folder that is complete, what went missing or was cut short is made again, and nothing else. Where no overlay
-    can be drawn, the masks stand all the same.
+    can be drawn, the labels stand all the same.
 
     Args:
         say: takes lines worth telling; progress: takes (frames labelled, frames in all).
@@ -96,25 +101,25 @@ def propagate_to(
     weights = load_weights(weights_file)
     with open_video(request.video, apart=[request.labels, *request.at.values()]) as video:
         start, end = frame_range(video, request.start, request.end)
-        masks = given_labels(video, request.labels, start, end, request.at, request.named_by)
-        plan = spans(list(masks), start, end)
-        manifest = _manifest(request, video, masks, weights_file, start, end)
-        for note in [*video.notes, *told_labels(video, masks)]:
+        given = read_given(video, request.labels, start, end, request.at, request.named_by, request.kind)
+        plan = spans(list(given.by_frame), start, end)
+        manifest = _manifest(request, video, given, weights_file, start, end)
+        for note in [*video.notes, *told_given(video, given)]:
             say(note)
-        if unused := sorted(masks.keys() - set(range(start, end))):
-            say(f"masks of frames {_some(unused)} are not used: frames {start} to {end - 1} are labelled")
-        results = Results(request.out, video, range(start, end), next(iter(masks.values())).palette)
+        if unused := sorted(given.by_frame.keys() - set(range(start, end))):
+            say(f"labels of frames {_some(unused)} are not used: frames {start} to {end - 1} are labelled")
+        store = given.store(request.out)
+        results = Results(request.out, video, range(start, end), store)
         found = _found(request.out, manifest)
         missing = results.missing()
         if found.get("complete") and not missing and results.has_overlay() and results.has_table():
             say(f"{request.out} is complete already: same inputs, same options")
-            return Summary(request.out, end - start, 0, 0.0, {}, overlay=True)
+            return Summary(request.out, given.kind, store.path, end - start, 0, 0.0, {}, overlay=True)
         model, frames = Model.of(weights, device), pictures(video, request.short_side)
-        labels, given = mask_labels(video, masks, device)
-        propagator = Propagator(model, labels)
+        propagator: Propagator[Any] = Propagator(model, given.labels(device))
         # What cannot be computed fails here, before a folder is made.
-        estimate = seconds_a_frame(propagator, frames, given) if missing else 0.0
-        blind = _tell_blind(video, masks, say)
+        estimate = seconds_a_frame(propagator, frames, given.by_frame) if missing else 0.0
+        blind = _tell_blind(video, given.by_frame, say)
         with held(request.out, say):
             found, missing = _found(request.out, manifest), results.missing()
             if not missing:  # they are left as they were made
@@ -124,29 +129,37 @@ def propagate_to(
             write_json(request.out / MANIFEST, manifest | {"complete": False})
             results.prepare()
             if found.get("complete") and missing:
-                say(f"{len(missing)} masks are missing or cut short, and are made again: {_some(sorted(missing))}")
+                said = f"labels of {len(missing)} frames are missing or cut short, and are made again"
+                say(f"{said}: {_some(sorted(missing))}")
             stretches = stretches_of(plan, resume_point(request.out, device), missing)
             left = sum(s.left(plan) for s in stretches)
             if left:
                 after = f", going on after {end - start - left}" if left < end - start else ""
-                said = _what_comes(video, request.short_side, labels.channels - 1)
+                said = _what_comes(video, request.short_side, given)
                 say(f"{end - start} {said}: about {_duration(estimate * left)} on {device}{after}")
             began, seconds = time.monotonic(), Seconds()
             frames, propagator = seconds.items("io", frames), seconds.propagator(propagator)
             before = end - start - left
             label_stretches(
-                frames, given, propagator, plan, stretches, results, lambda done: progress(before + done, end - start)
+                frames,
+                given.by_frame,
+                propagator,
+                plan,
+                stretches,
+                results,
+                lambda done: progress(before + done, end - start),
             )
+            store.finish(range(start, end))
             taken = time.monotonic() - began
             if video.damaged:
                 say(f"{len(video.damaged)} damaged frames took the picture before them: {_some(video.damaged)}")
-                _tell_blind(video, masks.keys() - blind, say)
+                _tell_blind(video, given.by_frame.keys() - blind, say)
             drawn = results.draw(say) if left or not results.has_overlay() else True
             shares = {k: round(v / taken, 3) for k, v in dataclasses.asdict(seconds).items()} if left else {}
             about = {"complete": True, "seconds": round(taken, 2), "shares": shares}
             write_json(request.out / MANIFEST, manifest | about)
             (request.out / STATE).unlink(missing_ok=True)
-    return Summary(request.out, end - start, left, taken, shares, drawn)
+    return Summary(request.out, given.kind, store.path, end - start, left, taken, shares, drawn)
 
 
 def _found(out: Path, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -163,16 +176,14 @@ def _found(out: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _manifest(
-    request: Request, video: Video, masks: Mapping[int, Mask], weights: Path, start: int, end: int
-) -> dict[str, Any]:
-    labels = {str(k): hashlib.sha256(f"{m.ids.shape}".encode() + m.ids.tobytes()).hexdigest() for k, m in masks.items()}
+def _manifest(request: Request, video: Video, given: Given[Any], weights: Path, start: int, end: int) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "vcorr": vcorr.__version__,
         "inputs": {
             "video": video.fingerprint(),
-            "labels": labels,
+            "kind": given.kind,
+            "labels": {str(k): given.digest(k) for k in given.by_frame},
             "weights": sha256(weights),
         },
         "options": {"start": start, "end": end, "size": request.short_side, "device": request.device},
@@ -183,15 +194,16 @@ def _manifest(
             "weights": request.weights and str(request.weights),
         },
         "video": {"frames": len(video), "height": video.height, "width": video.width, "fps": round(video.fps, 4)},
-        "objects": sorted({int(i) for m in masks.values() for i in np.unique(m.ids) if i}),
+        "objects": given.objects,
         "machine": conditions(torch.device(request.device)),
     }
 
 
-def _what_comes(video: Video, short_side: int, objects: int) -> str:
+def _what_comes(video: Video, short_side: int, given: Given[Any]) -> str:
+    count, unit = len(given.objects), "object" if given.kind == "masks" else "point"
     height, width = shrunk_size(video.height, video.width, short_side)
     size = f"frames of {video.width}x{video.height}, read at {width}x{height}"
-    return f"{size}, {objects} object{'s' * (objects != 1)}"
+    return f"{size}, {count} {unit}{'s' * (count != 1)}"
 
 
 def _tell_blind(video: Video, labelled: Collection[int], say: Callable[[str], None]) -> set[int]:

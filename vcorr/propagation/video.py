@@ -8,15 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vcorr.errors import UsageError
-from vcorr.labels.label import L, MaskLabels
-from vcorr.labels.mask_names import NamedBy, label_files
-from vcorr.labels.masks import Mask, read_masks
+from vcorr.labels.given import Kind, read_given
+from vcorr.labels.keypoints import Points
+from vcorr.labels.label import L
+from vcorr.labels.mask_names import NamedBy
+from vcorr.labels.mask_set import GivenMasks
+from vcorr.labels.masks import Mask
 from vcorr.labels.raw_ids import Ids
 from vcorr.machine import in_own_modes, pick_device
 from vcorr.media.video import Video, open_video
@@ -34,20 +38,36 @@ Pictures = Callable[[range], Iterator[tuple[int, Picture]]]
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """A labelled frame; equal to one of the same index whose mask has the same ids.
+    """A labelled frame; equal to one of the same index whose label is the same.
 
     Attributes:
         index: of the frame in the video, from 0.
-        mask: object ids at the video's full size [H W], 0 is background.
+        label: of the kind that was given.
     """
 
     index: int
-    mask: Ids
+    label: Ids | Points
+
+    @property
+    def mask(self) -> Ids:
+        """Object ids at the video's full size [H W], 0 is background, of a video that was given masks."""
+        if isinstance(self.label, Points):
+            raise AttributeError("the video was given keypoints: its frames have points and no mask")
+        return self.label
+
+    @property
+    def points(self) -> Points:
+        """Keypoints, in the order in which they were given, of a video that was given keypoints."""
+        if not isinstance(self.label, Points):
+            raise AttributeError("the video was given masks: its frames have a mask and no points")
+        return self.label
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Frame):
             return NotImplemented
-        return self.index == other.index and np.array_equal(self.mask, other.mask)
+        if isinstance(self.label, Points) or isinstance(other.label, Points):
+            return self.index == other.index and self.label == other.label
+        return self.index == other.index and np.array_equal(self.label, other.label)
 
 
 @in_own_modes
@@ -62,19 +82,22 @@ def propagate(
     end: int | None = None,
     device: str | torch.device = "cpu",
     named_by: NamedBy | None = None,
+    kind: Kind | None = None,
 ) -> Iterator[Frame]:
-    """Label every frame of a video from masks of some frames.
+    """Label every frame of a video from masks or keypoints of some frames.
 
     Args:
         video: a video file, a folder of frames, or a glob.
-        labels: a mask image of frame ``start``, or a folder of masks named by frame index, or as the frames' files.
-        at: masks of more frames, by index: corrections. They change no id of the labels.
+        labels: a mask image of frame ``start``, or a folder of masks named by frame index, or as the frames' files; or
+            a file of keypoints, which says its frames.
+        at: labels of more frames, by index: corrections. They change no id of the labels.
         weights: a weights file of ``vcorr train``; None takes the ones that come with vcorr.
         short_side: a video whose short side is above this is read at this size, at least `SMALLEST`; masks come back at
             full size.
         start, end: the frames to label, start .. end-1; None is to the end.
         device: of the computation; "auto" is the GPU if there is one.
-        named_by: "index" or "frame": what the names in a folder of masks mean, where they can be read both ways.
+        named_by: "index" or "frame": what the names of masks mean, where they can be read both ways.
+        kind: of the labels; None finds it from the files.
 
     Yields:
         Frames, one at a time, in bounded memory: ascending, but frames before the first labelled one come first and
@@ -90,9 +113,11 @@ def propagate(
     labels, corrections = Path(labels), {k: Path(p) for k, p in (at or {}).items()}
     with open_video(video, apart=[labels, *corrections.values()]) as source:
         start, stop = frame_range(source, start, end)
-        masks = given_labels(source, labels, start, stop, corrections, named_by)
-        plan = spans(list(masks), start, stop)
-        yield from label_video(source, plan, masks, model, short_side=short_side)
+        given = read_given(source, labels, start, stop, corrections, named_by, kind)
+        propagator: Propagator[Any] = Propagator(model, given.labels(device))
+        for span in spans(list(given.by_frame), start, stop):
+            for index, label in label_span(pictures(source, short_side), span, given.by_frame, propagator):
+                yield Frame(index, label)
 
 
 def label_video(
@@ -104,10 +129,10 @@ def label_video(
     short_side: int = 480,
 ) -> Iterator[Frame]:
     """Label the frames of the spans of a plan from masks by frame index, in bounded memory."""
-    labels, given = mask_labels(video, masks, model.encoder.device)
-    propagator = Propagator(model, labels)
+    given = GivenMasks(masks, (video.height, video.width))
+    propagator = Propagator(model, given.labels(model.encoder.device))
     for span in plan:
-        for index, ids in label_span(pictures(video, short_side), span, given, propagator):
+        for index, ids in label_span(pictures(video, short_side), span, given.by_frame, propagator):
             yield Frame(index, ids)
 
 
@@ -157,47 +182,8 @@ def pictures(video: Video, short_side: int) -> Pictures:
     return read
 
 
-def mask_labels(video: Video, masks: Mapping[int, Mask], device: torch.device) -> tuple[MaskLabels, dict[int, Ids]]:
-    """The kind of label that the masks of a video are, and their ids by frame index, all of one type."""
-    labels = MaskLabels.of([mask.ids for mask in masks.values()], (video.height, video.width), device)
-    return labels, {k: labels.typed(mask.ids) for k, mask in masks.items()}
-
-
 def _picture(pictures: Pictures, index: int) -> Picture:
     return next(pictures(range(index, index + 1)))[1]
-
-
-def given_labels(
-    video: Video,
-    labels: Path,
-    start: int,
-    end: int,
-    at: Mapping[int, Path] | None = None,
-    named_by: NamedBy | None = None,
-) -> dict[int, Mask]:
-    """Masks by frame index: a file labels frame ``start``, a folder names the frames; ``at`` labels more of them.
-
-    A folder may label frames outside ``start`` .. ``end - 1``, which are of no use then.
-
-    Raises:
-        InputError: a mask cannot be read, does not fit the video, or its name or content can be read two ways.
-        UsageError: a frame that is labelled twice, or by ``at`` outside the range.
-    """
-    size = (video.height, video.width)
-    files = {start: labels}
-    if labels.is_dir():
-        files = label_files(labels, frames=len(video), frame_files=video.files, named_by=named_by)
-    for k, path in (at or {}).items():
-        if k in files:
-            raise UsageError(f"--at {k}={path}", f"frame {k} is labelled by {files[k]} already", "give one of the two")
-        if not start <= k < end:
-            raise UsageError(f"--at {k}={path}", f"frames {start} to {end - 1} are labelled", "give one of these")
-    return read_masks(files, at, size=size)
-
-
-def told_labels(video: Video, masks: Mapping[int, Mask]) -> list[str]:
-    """One line for each given mask: its file, the frame, the objects, the background, and what was decided."""
-    return [m.told(str(k) if video.files is None else f"{k} ({video.files[k].name})") for k, m in masks.items()]
 
 
 def check_side(short_side: int) -> None:

@@ -1,0 +1,1 @@
+"""Label files of other tools: a file a format, read and written."""

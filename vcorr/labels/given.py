@@ -1,0 +1,130 @@
+"""Labels as they are given, of any kind, and the files in which their results lie.
+
+A kind of label is a class that reads its files (``Given``) and one that writes its results (``Store``); what the loop
+needs of it is in ``label``. Nothing else in the package knows which kinds there are: a new one is a line of ``kind_of``
+and of ``read_given``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vcorr.errors import UsageError
+from vcorr.labels.keypoint_set import holds_points, read_keypoints
+from vcorr.labels.label import Labels
+from vcorr.labels.mask_names import NamedBy, label_files
+from vcorr.labels.mask_set import read_mask_set
+from vcorr.media.video import Video
+
+L = TypeVar("L")
+L_contra = TypeVar("L_contra", contravariant=True)
+
+Kind = Literal["masks", "keypoints"]
+
+
+class Store(Protocol[L_contra]):
+    """The files of a folder that hold the results of one kind.
+
+    Attributes:
+        path: of the file or folder that they are in.
+    """
+
+    @property
+    def path(self) -> Path: ...
+
+    def prepare(self) -> None:
+        """Make what is made at once, and clear away what a kill left half written."""
+
+    def missing(self, frames: Iterable[int]) -> set[int]:
+        """Those of the frames whose result is not there, or not whole."""
+
+    def write(self, index: int, label: L_contra) -> None:
+        """Write the label of a frame, unless it is there."""
+
+    def finish(self, frames: Iterable[int]) -> None:
+        """Make what can only be made of the results of all frames, unless it is there."""
+
+    def drawn(self, index: int, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The picture of a frame [h w 3], of any size, with its result drawn on it."""
+
+
+class Given(Protocol[L]):
+    """The labels that a video is given, of one kind.
+
+    Attributes:
+        kind: of the labels.
+        by_frame: each label by the index of its frame, ascending.
+        objects: what they label: ids of objects, names of points.
+    """
+
+    @property
+    def kind(self) -> Kind: ...
+    @property
+    def by_frame(self) -> Mapping[int, L]: ...
+    @property
+    def objects(self) -> list[int] | list[str]: ...
+
+    def labels(self, device: torch.device) -> Labels[L]:
+        """What the loop needs of them."""
+
+    def digest(self, frame: int) -> str:
+        """SHA-256 of a label."""
+
+    def told(self, frame: int, name: str) -> str:
+        """The line that says how the label of a frame, shown to people by a name, was read."""
+
+    def store(self, out: Path) -> Store[L]:
+        """Where their results lie in an output folder."""
+
+
+def read_given(
+    video: Video,
+    labels: Path,
+    start: int,
+    end: int,
+    at: Mapping[int, Path] | None = None,
+    named_by: NamedBy | None = None,
+    kind: Kind | None = None,
+) -> Given[Any]:
+    """Labels by frame index: a file labels frame ``start``, or the frames that it names; a folder names the frames;
+    ``at`` labels more of them.
+
+    A folder or a file may label frames outside ``start`` .. ``end - 1``, which are of no use then.
+
+    Raises:
+        InputError: a file cannot be read, does not fit the video, or its name or content can be read two ways.
+        UsageError: a frame that is labelled twice, or by ``at`` outside the range; files of two kinds.
+    """
+    at = at or {}
+    for k, path in at.items():
+        if not start <= k < end:
+            raise UsageError(f"--at {k}={path}", f"frames {start} to {end - 1} are labelled", "give one of these")
+    kind = kind or kind_of(labels)
+    if kind == "keypoints":
+        return read_keypoints(video, labels, start, at, named_by)
+    files = {start: labels}
+    if labels.is_dir():
+        files = label_files(labels, frames=len(video), frame_files=video.files, named_by=named_by)
+    for k, path in at.items():
+        if k in files:
+            raise UsageError(f"--at {k}={path}", f"frame {k} is labelled by {files[k]} already", "give one of the two")
+    return read_mask_set(files, at, (video.height, video.width))
+
+
+def kind_of(path: Path) -> Kind:
+    """The kind of label that a file holds."""
+    if path.is_dir():
+        names = [p for p in path.iterdir() if p.suffix.casefold() in (".csv", ".json") and p.name[0] != "."]
+        return "keypoints" if names and holds_points(min(names)) else "masks"
+    return "keypoints" if path.is_file() and holds_points(path) else "masks"
+
+
+def told_given(video: Video, given: Given[Any]) -> list[str]:
+    """One line for each label that was given: its file, the frame, what it labels, and what was decided."""
+    return [given.told(k, str(k) if video.files is None else f"{k} ({video.files[k].name})") for k in given.by_frame]

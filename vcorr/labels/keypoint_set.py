@@ -1,0 +1,282 @@
+"""The keypoints that a video is given, and the table of those that it gets."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vcorr.errors import InputError, OutputError, UsageError
+from vcorr.files import replacing
+from vcorr.labels.draw import draw_points
+from vcorr.labels.formats.coco import has_keypoints, has_masks, is_coco, read_coco_points
+from vcorr.labels.formats.deeplabcut import is_deeplabcut, read_deeplabcut
+from vcorr.labels.formats.joints import is_joints, read_joints
+from vcorr.labels.formats.points import COLUMNS, Place, PointTable, read_plain
+from vcorr.labels.formats.text import read_json, read_rows
+from vcorr.labels.keypoints import KeypointLabels, Points
+from vcorr.labels.mask_names import NamedBy, frames_of_pictures
+from vcorr.media.video import Video
+
+TABLE = "keypoints.csv"
+_LISTED = 6  # points named in a line
+
+
+@dataclass(frozen=True, eq=False)
+class GivenKeypoints:
+    """Keypoints by frame index; as ``given.Given`` says.
+
+    Attributes:
+        names: of all points, in the order of the first file. size: (height, width) of the video. files: of each frame.
+    """
+
+    names: Sequence[str]
+    by_frame: Mapping[int, Points]
+    size: tuple[int, int]
+    files: Mapping[int, Path]
+    kind: Literal["keypoints"] = "keypoints"
+
+    @property
+    def objects(self) -> list[str]:
+        return list(self.names)
+
+    def labels(self, device: torch.device) -> KeypointLabels:
+        return KeypointLabels(self.names, self.size, device)
+
+    def digest(self, frame: int) -> str:
+        xy = np.where(np.isnan(self.by_frame[frame].xy), np.nan, self.by_frame[frame].xy)  # one NaN of the many
+        return hashlib.sha256("\0".join(self.names).encode() + xy.astype("<f8").tobytes()).hexdigest()
+
+    def told(self, frame: int, name: str) -> str:
+        present = self.by_frame[frame].present
+        lost = [n for n, there in zip(self.names, present, strict=True) if not there]
+        more = f" and {len(lost) - _LISTED} more" if len(lost) > _LISTED else ""
+        missing = f"; missing {', '.join(lost[:_LISTED])}{more}" if lost else ""
+        return f"{self.files[frame]} labels frame {name}: {present.sum()} of {len(self.names)} points{missing}"
+
+    def store(self, out: Path) -> KeypointTable:
+        return KeypointTable(out / TABLE, tuple(self.names), self.size)
+
+
+def read_keypoints(
+    video: Video, labels: Path, start: int, at: Mapping[int, Path], named_by: NamedBy | None
+) -> GivenKeypoints:
+    """Keypoints of files by frame index.
+
+    Args:
+        labels: a file, or a folder of them. It labels the frames that it states; one picture whose name says no frame
+            labels ``start``.
+        at: files of one more frame each.
+
+    Raises:
+        InputError: a file cannot be read, or has a point outside the frame.
+        UsageError: a frame that is labelled twice.
+    """
+    tables: dict[int, tuple[PointTable, Mapping[str, Place]]] = {}
+    names: dict[str, None] = {}
+    for path in _files(labels):
+        table = read_point_table(path)
+        names.update(dict.fromkeys(table.names))
+        for frame, places in _frames(table, video, named_by, alone=start).items():
+            if frame in tables:
+                other = tables[frame][0].path
+                raise InputError(labels, f"{other.name} and {path.name} both label frame {frame}", "keep one of them")
+            tables[frame] = table, places
+    for k, path in at.items():
+        table = read_point_table(path)
+        names.update(dict.fromkeys(table.names))
+        frames = _frames(table, video, named_by, alone=k)
+        if k in tables:
+            what = f"frame {k} is labelled by {tables[k][0].path} already"
+            raise UsageError(f"--at {k}={path}", what, "give one of the two")
+        if k not in frames:
+            raise InputError(path, f"labels frame {min(frames)}, not frame {k}", f"say --at {min(frames)}={path}")
+        tables[k] = table, frames[k]
+    size = (video.height, video.width)
+    by_frame = {k: _points(table.path, k, places, tuple(names), size) for k, (table, places) in sorted(tables.items())}
+    return GivenKeypoints(tuple(names), by_frame, size, {k: table.path for k, (table, _) in tables.items()})
+
+
+def read_point_table(path: Path) -> PointTable:
+    """The keypoints of a file, whatever its form.
+
+    Raises:
+        InputError: it has none, or cannot be read.
+    """
+    if path.suffix.casefold() == ".csv":
+        rows = read_rows(path)
+        table = read_deeplabcut(path, rows) if is_deeplabcut(rows) else read_plain(path, rows)
+    elif path.suffix.casefold() == ".json":
+        data = read_json(path)
+        if not (is_joints(data) or is_coco(data)):
+            raise InputError(path, "is no COCO file and names no joints", "give keypoints as CSV, COCO or joints")
+        table = read_joints(path, data) if is_joints(data) else read_coco_points(path, data)
+    else:
+        raise InputError(path, "is no file of keypoints", "give CSV, a DeepLabCut table, COCO or joints JSON")
+    if not any(table.frames.values()):
+        raise InputError(path, "places no point", "place the points of one frame")
+    return table
+
+
+def holds_points(path: Path) -> bool:
+    """Whether a file holds keypoints and nothing else that could be carried.
+
+    Raises:
+        InputError: it holds masks and keypoints, or cannot be read.
+    """
+    suffix = path.suffix.casefold()
+    if suffix != ".json":
+        return suffix == ".csv"
+    data = read_json(path)
+    if not is_coco(data) or not has_keypoints(data):
+        return is_joints(data)
+    if has_masks(data):
+        raise InputError(path, "holds both keypoints and masks", "say --kind keypoints or --kind masks")
+    return True
+
+
+def _files(labels: Path) -> list[Path]:
+    if not labels.is_dir():
+        return [labels]
+    files = sorted(p for p in labels.iterdir() if p.suffix.casefold() in (".csv", ".json") and p.name[0] != ".")
+    if not files:
+        raise InputError(labels, "holds no file of keypoints", "put in CSV, DeepLabCut tables, COCO or joints JSON")
+    return files
+
+
+def _frames(table: PointTable, video: Video, named_by: NamedBy | None, *, alone: int) -> dict[int, Mapping[str, Place]]:
+    """The places of a table by frame index; those of one picture whose name says no frame are of frame ``alone``."""
+    pictures = [frame for frame in table.frames if isinstance(frame, str)]
+    found = frames_of_pictures(
+        table.path,
+        pictures,
+        frames=len(video),
+        frame_files=video.files,
+        named_by=named_by,
+        alone=None if table.says_frames else alone,
+    )
+    frames: dict[int, Mapping[str, Place]] = {}
+    for frame, places in table.frames.items():
+        index = found[frame] if isinstance(frame, str) else frame
+        if index >= len(video):
+            what = f"labels frame {index}, but the video has frames 0 to {len(video) - 1}"
+            raise InputError(table.path, what, "frames count from 0; take the others out")
+        if index in frames:
+            raise InputError(table.path, f"labels frame {index} twice, by index and as {frame}", "keep one of them")
+        frames[index] = places
+    return frames
+
+
+def _points(path: Path, frame: int, places: Mapping[str, Place], names: Sequence[str], size: tuple[int, int]) -> Points:
+    xy = np.full((len(names), 2), np.nan)
+    for i, name in enumerate(names):
+        if name in places:
+            xy[i] = x, y = places[name]
+            if not (-0.5 <= x < size[1] - 0.5 and -0.5 <= y < size[0] - 0.5):
+                what = f"places {name} of frame {frame} at ({x:g}, {y:g}), outside the frame of {size[1]}x{size[0]}"
+                raise InputError(path, what, "leave it empty where it cannot be seen; x and y count from 0")
+    return Points.given(xy)
+
+
+@dataclass(frozen=True, eq=False)
+class KeypointTable:
+    """A row a point and frame, in order; as ``given.Store`` says.
+
+    While frames are being labelled, in whatever order, their rows are added to a hidden table beside it, which a kill
+    leaves with one torn row at most; the table itself appears when it is whole.
+
+    Attributes:
+        path: of the table. names: of the points. size: (height, width) of the video.
+    """
+
+    path: Path
+    names: tuple[str, ...]
+    size: tuple[int, int]
+    _found: dict[int, str] = field(default_factory=dict)  # rows by frame
+
+    def prepare(self) -> None:
+        self._read()
+        with replacing(self._journal) as file:
+            file.write("".join(self._found.values()).encode())
+
+    def missing(self, frames: Iterable[int]) -> set[int]:
+        self._read()
+        return set(frames) - self._found.keys()
+
+    def write(self, index: int, label: Points) -> None:
+        if index in self._found:
+            return
+        rows = io.StringIO()
+        table = csv.writer(rows, lineterminator="\n")
+        for name, (x, y), confidence in zip(self.names, label.xy, label.confidence, strict=True):
+            place = ("", "") if np.isnan(x) else (repr(float(x)), repr(float(y)))
+            table.writerow((index, name, *place, repr(float(confidence))))
+        try:
+            with self._journal.open("a", encoding="utf-8", newline="") as file:
+                file.write(rows.getvalue())
+        except OSError as error:
+            what = f"cannot be written ({error.strerror or error})"
+            raise OutputError(self.path, what, "check the folder, its rights and the free space") from error
+        self._found[index] = rows.getvalue()
+
+    def finish(self, frames: Iterable[int]) -> None:
+        text = ",".join(COLUMNS) + "\n" + "".join(self._found[k] for k in frames)
+        with replacing(self.path) as file:
+            file.write(text.encode())
+        self._journal.unlink(missing_ok=True)
+
+    def read(self) -> dict[int, Points]:
+        """The points of all frames that are there."""
+        self._read()
+        return {k: self._parsed(rows) for k, rows in self._found.items()}
+
+    def drawn(self, index: int, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        points = self._parsed(self._found[index])
+        scale = np.array([rgb.shape[1] / self.size[1], rgb.shape[0] / self.size[0]])
+        return draw_points(rgb, (points.xy + 0.5) * scale - 0.5, points.confidence)
+
+    @property
+    def _journal(self) -> Path:
+        return self.path.with_name(f".{self.path.name}")
+
+    def _read(self) -> None:
+        self._found.clear()
+        for path in (self.path, self._journal):
+            try:
+                text = path.read_bytes().decode()
+            except (OSError, UnicodeDecodeError):
+                continue
+            for frame, rows in _by_frame(text).items():
+                if tuple(row[1] for row in csv.reader(rows)) == self.names and all(map(_is_whole, csv.reader(rows))):
+                    self._found.setdefault(frame, "".join(rows))
+
+    def _parsed(self, rows: str) -> Points:
+        cells = [row[2:] for row in csv.reader(io.StringIO(rows))]
+        values = np.array([[float(cell or "nan") for cell in row] for row in cells]).reshape(-1, 3)
+        return Points(values[:, :2], values[:, 2])
+
+
+def _by_frame(text: str) -> dict[int, list[str]]:
+    """Whole rows of a table by frame."""
+    found: dict[int, list[str]] = {}
+    for row in text.splitlines(keepends=True):
+        number = row.split(",", 1)[0]
+        if row.endswith("\n") and number.isascii() and number.isdecimal():
+            found.setdefault(int(number), []).append(row)
+    return found
+
+
+def _is_whole(row: Sequence[str]) -> bool:
+    """Whether the row of a frame and point has a place or none, and a confidence."""
+    try:
+        return len(row) == len(COLUMNS) and all(np.isfinite(float(v)) for v in row[2:] if v or v is row[4])
+    except ValueError:
+        return False
