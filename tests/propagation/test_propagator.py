@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.toys import HEIGHT, WIDTH, Colours, model, scene
@@ -78,7 +80,7 @@ def test_guided_masks_are_those_of_guided_shares() -> None:
     for upsampling in ("bilinear", "guided"):
         task = Propagator(model(upsampling=upsampling), MaskLabels.of([ids], (HEIGHT, WIDTH), CPU))
         task.step(picture, ids)
-        found[upsampling] = task.step(picture)
+        found[upsampling] = task.step(picture + np.uint8(1))
     assert not found["bilinear"].any()
     np.testing.assert_array_equal(found["guided"], ids)
 
@@ -100,6 +102,44 @@ def test_only_what_a_label_reaches_is_read(settings: dict[str, Any], monkeypatch
     np.testing.assert_array_equal(masks, label(everywhere))
     torch.testing.assert_close(values, everywhere.values)
     assert min(read) < 0.75
+
+
+def test_a_frame_that_repeats_the_last_has_its_label() -> None:
+    """Whatever the network makes of it; what the caller does with arrays that it holds changes nothing."""
+    ids, rng = np.zeros((HEIGHT, WIDTH), np.uint8), np.random.default_rng(0)
+    ids[9:12, 3:50] = 1  # thinner than a cell, and unlike anything in the picture
+    colours = Colours()
+    task = Propagator(model(Encoder(colours, 4), scale=1.0), MaskLabels.of([ids], (HEIGHT, WIDTH), CPU))
+    shown = rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    task.step(shown, ids)
+    for _ in range(100):
+        label = task.step(shown.copy())
+        np.testing.assert_array_equal(label, ids)
+        label[:] = 0
+    assert colours.calls == 1
+    shown[:] = rng.integers(0, 256, shown.shape)  # the next frame, in the same memory
+    changed = task.step(shown)
+    assert colours.calls == 2
+    np.testing.assert_array_equal(task.step(shown), changed)
+    task.forget()
+    with pytest.raises(ValueError, match="the first frame must come with its label"):
+        task.step(shown)
+
+
+@given(seed=st.integers(0, 2**32 - 1), classes=st.integers(2, 4), top_k=st.sampled_from([None, 1, 5]))
+def test_soft_labels_of_a_still_scene_stay(seed: int, classes: int, top_k: int | None) -> None:
+    """Where each cell matches itself alone, what is fed back is what was read, however often, off the grid or thin."""
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(0, classes, (HEIGHT, WIDTH)).astype(np.uint8)
+    ids[0, 0] = 1
+    features = torch.eye(HEIGHT // 4 * (WIDTH // 4)).reshape(1, HEIGHT // 4, WIDTH // 4, -1)
+    how = model(Encoder(lambda picture: features, 4), scale=200.0, feedback="soft", top_k=top_k)
+    task = Propagator(how, MaskLabels.of([ids], (HEIGHT, WIDTH), CPU))
+    task.step(np.zeros((HEIGHT, WIDTH, 3), np.uint8), ids)
+    before = task.values
+    for k in range(1, 13):
+        task.step(np.full((HEIGHT, WIDTH, 3), k, np.uint8))
+        torch.testing.assert_close(task.values, before)
 
 
 def test_a_label_given_on_the_way_starts_anew() -> None:

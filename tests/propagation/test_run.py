@@ -7,6 +7,7 @@ import dataclasses
 import gc
 import json
 import os
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -69,8 +70,8 @@ def test_the_folder(request_for: Callable[..., Request], mask: Path) -> None:
     assert (summary.frames, summary.labelled_now) == (8, 8)
 
 
-@pytest.mark.parametrize("stop_after", [1, 2, 6, 7])
-@pytest.mark.parametrize("labelled", ["first", "middle", "damaged"])
+@pytest.mark.parametrize("stop_after", [1, 2, 3, 6, 7])
+@pytest.mark.parametrize("labelled", ["first", "middle", "damaged", "repeated"])
 def test_a_stopped_run_goes_on_to_the_same_bytes(
     request_for: Callable[..., Request], frames: Path, tmp_path: Path, stop_after: int, labelled: str
 ) -> None:
@@ -78,6 +79,9 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
     if labelled == "damaged":
         for step in (3, 6):
             cut_short(frames / f"{step:05d}.png")
+    if labelled == "repeated":
+        for first, again in ((0, 1), (2, 3), (2, 4)):
+            shutil.copy(frames / f"{first:05d}.png", frames / f"{again:05d}.png")
     if labelled == "middle":  # then the run walks backwards first
         folder = tmp_path / "given"
         folder.mkdir()

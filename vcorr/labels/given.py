@@ -23,12 +23,11 @@ from vcorr.labels.mask_set import read_mask_set
 from vcorr.media.video import Video
 
 L = TypeVar("L")
-L_contra = TypeVar("L_contra", contravariant=True)
 
 Kind = Literal["masks", "keypoints"]
 
 
-class Store(Protocol[L_contra]):
+class Store(Protocol[L]):
     """The files of a folder that hold the results of one kind.
 
     Attributes:
@@ -44,8 +43,11 @@ class Store(Protocol[L_contra]):
     def missing(self, frames: Iterable[int]) -> set[int]:
         """Those of the frames whose result is not there, or not whole."""
 
-    def write(self, index: int, label: L_contra) -> None:
+    def write(self, index: int, label: L) -> None:
         """Write the label of a frame, unless it is there."""
+
+    def read(self, index: int) -> L:
+        """The label of a frame that is there, as it was written."""
 
     def finish(self, frames: Iterable[int]) -> None:
         """Make what can only be made of the results of all frames, unless it is there."""

@@ -233,13 +233,18 @@ class KeypointTable:
             file.write(text.encode())
         self._journal.unlink(missing_ok=True)
 
-    def read(self) -> dict[int, Points]:
+    def read(self, index: int) -> Points:
+        cells = [row[2:] for row in csv.reader(io.StringIO(self._found[index]))]
+        values = np.array([[float(cell or "nan") for cell in row] for row in cells]).reshape(-1, 3)
+        return Points(values[:, :2], values[:, 2])
+
+    def read_all(self) -> dict[int, Points]:
         """The points of all frames that are there."""
         self._read()
-        return {k: self._parsed(rows) for k, rows in self._found.items()}
+        return {k: self.read(k) for k in self._found}
 
     def drawn(self, index: int, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        points = self._parsed(self._found[index])
+        points = self.read(index)
         scale = np.array([rgb.shape[1] / self.size[1], rgb.shape[0] / self.size[0]])
         return draw_points(rgb, (points.xy + 0.5) * scale - 0.5, points.confidence)
 
@@ -257,11 +262,6 @@ class KeypointTable:
             for frame, rows in _by_frame(text).items():
                 if tuple(row[1] for row in csv.reader(rows)) == self.names and all(map(_is_whole, csv.reader(rows))):
                     self._found.setdefault(frame, "".join(rows))
-
-    def _parsed(self, rows: str) -> Points:
-        cells = [row[2:] for row in csv.reader(io.StringIO(rows))]
-        values = np.array([[float(cell or "nan") for cell in row] for row in cells]).reshape(-1, 3)
-        return Points(values[:, :2], values[:, 2])
 
 
 def _by_frame(text: str) -> dict[int, list[str]]:

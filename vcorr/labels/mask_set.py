@@ -82,12 +82,15 @@ class MaskFolder:
         if not is_whole(self._file(index), label.shape):
             write_mask(self._file(index), label, self.palette)
 
+    def read(self, index: int) -> Ids:
+        return read_ids(self._file(index))
+
     def finish(self, frames: Iterable[int]) -> None:
         pass
 
     def drawn(self, index: int, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
         height, width = rgb.shape[:2]
-        drawn: NDArray[np.uint8] = overlay(rgb, _shrunk(read_ids(self._file(index)), height, width), self.palette)
+        drawn: NDArray[np.uint8] = overlay(rgb, _shrunk(self.read(index), height, width), self.palette)
         return drawn
 
     def _file(self, index: int) -> Path:

@@ -1,14 +1,17 @@
 """Labels of frames one after the other, each read from frames labelled before.
 
 Every frame is encoded once. The values of frame t at cell x are sum_r sum_y A(x, y) values_r(y), A one softmax over the
-windows of all references jointly (``kernels.memory_read``); the label is what its kind makes of them. In memory at any
-time: features and values of the references (``memory``).
+windows of all references jointly (``kernels.memory_read``); the label is what its kind makes of them. A frame that
+repeats the one before has its label, and need not be read. In memory at any time: features and values of the references
+(``memory``), and the last picture with its label.
 """
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Generic
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,12 +35,14 @@ class Propagator(Generic[L]):
         position: of the next frame; the last labelled one that was given is 0.
         values: values [1 h w v] that the last frame's label was made of, as they were read or given.
         memory: the frames that are read from.
+        last: the last frame and its label, which a frame that repeats it has as well.
     """
 
     def __init__(self, model: Model, labels: Labels[L], *, read: Read | None = None) -> None:
         self.model, self.labels = model, labels
         self.read = read or reading(model.reading, model.inference, background=labels.background)
         self.values: Tensor | None = None
+        self.last: tuple[Picture, L] | None = None
         self.forget()
 
     @torch.inference_mode()
@@ -59,6 +64,11 @@ class Propagator(Generic[L]):
             self.values = fed_back = self.labels.to_cells(given, self._grid(picture))
         elif not self.memory.frames:
             raise ValueError("the first frame must come with its label, got none")
+        elif self.last is not None and np.array_equal(picture, self.last[0]):
+            label = copy(self.last[1])
+            self.memory.keep(self.position, self.memory.frames[self.position - 1])
+            self.position += 1
+            return label
         else:
             query = self.model.encoder.query(picture)
             self.values = self.read(query, self.memory.read(self.position))
@@ -66,11 +76,12 @@ class Propagator(Generic[L]):
             fed_back = self._feedback(label, self._grid(picture))
         self.memory.keep(self.position, MemoryFrame(self.model.encoder.reference(picture, query), fed_back))
         self.position += 1
+        self.last = picture.copy(), copy(label)  # the caller may write on either
         return label
 
     def forget(self) -> None:
         """Start anew: the next frame must come with its label."""
-        self.position, self.memory = 0, Memory(self.model.inference.references)
+        self.position, self.memory, self.last = 0, Memory(self.model.inference.references), None
 
     @torch.inference_mode()
     def look_ahead(self, position: int, picture: Picture, given: L) -> None:
@@ -83,9 +94,12 @@ class Propagator(Generic[L]):
         return {p: frame.values for p, frame in self.memory.frames.items()}
 
     @torch.inference_mode()
-    def recall(self, position: int, picture: Picture, values: Tensor) -> None:
-        """Put a frame back in memory that was there before; the next frame's ``position`` is for the caller to set."""
+    def recall(self, position: int, picture: Picture, values: Tensor, label: L | None = None) -> None:
+        """Put a frame back in memory that was there before, the last with its label, and go on after it."""
         self.memory.frames[position] = MemoryFrame(self.model.encoder.reference(picture), values)
+        self.position = max(self.position, position + 1)
+        if label is not None:
+            self.last = picture.copy(), copy(label)
 
     def _grid(self, picture: Picture) -> Grid:
         height, width = picture.shape[:2]

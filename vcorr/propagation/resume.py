@@ -63,7 +63,10 @@ def label_stretches(
     try:
         for point in stretches:
             number = point.span
-            labelled = label_span(frames, plan[number], given, propagator, kept=point.values, first=point.position)
+            last = _last(plan[number], point.position, given, results)
+            labelled = label_span(
+                frames, plan[number], given, propagator, kept=point.values, first=point.position, last=last
+            )
             for position, (index, label) in enumerate(labelled, start=point.first(plan)):
                 results.store.write(index, label)
                 point = Point(number, position + 1, propagator.kept())
@@ -80,8 +83,18 @@ def label_stretches(
         raise
 
 
+def _last(span: Span, position: int, given: Mapping[int, L], results: Results) -> L | None:
+    """The label of the frame before a position of a span."""
+    if position == 0:
+        return None
+    index = span.frames[position - 1]
+    label: L = given[index] if position == 1 else results.store.read(index)
+    return label
+
+
 def _save_point(out: Path, point: Point) -> None:
-    tensors = {str(position): values for position, values in point.values.items()}
+    # Frames that repeat each other share their values, which a file may not.
+    tensors = {str(position): values.clone() for position, values in point.values.items()}
     save_tensors(out / STATE, tensors, {"format": FORMAT, "span": point.span, "position": point.position})
 
 

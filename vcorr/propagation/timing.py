@@ -100,7 +100,7 @@ def seconds_a_frame(propagator: Propagator[L], pictures: Pictures, given: Mappin
     expected = 0.0
     for _ in range(2):  # the first time pays for warming up
         scratch.position = late
-        scratch.memory.frames = dict.fromkeys(range(late), frame)
+        scratch.memory.frames, scratch.last = dict.fromkeys(range(late), frame), None
         began = time.perf_counter()
         scratch.step(picture)
         expected = time.perf_counter() - began

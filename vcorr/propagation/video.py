@@ -144,6 +144,7 @@ def label_span(
     *,
     kept: Mapping[int, Tensor] | None = None,
     first: int = 0,
+    last: L | None = None,
 ) -> Iterator[tuple[int, L]]:
     """Label the frames of a span.
 
@@ -151,7 +152,8 @@ def label_span(
         pictures: the frames of the video.
         given: labels by frame index.
         propagator: reads the labels; it forgets what it has seen before.
-        kept, first: where a span that was interrupted goes on: ``propagator.kept()`` of the time, and the position.
+        kept, first, last: where a span that was interrupted goes on: ``propagator.kept()`` of the time, the position,
+            and the label of the one before it.
 
     Yields:
         (frame index, label).
@@ -160,8 +162,8 @@ def label_span(
     if span.until is not None:
         propagator.look_ahead(len(span.frames), _picture(pictures, span.until), given[span.until])
     for position, values in (kept or {}).items():
-        propagator.recall(position, _picture(pictures, span.frames[position]), values)
-    propagator.position = first
+        label = last if position == first - 1 else None
+        propagator.recall(position, _picture(pictures, span.frames[position]), values, label)
     for position, (index, picture) in enumerate(pictures(span.frames[first:]), start=first):
         label = propagator.step(picture, given[index] if position == 0 else None)
         if position >= span.first:
