@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from vcorr.errors import UsageError
-from vcorr.labels.keypoint_set import holds_points, read_keypoints
+from vcorr.labels.keypoint_set import holds_points, point_files, read_keypoints
 from vcorr.labels.label import Labels
-from vcorr.labels.mask_names import NamedBy, label_files
+from vcorr.labels.mask_names import NamedBy
 from vcorr.labels.mask_set import read_mask_set
 from vcorr.media.video import Video
 
@@ -63,6 +63,7 @@ class Given(Protocol[L]):
         kind: of the labels.
         by_frame: each label by the index of its frame, ascending.
         objects: what they label: ids of objects, names of points.
+        described: the same for the manifest, with names of ids.
     """
 
     @property
@@ -71,6 +72,8 @@ class Given(Protocol[L]):
     def by_frame(self) -> Mapping[int, L]: ...
     @property
     def objects(self) -> list[int] | list[str]: ...
+    @property
+    def described(self) -> dict[str, Any]: ...
 
     def labels(self, device: torch.device) -> Labels[L]:
         """What the loop needs of them."""
@@ -110,20 +113,13 @@ def read_given(
     kind = kind or kind_of(labels)
     if kind == "keypoints":
         return read_keypoints(video, labels, start, at, named_by)
-    files = {start: labels}
-    if labels.is_dir():
-        files = label_files(labels, frames=len(video), frame_files=video.files, named_by=named_by)
-    for k, path in at.items():
-        if k in files:
-            raise UsageError(f"--at {k}={path}", f"frame {k} is labelled by {files[k]} already", "give one of the two")
-    return read_mask_set(files, at, (video.height, video.width))
+    return read_mask_set(video, labels, start, at, named_by)
 
 
 def kind_of(path: Path) -> Kind:
     """The kind of label that a file holds."""
     if path.is_dir():
-        names = [p for p in path.iterdir() if p.suffix.casefold() in (".csv", ".json") and p.name[0] != "."]
-        return "keypoints" if names and holds_points(min(names)) else "masks"
+        return "keypoints" if point_files(path) else "masks"
     return "keypoints" if path.is_file() and holds_points(path) else "masks"
 
 

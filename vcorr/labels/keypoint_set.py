@@ -8,7 +8,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from vcorr.labels.formats.joints import is_joints, read_joints
 from vcorr.labels.formats.points import COLUMNS, Place, PointTable, read_plain
 from vcorr.labels.formats.text import read_json, read_rows
 from vcorr.labels.keypoints import KeypointLabels, Points
-from vcorr.labels.mask_names import NamedBy, frames_of_pictures
+from vcorr.labels.mask_names import MASK_SUFFIXES, NamedBy, frames_of_pictures
 from vcorr.media.video import Video
 
 TABLE = "keypoints.csv"
@@ -47,6 +47,10 @@ class GivenKeypoints:
     @property
     def objects(self) -> list[str]:
         return list(self.names)
+
+    @property
+    def described(self) -> dict[str, Any]:
+        return {"objects": self.objects}
 
     def labels(self, device: torch.device) -> KeypointLabels:
         return KeypointLabels(self.names, self.size, device)
@@ -143,10 +147,23 @@ def holds_points(path: Path) -> bool:
     return True
 
 
+def point_files(folder: Path) -> list[Path]:
+    """The keypoint files of a folder: of an output folder, of DeepLabCut's labels, or one without masks."""
+    if (folder / "manifest.json").is_file():
+        return [folder / TABLE] if (folder / TABLE).is_file() else []
+    try:
+        entries = sorted(p for p in folder.iterdir() if p.name[0] != "." and p.is_file())
+    except OSError as error:
+        raise InputError(folder, f"cannot be listed ({error.strerror})", "check the permissions") from error
+    if collected := [p for p in entries if p.suffix.casefold() == ".csv" and p.name.startswith("CollectedData")]:
+        return collected
+    if any(p.suffix.casefold() in MASK_SUFFIXES for p in entries):
+        return []
+    return [p for p in entries if p.suffix.casefold() in (".csv", ".json") and holds_points(p)]
+
+
 def _files(labels: Path) -> list[Path]:
-    if not labels.is_dir():
-        return [labels]
-    files = sorted(p for p in labels.iterdir() if p.suffix.casefold() in (".csv", ".json") and p.name[0] != ".")
+    files = point_files(labels) if labels.is_dir() else [labels]
     if not files:
         raise InputError(labels, "holds no file of keypoints", "put in CSV, DeepLabCut tables, COCO or joints JSON")
     return files

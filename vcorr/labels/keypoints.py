@@ -21,6 +21,7 @@ from vcorr.matching.cells import Grid
 
 SIGMA = 1.0  # of a heat map, in cells
 LOST = 0.1  # confidence below which a point has no place
+FAINT = 0.01  # heat below this is none
 REACH = 3  # cells on each side of the peak that a place is read from
 ROUNDS = 8  # of the window's moving: by then it moves by less than 0.01 cells
 DECIMALS = 2  # of a pixel, and of a confidence
@@ -83,7 +84,8 @@ class KeypointLabels:
         across, down = (
             torch.exp(-0.5 * ((cells - c) / SIGMA) ** 2) for cells, c in ((x, centre[:, 0]), (y, centre[:, 1]))
         )
-        return (down[:, None] * across[None] * present)[None]
+        heat = down[:, None] * across[None] * present
+        return torch.where(heat < FAINT, 0.0, heat)[None]  # cells that no point reaches need not be read
 
     def from_cells(self, cells: Tensor, grid: Grid) -> Points:
         """Heat maps [1 h w n] -> the place of each peak, and its height."""

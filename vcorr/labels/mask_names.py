@@ -29,10 +29,10 @@ from vcorr.errors import InputError, UsageError
 
 NamedBy = Literal["index", "frame"]
 
-MASK_SUFFIXES = frozenset([".png", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".ppm", ".pgm", ".pbm", ".pnm"])
+MASK_SUFFIXES = frozenset([".png", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".npy"])
 # fmt: off
 _NO_MASKS = frozenset([  # one of these among masks was meant to be one
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".jp2", ".tga", ".exr", ".psd", ".xcf", ".heic", ".avif", ".svg", ".npy",
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".jp2", ".tga", ".exr", ".psd", ".xcf", ".heic", ".avif", ".svg",
 ])
 # fmt: on
 _OWN_NAME = re.compile("frame_[0-9]{5,}|[0-9]+")  # of `vcorr frame`, and of the masks of a result
@@ -163,7 +163,9 @@ def _mask_files(folder: Path, frame_files: Sequence[Path]) -> list[Path]:
     except OSError as error:
         raise InputError(folder, f"cannot be listed ({error.strerror})", "check the permissions") from error
     entries = [p for p in entries if p.name not in here]
-    files = [p for p in entries if p.suffix.lower() in MASK_SUFFIXES]
+    drawn = [p for p in entries if p.suffix.lower() == ".json" and re.search("[0-9]", p.stem)]
+    painted = {p.stem for p in drawn}  # the pictures that LabelMe's files lie beside are no masks
+    files = [p for p in entries if p.suffix.lower() in MASK_SUFFIXES and p.stem not in painted] + drawn
     stems = {p.stem for p in files}
     for other in entries:
         if other.suffix.lower() in _NO_MASKS and other.stem not in stems:  # else the picture beside its mask

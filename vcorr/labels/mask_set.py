@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vcorr.errors import InputError, UsageError
 from vcorr.files import sweep
+from vcorr.labels.formats.arrays import read_ids_array
+from vcorr.labels.formats.coco import is_coco
+from vcorr.labels.formats.coco_masks import is_coco_video, read_coco_masks
+from vcorr.labels.formats.drawings import Drawing, number_names
+from vcorr.labels.formats.labelme import is_labelme, read_labelme
+from vcorr.labels.formats.text import read_json
 from vcorr.labels.label import MaskLabels
+from vcorr.labels.mask_files import MaskFile
+from vcorr.labels.mask_names import NamedBy, frames_of_pictures, label_files
 from vcorr.labels.masks import Mask, is_whole, overlay, read_masks, write_mask
 from vcorr.labels.raw_ids import Ids, read_ids
+from vcorr.media.video import Video
+
+S = TypeVar("S", MaskFile, Drawing)
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,11 +36,12 @@ class GivenMasks:
     """Masks by frame index, in one space of ids; as ``given.Given`` says.
 
     Attributes:
-        masks: as they were read. size: (height, width) of the video.
+        masks: as they were read. size: (height, width) of the video. names: of the ids that have one.
     """
 
     masks: Mapping[int, Mask]
     size: tuple[int, int]
+    names: Mapping[int, str] = field(default_factory=dict)
     kind: Literal["masks"] = "masks"
 
     @cached_property
@@ -39,6 +52,11 @@ class GivenMasks:
     @property
     def objects(self) -> list[int]:
         return sorted({int(i) for mask in self.masks.values() for i in np.unique(mask.ids) if i})
+
+    @property
+    def described(self) -> dict[str, Any]:
+        names = {"names": {str(id_): name for id_, name in self.names.items()}} if self.names else {}
+        return {"objects": self.objects, **names}
 
     def labels(self, device: torch.device) -> MaskLabels:
         return MaskLabels.of([mask.ids for mask in self.masks.values()], self.size, device)
@@ -54,9 +72,91 @@ class GivenMasks:
         return MaskFolder(out / "masks", self.size, next(iter(self.masks.values())).palette)
 
 
-def read_mask_set(files: Mapping[int, Path], corrections: Mapping[int, Path], size: tuple[int, int]) -> GivenMasks:
-    """The masks of files by frame index, as ``masks.read_masks`` reads them."""
-    return GivenMasks(read_masks(files, corrections, size=size), size)
+def read_mask_set(
+    video: Video, labels: Path, start: int, at: Mapping[int, Path], named_by: NamedBy | None
+) -> GivenMasks:
+    """Masks of files by frame index, in one space of ids (``masks.read_masks``, ``drawings.number_names``).
+
+    Args:
+        labels: an image, an array or a LabelMe file of frame ``start``; a COCO file, which names its frames; or a
+            folder of images, arrays and LabelMe files.
+        at: files of one more frame each.
+
+    Raises:
+        InputError: see ``masks.read_masks``; names of objects beside ids of others.
+        UsageError: a frame that is labelled twice.
+    """
+    size = (video.height, video.width)
+    if labels.is_dir():
+        named = label_files(labels, frames=len(video), frame_files=video.files, named_by=named_by)
+        for path in named.values():
+            if path.suffix.casefold() == ".json" and not is_labelme(read_json(path)):
+                raise InputError(path, "is no LabelMe file", "give a COCO file by itself: it names its frames")
+        files = {k: _stated(path, size, video, named_by, k)[k] for k, path in named.items()}
+    else:
+        files = _stated(labels, size, video, named_by, start)
+    corrections: dict[int, Path | MaskFile | Drawing] = {}
+    for k, path in at.items():
+        if k in files:
+            what = f"frame {k} is labelled by {_path(files[k])} already"
+            raise UsageError(f"--at {k}={path}", what, "give one of the two")
+        found = _stated(path, size, video, named_by, k)
+        if k not in found:
+            raise InputError(path, f"labels frame {min(found)}, not frame {k}", f"say --at {min(found)}={path}")
+        corrections[k] = found[k]
+    drawings = [s for s in (*files.values(), *corrections.values()) if isinstance(s, Drawing)]
+    ids = number_names(drawings)
+    names = {id_: name for name, id_ in ids.items() if name != str(id_)}
+    if names and len(drawings) < len(files) + len(corrections):
+        other = next(_path(s) for s in (*files.values(), *corrections.values()) if not isinstance(s, Drawing))
+        name = next(iter(names.values()))
+        what = f"has ids, but {drawings[0].path} names its objects ({name}): which is which cannot be told"
+        raise InputError(other, what, "name the objects by their ids, 1, 2, ...")
+
+    def numbered(sources: Mapping[int, Path | MaskFile | Drawing]) -> dict[int, str | Path | MaskFile]:
+        return {k: s.as_file(ids) if isinstance(s, Drawing) else s for k, s in sources.items()}
+
+    masks = read_masks(numbered(files), numbered(corrections), size=size)
+    if names:
+        masks = {k: replace(mask, shown={**mask.shown, **names}) for k, mask in masks.items()}
+    return GivenMasks(masks, size, names)
+
+
+def _stated(
+    path: Path, size: tuple[int, int], video: Video, named_by: NamedBy | None, alone: int
+) -> dict[int, Path | MaskFile | Drawing]:
+    """What a file states, by frame index: ``alone``, unless it names its frames."""
+    suffix = path.suffix.casefold()
+    if suffix == ".npy":
+        return {alone: _fitting(path, read_ids_array(path), size)}
+    if suffix != ".json":
+        return {alone: path}
+    data = read_json(path)
+    if is_labelme(data):
+        return {alone: _fitting(path, read_labelme(path, data), size)}
+    if not is_coco(data) and not is_coco_video(data):
+        raise InputError(path, "is neither LabelMe nor COCO", "give masks as images, arrays, LabelMe or COCO")
+    drawings = read_coco_masks(path, data)
+    if not drawings:
+        raise InputError(path, "holds no mask", "draw the objects of one frame")
+    pictures = [drawing.picture for drawing in drawings]
+    found = frames_of_pictures(
+        path, pictures, frames=len(video), frame_files=video.files, named_by=named_by, alone=alone
+    )
+    return {found[drawing.picture]: _fitting(path, drawing, size) for drawing in drawings}
+
+
+def _fitting(path: Path, source: S, size: tuple[int, int]) -> S:
+    """What was read, where it has the size (height, width) of the video."""
+    height, width = source.size if isinstance(source, Drawing) else source.codes.shape
+    if (height, width) != size:
+        what = f"is {width}x{height}, but the video is {size[1]}x{size[0]}"
+        raise InputError(path, what, "label a frame of full size, as `vcorr frame VIDEO 0 frame.png` writes it")
+    return source
+
+
+def _path(source: Path | MaskFile | Drawing) -> Path:
+    return source if isinstance(source, Path) else source.path
 
 
 @dataclass(frozen=True, eq=False)

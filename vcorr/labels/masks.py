@@ -1,4 +1,4 @@
-"""Masks as image files: read with their ids and colours, written with a palette. Keypoint files are read elsewhere.
+"""Masks as image files: read with their ids and colours, written with a palette. Other files are in ``mask_set``.
 
 Ids: 0 is background, 1, 2, ... are objects. What a file states is in ``mask_files``, how the ids and colours of several
 files are matched in ``mask_ids``, which frame a file labels in ``mask_names``. What is written here is read back with
@@ -19,7 +19,7 @@ from PIL import Image
 from vcorr.errors import InputError
 from vcorr.labels.draw import default_palette, overlay
 from vcorr.labels.mask_edges import refuse_soft_edges
-from vcorr.labels.mask_files import WHITE, channels, read_mask_file
+from vcorr.labels.mask_files import WHITE, MaskFile, channels, read_mask_file
 from vcorr.labels.mask_ids import MAX_ID, Matched, match
 from vcorr.labels.mask_names import label_files
 from vcorr.media.image import write_image
@@ -77,8 +77,8 @@ def read_mask(path: str | Path, *, size: tuple[int, int] | None = None) -> Mask:
 
 
 def read_masks(
-    files: Mapping[int, str | Path],
-    corrections: Mapping[int, str | Path] | None = None,
+    files: Mapping[int, str | Path | MaskFile],
+    corrections: Mapping[int, str | Path | MaskFile] | None = None,
     *,
     size: tuple[int, int] | None = None,
 ) -> dict[int, Mask]:
@@ -87,15 +87,16 @@ def read_masks(
     A mask without any object is taken, if another has one: its frame shows none of them.
 
     Args:
-        files: the labels, matched as a set.
+        files: the labels, matched as a set; those that are read already state ids, and have no soft edges.
         corrections: masks of further frames, which change no id of the labels.
         size: as in `read_mask`.
 
     Raises:
         InputError: see `read_mask`; or a file cannot be matched with those before it.
     """
-    read = {k: read_mask_file(Path(path), size) for k, path in {**files, **(corrections or {})}.items()}
-    refuse_soft_edges(read.values())
+    given = {**files, **(corrections or {})}
+    read = {k: f if isinstance(f, MaskFile) else read_mask_file(Path(f), size) for k, f in given.items()}
+    refuse_soft_edges(file for k, file in read.items() if not isinstance(given[k], MaskFile))
     matched, table = match({k: read[k] for k in files}, {k: read[k] for k in corrections or {}})
     top = max((int(m.ids.max()) for m in matched.values()), default=0)
     if top == 0:

@@ -53,11 +53,12 @@ def _read(
         return compactness.read(query, keys, values, peaks=inference.compactness, **matching.window)
     offset = [_roi(matching, inference, query, key, gap) for gap, key in zip(frames, keys, strict=True)]
     top_k = inference.top_k and min(inference.top_k, len(keys) * _taps(matching, query))
-    if not background or matching.border == "zeros":
+    if matching.border == "zeros":
         return memory_read(query, keys, values, offset=offset, top_k=top_k, **matching.window)
-    reached = label_query_mask(values, radius=matching.radius, offset=offset)
+    reached = label_query_mask(values, radius=matching.radius, offset=offset, background=0 if background else None)
     found = memory_read(query, keys, values, offset=offset, top_k=top_k, query_mask=reached, **matching.window)
-    found[..., 0] = torch.where(reached, found[..., 0], 1.0)  # where no label reaches, all is background
+    if background:
+        found[..., 0] = torch.where(reached, found[..., 0], 1.0)  # where no label reaches, all is background
     return found
 
 

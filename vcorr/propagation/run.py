@@ -194,7 +194,7 @@ def _manifest(request: Request, video: Video, given: Given[Any], weights: Path, 
             "weights": request.weights and str(request.weights),
         },
         "video": {"frames": len(video), "height": video.height, "width": video.width, "fps": round(video.fps, 4)},
-        "objects": given.objects,
+        **given.described,
         "machine": conditions(torch.device(request.device)),
     }
 

@@ -121,6 +121,15 @@ def read_coco_points(path: Path, data: Mapping[str, Any]) -> PointTable:
     return PointTable(path, tuple(names_of_all), frames, says_frames=False)
 
 
+def category_names(path: Path, data: Mapping[str, Any]) -> dict[Any, str]:
+    """The names of the categories by id.
+
+    Raises:
+        InputError: a category without a name or an id.
+    """
+    return {category["id"]: _text(path, category, "name") for category in _records(path, data, "categories")}
+
+
 def _identity(annotation: Mapping[str, Any]) -> str:
     attributes = annotation.get("attributes")
     for source in (annotation, attributes if isinstance(attributes, dict) else {}):
