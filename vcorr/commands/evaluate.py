@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
@@ -18,7 +19,7 @@ from vcorr.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from vcorr.evaluation.task import Task
+    from vcorr.evaluation.task import PointTask, Task
 
 app = typer.Typer(help="Official scores of the benchmarks.", no_args_is_help=True)
 
@@ -124,12 +125,46 @@ def vip(
         _show(evaluate_vip(root, folder, listed=listed, workers=workers), as_json, csv)
 
 
+@app.command()
+def jhmdb(
+    root: Annotated[Path, typer.Option(help="Data set: ROOT/joint_positions/CLASS/CLIP/joint_positions.mat.")],
+    pred: Annotated[Path | None, typer.Option(help="Results to score: PRED/CLIP.csv or CLIP/keypoints.csv.")] = None,
+    weights: Weights = None,
+    out: Out = None,
+    listed: Annotated[Path | None, typer.Option("--list", help="Images and .mat of a clip a line.")] = None,
+    split: Annotated[int, typer.Option(min=1, max=3, help="Test list of ROOT/splits.")] = 1,
+    workers: Workers = None,
+    csv: Csv = None,
+    as_json: AsJson = False,
+) -> None:
+    """JHMDB: PCK of 15 joints, by the person's box (instance) and by its larger side (max)."""
+    from vcorr.evaluation.jhmdb import evaluate_jhmdb, tasks
+
+    make = partial(tasks, root, listed=listed, split=split)
+    with _results(pred, weights, out, make, workers) as folder:
+        _show(evaluate_jhmdb(root, folder, listed=listed, split=split), as_json, csv)
+
+
+@app.command()
+def keypoints(
+    truth: Annotated[Path, typer.Option(help="Annotated points: a file, or a folder with a file for each video.")],
+    pred: Annotated[Path, typer.Option(help="Results: a file or output folder, or a folder with one for each.")],
+    count_given: Annotated[bool, typer.Option(help="Count the first annotated frame too.")] = False,
+    csv: Csv = None,
+    as_json: AsJson = False,
+) -> None:
+    """Any keypoint files: PCK, every annotated frame but the first."""
+    from vcorr.evaluation.keypoints import evaluate_keypoints
+
+    _show(evaluate_keypoints(truth, pred, count_given=count_given), as_json, csv)
+
+
 @contextmanager
 def _results(
     pred: Path | None,
     weights: Path | None,
     out: Path | None,
-    tasks: Callable[[Path], Iterable[Task]],
+    tasks: Callable[[Path], Iterable[Task | PointTask]],
     workers: int | None,
 ) -> Iterator[Path]:
     """The folder of results: the one that was given, or one that is filled first, gone at the end unless kept."""

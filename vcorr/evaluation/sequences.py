@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vcorr.evaluation import davis_layout, pool
-from vcorr.evaluation.task import Task
+from vcorr.evaluation.task import PointTask, Task
 from vcorr.files import agree, held, recorded, replacing, sha256, sweep, write_json
 from vcorr.labels.draw import default_palette
+from vcorr.labels.keypoint_set import TABLE, KeypointTable
+from vcorr.labels.keypoints import KeypointLabels, Points
 from vcorr.labels.label import MaskLabels
 from vcorr.labels.masks import is_whole, write_mask
 from vcorr.labels.raw_ids import Ids
@@ -28,8 +30,9 @@ from vcorr.media.image import shrink
 from vcorr.media.video import Video, open_video
 from vcorr.model.encoder import Encode, Encoder, Model, Picture
 from vcorr.model.weights import default_weights, load_weights
+from vcorr.propagation.plan import Span
 from vcorr.propagation.propagator import Propagator
-from vcorr.propagation.video import Pictures, pictures
+from vcorr.propagation.video import Pictures, label_span, pictures
 
 Load = Callable[[], Model]
 """Makes the model; called in each process, so it must be picklable."""
@@ -90,7 +93,7 @@ def label_sequences(
 
 
 def label_videos(
-    tasks: Iterable[Task],
+    tasks: Iterable[Task | PointTask],
     out: Path,
     load: Load,
     about: str,
@@ -111,7 +114,7 @@ def label_videos(
     Raises:
         OutputError: another process works in ``out``, it holds something else, or it cannot be written.
     """
-    jobs = [(task, load) for task in sorted(tasks, key=lambda task: min(task.wanted) - max(task.wanted))]
+    jobs = [(task, load) for task in sorted(tasks, key=lambda task: -task.length)]
     with held(out, say):
         _claim(out, about)
         with contextlib.closing(pool.outcomes(_label, jobs, workers, in_order=False)) as outcomes:
@@ -148,13 +151,15 @@ def _claim(out: Path, about: str) -> None:
     write_json(out / MADE_BY, wanted)
 
 
-def _label(job: tuple[Task, Load]) -> Labelled:
+def _label(job: tuple[Task | PointTask, Load]) -> Labelled:
     """In a process of the pool, or in the only one.
 
     Raises:
         CancelledError: the pool is closing.
     """
     task, load = job
+    if isinstance(task, PointTask):
+        return _label_points(task, load)
     files = task.files
     if all(is_whole(path, task.size) for path in files.values()):
         return Labelled(task.name, len(files), 0.0)
@@ -174,6 +179,26 @@ def _label(job: tuple[Task, Load]) -> Labelled:
                     _write_list(files[index].with_suffix(".txt"), task.classes, sureness())
                 write_mask(files[index], ids, default_palette())
         return Labelled(task.name, len(files), time.monotonic() - began, tuple(video.damaged))
+
+
+def _label_points(task: PointTask, load: Load) -> Labelled:
+    frames = range(task.frames)
+    table = KeypointTable(task.out / TABLE, task.points, task.size)
+    if table.path.is_file() and not table.missing(frames):
+        return Labelled(task.name, len(frames), 0.0)
+    task.out.mkdir(parents=True, exist_ok=True)
+    table.prepare()
+    began = time.monotonic()
+    with _one_thread(), open_video(task.images) as video:
+        model = load()
+        propagator = Propagator(model, KeypointLabels(task.points, task.size, model.encoder.device))
+        given = {0: Points.given(task.given())}
+        for index, points in label_span(_pictures(video, task.read), Span(frames), given, propagator):
+            if pool.stopped():
+                raise CancelledError
+            table.write(index, points)
+        table.finish(frames)
+        return Labelled(task.name, len(frames), time.monotonic() - began, tuple(video.damaged))
 
 
 def _labelled(

@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vcorr.labels.raw_ids import Ids
 
 
@@ -39,3 +42,38 @@ class Task:
     def files(self) -> dict[int, Path]:
         """The files of the results, by frame index."""
         return {k: self.out / f"{name}.png" for k, name in self.wanted.items()}
+
+    @property
+    def length(self) -> int:
+        """How many frames are read, about."""
+        return max(self.wanted) - min(self.wanted)
+
+
+@dataclass(frozen=True)
+class PointTask:
+    """A video whose points are to be carried from frame 0 on.
+
+    Args:
+        name: of the video, for messages.
+        images: the folder of its frames.
+        out: the folder of its results, keypoints.csv.
+        size: (height, width) of its frames.
+        frames: how many are labelled.
+        points: their names.
+        given: makes the places of frame 0, float64 [n 2], NaN where one is missing; picklable.
+        read: (height, width) at which frames are read, proportions or not.
+    """
+
+    name: str
+    images: Path
+    out: Path
+    size: tuple[int, int]
+    frames: int
+    points: tuple[str, ...]
+    given: Callable[[], NDArray[np.float64]]
+    read: tuple[int, int]
+
+    @property
+    def length(self) -> int:
+        """How many frames are read."""
+        return self.frames
