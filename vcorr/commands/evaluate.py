@@ -146,6 +146,20 @@ def jhmdb(
 
 
 @app.command()
+def masks(
+    truth: Annotated[Path, typer.Option(help="Annotations: a folder of masks, of such folders, or in DAVIS's layout.")],
+    pred: Annotated[Path, typer.Option(help="Results: PRED/NAME/7.png, or PRED/7.png for one folder.")],
+    workers: Workers = None,
+    csv: Csv = None,
+    as_json: AsJson = False,
+) -> None:
+    """Any masks: J and F of each id after it first shows, and mean IoU; any names, gaps and ids."""
+    from vcorr.evaluation.masks import evaluate_masks
+
+    _show(evaluate_masks(truth, pred, workers=workers), as_json, csv)
+
+
+@app.command()
 def keypoints(
     truth: Annotated[Path, typer.Option(help="Annotated points: a file, or a folder with a file for each video.")],
     pred: Annotated[Path, typer.Option(help="Results: a file or output folder, or a folder with one for each.")],
