@@ -11,13 +11,12 @@ from typing import Annotated
 
 import typer
 
-from vcorr.commands import bench, evaluate, recipes
+from vcorr.commands import bench, evaluate, recipes, weights
 from vcorr.commands.console import fail, first_rank, print_any_name
 from vcorr.commands.frame import frame
 from vcorr.commands.prepare import prepare
 from vcorr.commands.propagate import propagate
 from vcorr.commands.train import train
-from vcorr.commands.weights import weights
 from vcorr.errors import VcorrError
 
 app = typer.Typer(
@@ -30,9 +29,9 @@ app.command()(propagate)
 app.command()(frame)
 app.command()(train)
 app.command()(prepare)
-app.command()(weights)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(recipes.app, name="recipes")
+app.add_typer(weights.app, name="weights")
 app.add_typer(bench.app, name="bench")
 
 

@@ -7,9 +7,40 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 
-def weights(
+class _ShowUnlessTold(TyperGroup):
+    """``vcorr weights FILE`` shows a file; ``vcorr weights convert FILE`` is a command of its own."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        if not args or (args[0] not in self.commands and args[0] != "--help"):
+            args = ["show", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(cls=_ShowUnlessTold, help="Show where weights come from, write a copy; convert those of others.")
+
+
+@app.command()
+def convert(
+    file: Annotated[Path, typer.Argument(help="A checkpoint of CorrFlow or MAST, or of the same network.")],
+    out: Annotated[Path, typer.Argument(help="The weights file to write, such as mast.safetensors.")],
+    like: Annotated[
+        str | None, typer.Option(help="corrflow or mast: how labels are read; default: by its names.")
+    ] = None,
+) -> None:
+    """Convert a released checkpoint into a weights file; what is not of its network is listed."""
+    from vcorr.model.convert import convert as converted
+    from vcorr.model.weights import save_weights
+
+    found = converted(file, like)  # type: ignore[arg-type]
+    save_weights(out, found)
+    typer.echo(f"{out}: {sum(p.numel() for p in found.params.values())} parameters, read as {found.meta['converted']}")
+
+
+@app.command()
+def show(
     file: Annotated[Path | None, typer.Argument(help="A weights file; default: the one that comes with vcorr.")] = None,
     overrides: Annotated[
         list[str] | None,

@@ -1,0 +1,113 @@
+"""Checkpoints under others' names: the same features, how they are read, and what is refused."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from vcorr import rng
+from vcorr.cli import app
+from vcorr.errors import InputError, UsageError
+from vcorr.model import network
+from vcorr.model.convert import convert
+from vcorr.model.resnet import ResNetConfig
+from vcorr.model.weights import load_weights
+
+NET = ResNetConfig()
+RELEASED = (
+    (r"^stem\.conv", "feature_extraction.conv1.0"),
+    (r"^stem\.bn", "feature_extraction.conv1.1"),
+    (r"^(layer.\..)\.skip\.conv", r"feature_extraction.\1.shortcut.0"),
+    (r"^(layer.\..)\.skip\.bn", r"feature_extraction.\1.shortcut.1"),
+    (r"^(layer.\..)\.conv1", r"feature_extraction.\1.left.0"),
+    (r"^(layer.\..)\.bn1", r"feature_extraction.\1.left.1"),
+    (r"^(layer.\..)\.conv2", r"feature_extraction.\1.left.3"),
+    (r"^(layer.\..)\.bn2", r"feature_extraction.\1.left.4"),
+    (r"^head", "post_convolution"),
+)
+TORCHVISION = (
+    (r"^stem\.conv", "conv1"),
+    (r"^stem\.bn", "bn1"),
+    (r"\.skip\.conv", ".downsample.0"),
+    (r"\.skip\.bn", ".downsample.1"),
+    (r"^head", "post_convolution"),
+)
+
+
+def renamed(rules) -> dict[str, torch.Tensor]:
+    params, stats = network.init(NET, rng.generator(3, "init"))
+    found = {}
+    for name, tensor in (params | stats).items():
+        for rule, new in rules:
+            name = re.sub(rule, new, name)
+        name = re.sub(r"\.mean$", ".running_mean", re.sub(r"\.var$", ".running_var", name))
+        found[name] = tensor
+        if name.endswith(".running_var"):
+            found[name.replace("running_var", "num_batches_tracked")] = torch.tensor(5)
+    return found
+
+
+@pytest.mark.parametrize("rules", [RELEASED, TORCHVISION])
+def test_features_are_the_same(tmp_path, rules) -> None:
+    path = tmp_path / "release.pt"
+    torch.save(renamed(rules), path)
+    weights = convert(path)
+    params, stats = network.init(NET, rng.generator(3, "init"))
+    image = torch.rand(1, 3, 32, 40, generator=rng.generator(0, "image"))
+    ours, theirs = (
+        network.apply(NET, p, s, image, train=False)[0] for p, s in ((params, stats), (weights.params, weights.stats))
+    )
+    assert torch.equal(ours, theirs)
+    assert (weights.meta["converted"], weights.space, weights.matching.border) == ("mast", "lab", "zeros")
+
+
+def test_corrflow_is_told_by_its_prefix_and_the_file_is_read_back(tmp_path) -> None:
+    path, out = tmp_path / "corrflow.pt", tmp_path / "corrflow.safetensors"
+    torch.save({"epoch": 3, "state_dict": {f"module.{k}": v for k, v in renamed(RELEASED).items()}}, path)
+    told = CliRunner().invoke(app, ["weights", "convert", str(path), str(out)], catch_exceptions=False)
+    assert told.stdout == f"{out}: 5291648 parameters, read as corrflow\n"
+    weights = load_weights(out)
+    assert (weights.space, weights.matching.radius, weights.inference.references.short) == ("rgb", 6, (1,))
+    assert convert(path, "mast").space == "lab"
+    assert "converted=corrflow" in CliRunner().invoke(app, ["weights", str(out)], catch_exceptions=False).stdout
+    with pytest.raises(UsageError, match="--like crw: no such method; give corrflow or mast"):
+        convert(path, "crw")
+
+
+class Code:
+    """Runs when it is unpickled by anyone less careful."""
+
+    def __reduce__(self):
+        return Path.touch, (Path("ran"),)
+
+
+def test_what_is_refused(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path, tensors = tmp_path / "other.pt", renamed(RELEASED)
+    torch.save(tensors | {"code": Code()}, path)
+    with pytest.raises(InputError, match=r"other.pt: holds more than plain tensors, and is not opened"):
+        convert(path)
+    assert not (tmp_path / "ran").exists()
+    torch.save(tensors | {"pos_embed1": torch.zeros(1), "conv_semantic.weight": torch.zeros(1)}, path)
+    with pytest.raises(
+        InputError, match=r"holds 2 tensors that are not of this network: pos_embed1, conv_semantic.weight"
+    ):
+        convert(path)
+    torch.save({k: v for k, v in tensors.items() if not k.startswith("post")}, path)
+    with pytest.raises(InputError, match=r"lacks head.bias, head.weight of this network"):
+        convert(path)
+    torch.save(tensors | {"post_convolution.weight": torch.zeros(64, 512, 3, 3)}, path)
+    with pytest.raises(InputError, match=r"head.weight has shape \[64, 512, 3, 3\], wanted \[64, 256, 3, 3\]"):
+        convert(path)
+    torch.save([1, 2], path)
+    with pytest.raises(InputError, match="holds no tensors by name"):
+        convert(path)
+    path.write_bytes(b"no checkpoint")
+    with pytest.raises(InputError, match=r"other.pt"):
+        convert(path)
+    with pytest.raises(InputError, match="no such file"):
+        convert(tmp_path / "nowhere.pt")
