@@ -96,10 +96,17 @@ def write_json(path: Path, data: dict[str, Any]) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove files of a folder that a kill left half written; no other process may be at work in it."""
-    for path in folder.iterdir():
-        if _half_written(path.name):
-            path.unlink(missing_ok=True)
+    """Remove files of a folder that a kill left half written; no other process may be at work in it.
+
+    Raises:
+        OutputError: one of them cannot be removed.
+    """
+    try:
+        for path in folder.iterdir():
+            if _half_written(path.name):
+                path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(folder, f"cannot be cleared ({error.strerror})", "check its rights") from error
 
 
 def _half_written(name: str) -> bool:
@@ -138,6 +145,19 @@ def sha256_of_all(files: Iterable[Path]) -> str:
 # --- folders ----------------------------------------------------------------------------------------------------------
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, unless they are there.
+
+    Raises:
+        OutputError: it cannot be made, or a file is in its place.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        advice = "check its rights and the free space, or give another folder"
+        raise OutputError(folder, f"cannot be made ({error.strerror})", advice) from error
+
+
 @contextlib.contextmanager
 def held(folder: Path, say: Callable[[str], None] = lambda line: None) -> Iterator[None]:
     """Make a folder and keep other processes out of it while inside.
@@ -147,10 +167,7 @@ def held(folder: Path, say: Callable[[str], None] = lambda line: None) -> Iterat
     Raises:
         OutputError: another process is in it, or it cannot be made or written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(folder, f"cannot be made ({error.strerror})", "give another folder") from error
+    make_folder(folder)
     path = folder / LOCK
     lock = filelock.FileLock(path, thread_local=False)  # a generator may be closed by another thread
     locked = True

@@ -220,16 +220,53 @@ def test_what_is_missing_of_a_complete_folder_is_made_again(request_for: Callabl
     (masks / "00004.png").write_bytes(b"")
     cut = (masks / "00005.png").read_bytes()[:-5]
     (masks / "00005.png").write_bytes(cut)
+    damaged = bytearray((masks / "00007.png").read_bytes())
+    damaged[-40] ^= 1
+    (masks / "00007.png").write_bytes(damaged)
     (request.out / "overlay.mp4").unlink()
     (request.out / "frames.csv").unlink()
     kept = (masks / "00006.png").stat().st_mtime_ns
     lines: list[str] = []
     assert propagate_to(request, say=lines.append).overlay
-    assert any("labels of 3 frames are missing or cut short, and are made again: 3, 4, 5" in line for line in lines)
+    assert any("labels of 4 frames are missing or damaged, and are made again: 3, 4, 5, 7" in line for line in lines)
     assert files(request.out) == files(whole.out)
     assert (masks / "00006.png").stat().st_mtime_ns == kept
     assert (request.out / "overlay.mp4").stat().st_size and (request.out / "frames.csv").exists()
     assert json.loads((request.out / "manifest.json").read_text())["complete"] is True
+
+
+@pytest.mark.parametrize("name", ["overlay.mp4", "frames.csv"])
+def test_what_is_cut_short_of_a_complete_folder_is_made_again(request_for: Callable[..., Request], name: str) -> None:
+    request = request_for()
+    propagate_to(request)
+    path = request.out / name
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert propagate_to(request).labelled_now == 0
+    assert len(path.read_bytes()) == len(whole)
+
+
+def test_a_mask_that_was_edited_in_its_place_is_kept(request_for: Callable[..., Request]) -> None:
+    """Though no overlay can be drawn with it, as programs save it in colour."""
+    request = request_for()
+    propagate_to(request)
+    edited = request.out / "masks" / "00003.png"
+    Image.open(edited).convert("RGB").save(edited)
+    (request.out / "overlay.mp4").unlink()
+    before, lines = files(request.out), list[str]()
+    assert not propagate_to(request, say=lines.append).overlay
+    assert any("there is no overlay" in line and "00003.png" in line for line in lines)
+    assert files(request.out) == before
+    assert json.loads((request.out / "manifest.json").read_text())["complete"] is True
+
+
+def test_a_file_in_the_place_of_the_masks_is_told(request_for: Callable[..., Request]) -> None:
+    request = request_for()
+    propagate_to(request)
+    (request.out / "masks").rename(request.out.with_name("moved"))
+    (request.out / "masks").write_text("")
+    with pytest.raises(OutputError, match=r"masks: cannot be made"):
+        propagate_to(request)
 
 
 def test_only_the_walk_of_a_missing_mask_is_gone_through(request_for: Callable[..., Request], tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vcorr.evaluation import davis_layout, pool
 from vcorr.evaluation.task import PointTask, Task
-from vcorr.files import agree, held, recorded, replacing, sha256, sweep, write_json
+from vcorr.files import agree, held, make_folder, recorded, replacing, sha256, sweep, write_json
 from vcorr.labels.draw import default_palette
 from vcorr.labels.keypoint_set import TABLE, KeypointTable
 from vcorr.labels.keypoints import KeypointLabels, Points
@@ -163,7 +163,7 @@ def _label(job: tuple[Task | PointTask, Load]) -> Labelled:
     files = task.files
     if all(is_whole(path, task.size) for path in files.values()):
         return Labelled(task.name, len(files), 0.0)
-    task.out.mkdir(parents=True, exist_ok=True)
+    make_folder(task.out)
     sweep(task.out)
     began = time.monotonic()
     with _one_thread(), open_video(task.images) as video:

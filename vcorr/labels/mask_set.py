@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from vcorr.errors import InputError, UsageError
-from vcorr.files import sweep
+from vcorr.files import make_folder, sweep
 from vcorr.labels.formats.arrays import read_ids_array
 from vcorr.labels.formats.coco import is_coco
 from vcorr.labels.formats.coco_masks import is_coco_video, read_coco_masks
@@ -172,7 +172,7 @@ class MaskFolder:
     palette: NDArray[np.uint8]
 
     def prepare(self) -> None:
-        self.path.mkdir(exist_ok=True)
+        make_folder(self.path)
         sweep(self.path)
 
     def missing(self, frames: Iterable[int]) -> set[int]:

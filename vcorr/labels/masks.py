@@ -7,8 +7,8 @@ the same ids, indexed or saved as RGB, alone or beside other masks.
 
 from __future__ import annotations
 
-import os
 import struct
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -148,11 +148,24 @@ def write_mask(path: str | Path, ids: np.ndarray, palette: np.ndarray) -> None:
 
 
 def is_whole(path: Path, size: tuple[int, ...]) -> bool:
-    """Whether a PNG of (height, width) is there from its first byte to its last; the pixels are not decoded."""
+    """Whether a PNG of (height, width) is there, undamaged, from its first byte to its last.
+
+    Its check sums tell; the pixels are not decoded.
+    """
     try:
         with path.open("rb") as file:
-            head = file.read(24)
-            file.seek(-len(_END), os.SEEK_END)
-            return head[:16] == _START and struct.unpack(">II", head[16:]) == (size[1], size[0]) and file.read() == _END
-    except (OSError, struct.error):
+            data = file.read(24)
+            if data != _START + struct.pack(">II", size[1], size[0]):
+                return False
+            data += file.read()
+    except OSError:
         return False
+    at = 8
+    while at < len(data):
+        end = (
+            at + 8 + int.from_bytes(data[at : at + 4], "big")
+        )  # then 4 bytes of the sum of the chunk's name and content
+        if data[end : end + 4] != zlib.crc32(data[at + 4 : end]).to_bytes(4, "big"):
+            return False
+        at = end + 4
+    return data.endswith(_END)

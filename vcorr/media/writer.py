@@ -25,6 +25,28 @@ MAX_THREADS = 4  # each holds frames of its own, as does the look-ahead, which i
 _BT709 = 1  # the number of its matrix, its primaries and its transfer curve alike (ITU-T H.273)
 
 
+def is_whole_video(path: Path) -> bool:
+    """Whether an MP4 or MOV file is there from its first byte to its last: the lengths of its boxes add up to its own.
+
+    No picture is decoded.
+    """
+    try:
+        size, at, kinds = path.stat().st_size, 0, set()
+        with path.open("rb") as file:
+            while at < size:
+                file.seek(at)
+                head = file.read(16)
+                length = int.from_bytes(head[:4], "big")
+                kinds.add(head[4:8])
+                length = int.from_bytes(head[8:16], "big") if length == 1 else length
+                if length < 8:
+                    return False
+                at += length
+    except OSError:
+        return False
+    return at == size and {b"moov", b"mdat"} <= kinds
+
+
 class VideoWriter:
     """Encodes frames to `path`. The file appears when the block ends well; after an exception there is none.
 

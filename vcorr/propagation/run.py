@@ -84,7 +84,7 @@ def propagate_to(
 ) -> Summary:
     """Label a video and write the output folder, or go on where a stopped run of the same inputs left it.
 
-    In a folder that is complete, what went missing or was cut short is made again, and nothing else. Where no overlay
+    In a folder that is complete, what went missing or was damaged is made again, and nothing else. Where no overlay
     can be drawn, the labels stand all the same.
 
     Args:
@@ -129,7 +129,7 @@ def propagate_to(
             write_json(request.out / MANIFEST, manifest | {"complete": False})
             results.prepare()
             if found.get("complete") and missing:
-                said = f"labels of {len(missing)} frames are missing or cut short, and are made again"
+                said = f"labels of {len(missing)} frames are missing or damaged, and are made again"
                 say(f"{said}: {_some(sorted(missing))}")
             stretches = stretches_of(plan, resume_point(request.out, device), missing)
             left = sum(s.left(plan) for s in stretches)

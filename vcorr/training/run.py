@@ -22,7 +22,7 @@ import torch
 import vcorr
 from vcorr import machine, rng
 from vcorr.errors import InputError, OutputError
-from vcorr.files import changes, differences, recorded, replacing, sha256, sweep
+from vcorr.files import changes, differences, make_folder, recorded, replacing, sha256, sweep
 from vcorr.model.nn import Tensors
 from vcorr.model.weights import Weights, check_shapes, load_tensors, load_weights, save_tensors, save_weights
 from vcorr.training.clips.dataset import Footage
@@ -116,7 +116,7 @@ class RunFolder:
         ):
             with replacing(self.out / name) as file:
                 file.write(content.encode("utf-8", "surrogateescape"))
-        (self.out / "state").mkdir(exist_ok=True)
+        make_folder(self.out / "state")
         sweep(self.out)
         sweep(self.out / "state")
         return point

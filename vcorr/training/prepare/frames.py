@@ -16,7 +16,7 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 from vcorr.errors import InputError, OutputError, UsageError
-from vcorr.files import sha256, sha256_of_all, write_json
+from vcorr.files import make_folder, sha256, sha256_of_all, write_json
 from vcorr.media.folder import Stills, frame_files
 from vcorr.media.image import shrink, shrunk_size
 from vcorr.media.video import open_video
@@ -146,10 +146,7 @@ def write_frames(original: Original, options: Options, part: Path, stopped: Call
         OutputError: the folder cannot be written.
     """
     stamp, sha256 = original.stamp(), original.sha256()
-    try:
-        part.mkdir(parents=True)
-    except OSError as error:
-        raise OutputError(part, f"cannot be made ({error.strerror})", "check the folder's rights") from error
+    make_folder(part)
     frames = _Frames(original, options)
     kept = 0
     for k, rgb in frames:
