@@ -77,6 +77,8 @@ def pick_device(name: str | torch.device) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"--device {name}", f"cannot be used here ({reason})", "give cpu, or auto") from None
+    if device.type == "meta":
+        raise UsageError(f"--device {name}", "computes nothing", "give cpu, or auto")
     return device
 
 

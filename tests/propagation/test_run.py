@@ -370,6 +370,10 @@ def test_a_request_from_python_is_checked_as_one_of_the_command(request_for: Cal
     for changes, words in [
         ({"short_side": 0}, "--size 0: is too small"),
         ({"device": "abacus"}, "--device abacus"),
+        ({"device": "meta"}, "--device meta"),
+        ({"named_by": "name"}, "--named-by name"),
+        ({"kind": "mask"}, "--kind mask: is not known; give masks or keypoints"),
+        ({"named_by": "frame"}, "--named-by frame.* is the mask of frame 0"),
         ({"at": {5: Path("x.png")}, "end": 4}, "frames 0 to 3 are labelled"),
     ]:
         with pytest.raises(UsageError, match=words):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -28,7 +29,8 @@ def frame(
             raise UsageError(f"frame {index}", f"{video} has {len(source)} frames", f"give 0 to {len(source) - 1}")
         if source.would_hold(path):
             what = "would be one more frame of the video, as it lies among its frames"
-            raise UsageError(path, what, f"name another place: vcorr frame {video} {index} ../{path.name}")
+            there = shlex.join(["vcorr", "frame", video, str(index), f"../{path.name}"])
+            raise UsageError(path, what, f"name another place: {there}")
         for note in source.notes:
             say(note)
         write_image(path, Image.fromarray(source.frame(index)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -104,9 +104,13 @@ def read_given(
 
     Raises:
         InputError: a file cannot be read, does not fit the video, or its name or content can be read two ways.
-        UsageError: a frame that is labelled twice, or by ``at`` outside the range; files of two kinds.
+        UsageError: a frame that is labelled twice, or by ``at`` outside the range; files of two kinds; ``named_by`` of
+            one image.
     """
     at = at or {}
+    for option, value, known in (("--named-by", named_by, get_args(NamedBy)), ("--kind", kind, get_args(Kind))):
+        if value not in (None, *known):
+            raise UsageError(f"{option} {value}", "is not known", f"give {' or '.join(known)}")
     for k, path in at.items():
         if not start <= k < end:
             raise UsageError(f"--at {k}={path}", f"frames {start} to {end - 1} are labelled", "give one of these")

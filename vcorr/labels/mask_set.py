@@ -84,7 +84,7 @@ def read_mask_set(
 
     Raises:
         InputError: see ``masks.read_masks``; names of objects beside ids of others.
-        UsageError: a frame that is labelled twice.
+        UsageError: a frame that is labelled twice; ``named_by`` of one image.
     """
     size = (video.height, video.width)
     if labels.is_dir():
@@ -94,6 +94,9 @@ def read_mask_set(
                 raise InputError(path, "is no LabelMe file", "give a COCO file by itself: it names its frames")
         files = {k: _stated(path, size, video, named_by, k)[k] for k, path in named.items()}
     else:
+        if named_by is not None and labels.is_file() and labels.suffix.casefold() != ".json":
+            what = f"speaks of a folder of masks, but {labels} is the mask of frame {start}"
+            raise UsageError(f"--named-by {named_by}", what, "give the folder, or --start K for a mask of frame K")
         files = _stated(labels, size, video, named_by, start)
     corrections: dict[int, Path | MaskFile | Drawing] = {}
     for k, path in at.items():
