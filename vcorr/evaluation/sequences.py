@@ -186,7 +186,7 @@ def _label_points(task: PointTask, load: Load) -> Labelled:
     table = KeypointTable(task.out / TABLE, task.points, task.size)
     if table.path.is_file() and not table.missing(frames):
         return Labelled(task.name, len(frames), 0.0)
-    task.out.mkdir(parents=True, exist_ok=True)
+    make_folder(task.out)
     table.prepare()
     began = time.monotonic()
     with _one_thread(), open_video(task.images) as video:
