@@ -374,3 +374,13 @@ def test_a_signal_leaves_a_folder_that_goes_on(frames, mask, weights, tmp_path, 
     assert again.returncode == 0, again.stderr
     assert "going on after" in again.stderr
     assert len(list((tmp_path / "o" / "masks").glob("*.png"))) == 1000
+
+
+def test_export(vcorr, frames: Path, mask: Path, weights: Path, tmp_path: Path) -> None:
+    common = ("propagate", frames, mask, "--weights", weights)
+    code, out, _ = vcorr(*common, "--out", "results", "--export", "csv", "--export", "coco")
+    assert (code, "objects.csv" in out, (tmp_path / "results/export/coco.json").is_file()) == (0, True, True)
+    code, out, _ = vcorr("export", "results", "--to", "yolo")
+    assert (code, Path(out.strip()).name) == (0, "yolo")
+    code, _, err = vcorr(*common, "--out", "others", "--export", "deeplabcut")
+    assert (code, "does not hold masks" in err, (tmp_path / "others").exists()) == (2, True, False)

@@ -13,6 +13,7 @@ import typer
 
 from vcorr.commands import bench, evaluate, recipes, weights
 from vcorr.commands.console import fail, first_rank, print_any_name
+from vcorr.commands.export import export
 from vcorr.commands.frame import frame
 from vcorr.commands.prepare import prepare
 from vcorr.commands.propagate import propagate
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 app.command()(propagate)
 app.command()(frame)
+app.command()(export)
 app.command()(train)
 app.command()(prepare)
 app.add_typer(evaluate.app, name="evaluate")

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from vcorr.commands.console import bar, say
+from vcorr.commands.export import FORMS
 from vcorr.commands.options import Device
 from vcorr.commands.signals import stoppable
 from vcorr.errors import UsageError
@@ -49,20 +50,31 @@ def propagate(
     start: Annotated[int, typer.Option(min=0, help="First frame to label.")] = 0,
     end: Annotated[int | None, typer.Option(help="Frame to stop before; default: to the end.")] = None,
     device: Device = "auto",
+    export: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help=f"Write the results in this form as well, into OUT/export: {FORMS}."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Label every frame of a video from masks or keypoints of one or some of its frames."""
+    from vcorr.labels.given import kind_of
+    from vcorr.propagation.export import check_form
+    from vcorr.propagation.export import export as write
     from vcorr.propagation.run import Request, propagate_to
+
+    forms = [check_form(name, kind or kind_of(labels)) for name in export or []]
 
     request = Request(video, labels, out, _labelled(at or []), weights, size, start, end, device, named_by, kind)
     with stoppable(out), bar("labelling") as progress:
         summary = propagate_to(request, say=say, progress=progress)
+    exported = [write(out, form) for form in forms]
     if as_json:
         typer.echo(json.dumps(summary.to_json()))
     else:
         drawn = f", overlay in {out / 'overlay.mp4'}" if summary.overlay else ""
         what = "masks" if summary.kind == "masks" else f"frames' {summary.kind}"
-        typer.echo(f"{summary.frames} {what} in {summary.labels}{drawn}")
+        also = "".join(f", {path}" for path in exported)
+        typer.echo(f"{summary.frames} {what} in {summary.labels}{drawn}{also}")
 
 
 def _labelled(pairs: list[str]) -> dict[int, Path]:

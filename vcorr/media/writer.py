@@ -64,13 +64,15 @@ class VideoWriter:
         OutputError: the folder is missing, full or not writable, another suffix, or no frame came.
     """
 
+    channels = 3
+
     def __init__(self, path: str | Path, *, height: int, width: int, fps: float) -> None:
         self.path = Path(path)
         if self.path.suffix.lower() not in SUFFIXES:
             raise OutputError(path, f"'{self.path.suffix}' is no format for H.264", f"name it {' or '.join(SUFFIXES)}")
         if height < 1 or width < 1 or not 0 < fps < math.inf:
             raise ValueError(f"height, width and fps must be positive, got {height}, {width}, {fps}")
-        self._shape = (height, width, 3)
+        self._shape = (height, width, self.channels)
         self._padding = ((0, height % 2), (0, width % 2), (0, 0))
         self._count = 0
         self._part = beside(self.path)
@@ -97,7 +99,7 @@ class VideoWriter:
         self._stream = stream
 
     def write(self, rgb: np.ndarray) -> None:
-        """Appends one frame, uint8 [h w 3].
+        """Appends one frame, uint8 [h w 3], or as many channels as the writer has.
 
         Raises:
             ValueError: another shape or type.
@@ -105,16 +107,22 @@ class VideoWriter:
         """
         if rgb.shape != self._shape or rgb.dtype != np.uint8:
             raise ValueError(f"frame must be uint8 {self._shape}, got {rgb.dtype} {rgb.shape}")
-        frame = VideoFrame.from_ndarray(np.pad(rgb, self._padding, mode="edge"), format="rgb24")
-        frame = frame.reformat(
-            format="yuv420p",
+        frame = self._frame(np.pad(rgb, self._padding, mode="edge"))
+        frame.pts, frame.time_base = self._count, 1 / Fraction(self._stream.codec_context.rate)
+        self._mux(frame)
+        self._count += 1
+
+    def _frame(self, pixels: np.ndarray) -> VideoFrame:
+        frame = VideoFrame.from_ndarray(pixels, format="rgb24")
+        return self._converted(frame, "yuv420p")
+
+    def _converted(self, frame: VideoFrame, pixel_format: str) -> VideoFrame:
+        return frame.reformat(
+            format=pixel_format,
             dst_colorspace=Colorspace.ITU709,
             dst_color_range=ColorRange.MPEG,
             interpolation=int(Interpolation.BICUBIC | Interpolation.ACCURATE_RND),
         )
-        frame.pts, frame.time_base = self._count, 1 / Fraction(self._stream.codec_context.rate)
-        self._mux(frame)
-        self._count += 1
 
     def _mux(self, frame: VideoFrame | None) -> None:
         try:
@@ -155,3 +163,21 @@ class VideoWriter:
             self.close()
         else:
             self._discard()
+
+
+class ProResWriter(VideoWriter):
+    """Encodes frames with straight alpha, uint8 [h w 4], to ProRes 4444 (.mov), for editing programs."""
+
+    channels = 4
+
+    def _open_stream(self, height: int, width: int, rate: Fraction) -> None:
+        stream = self._container.add_stream("prores_ks", rate=rate, options={"profile": "4444", "alpha_bits": "16"})
+        stream.height, stream.width, stream.pix_fmt = height, width, "yuva444p10le"
+        context = stream.codec_context
+        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        context.color_range = ColorRange.MPEG
+        context.thread_count = MAX_THREADS
+        self._stream = stream
+
+    def _frame(self, pixels: np.ndarray) -> VideoFrame:
+        return self._converted(VideoFrame.from_ndarray(pixels, format="rgba"), "yuva444p10le")
