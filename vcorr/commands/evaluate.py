@@ -48,6 +48,7 @@ def davis(
     out: Out = None,
     workers: Workers = None,
     csv: Csv = None,
+    page: Annotated[Path | None, typer.Option(help="Write a page: the table, drift, best and worst sequences.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """DAVIS-2017, semi-supervised: J, F, their recalls and decays, by the official protocol."""
@@ -60,7 +61,12 @@ def davis(
         return davis_tasks(root, folder)
 
     with _results(pred, weights, out, tasks, workers) as folder:
-        _show(evaluate_davis(root, folder, workers=workers), as_json, csv)
+        scores = evaluate_davis(root, folder, workers=workers)
+        if page is not None:
+            from vcorr.evaluation.davis import write_page
+
+            write_page(page, scores, root, folder)
+        _show(scores, as_json, csv)
 
 
 @app.command()

@@ -20,6 +20,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vcorr.errors import InputError
 from vcorr.evaluation import davis_layout, pool
 from vcorr.evaluation.objects import (
@@ -33,7 +36,8 @@ from vcorr.evaluation.objects import (
     results_folder,
     score,
 )
-from vcorr.labels.raw_ids import read_ids
+from vcorr.files import replacing
+from vcorr.labels.raw_ids import Ids, read_ids
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,29 @@ def evaluate_davis(
                 progress(outcome)
             scored.append(outcome)
     return DavisScores(tuple(scored))
+
+
+def write_page(path: Path, scores: DavisScores, root: str | PathLike[str], pred: str | PathLike[str]) -> None:
+    """Write the scores as one page of HTML (`vcorr.evaluation.page`), with results over the images that are at hand.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    from vcorr.evaluation.page import Shot, page
+    from vcorr.media.image import read_rgb
+
+    def shot(scored: SequenceScores) -> Shot:
+        (sequence,) = davis_layout.sequences(root, names=[scored.name])
+        images, folder = {image.stem: image for image in sequence.frames}, results_folder(Path(pred), scored.name)
+
+        def shown(name: str) -> tuple[NDArray[np.uint8] | None, Ids]:
+            return (read_rgb(images[name]) if name in images else None), read_ids(folder / f"{name}.png")
+
+        return Shot(scored.name, scored.objects, shown)
+
+    text = page("DAVIS-2017", scores.columns, scores.rows(), [shot(scored) for scored in scores.sequences])
+    with replacing(path) as file:
+        file.write(text.encode())
 
 
 def check_davis(root: str | PathLike[str], split: str = "val") -> None:

@@ -1,0 +1,138 @@
+"""Scores as one HTML page: everything inline, nothing from elsewhere, no script."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vcorr.evaluation.objects import MaskScores, ObjectScores
+from vcorr.labels.draw import default_palette, overlay
+from vcorr.labels.raw_ids import Ids
+
+SHOWN = 3  # best and worst sequences that are drawn
+FRAMES = 4  # of each
+BINS = 10  # of the position in the video
+SIDE = 320  # pixels that pictures are brought to, at the longer side
+_STYLE = """
+:root{color-scheme:light dark}body{max-width:1200px;margin:0 auto;padding:20px;font:15px/1.5 system-ui,sans-serif}
+table{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums}.scroll{overflow-x:auto}
+th,td{text-align:right;padding:3px 14px 3px 0;border-bottom:1px solid #8884}
+th:first-child,td:first-child{text-align:left}
+.strip{display:grid;grid-template-columns:repeat(4,1fr);gap:8px;margin:4px 0 16px}figure{margin:0}
+img{display:block;width:100%;height:auto;border-radius:6px}figcaption,.dim{font-size:.8rem;opacity:.7}
+svg{width:100%;max-width:560px;height:auto}svg text{font-size:11px;fill:currentColor}h3{margin:.6em 0 0;font-size:1rem}
+"""
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+Picture = NDArray[np.uint8]
+Shown = Callable[[str], tuple[Picture | None, Ids]]
+"""Name of a frame -> its picture [h w 3], if there is one, and the result's ids."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A sequence to show.
+
+    Args:
+        name: of the sequence.
+        objects: its scores.
+        shown: its frames.
+    """
+
+    name: str
+    objects: tuple[ObjectScores, ...]
+    shown: Shown
+
+    @property
+    def score(self) -> float:
+        """J&F, the mean over its objects."""
+        return MaskScores.average(self.objects).j_and_f
+
+
+def page(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], sequences: Sequence[Shot]) -> str:
+    """The page: the table, J&F against the position in the video, the best and the worst sequences as pictures."""
+    ranked = sorted(sequences, key=lambda s: s.score)
+    worst = ranked[: min(SHOWN, (len(ranked) + 1) // 2)]
+    best = ranked[len(worst) :][-SHOWN:][::-1]
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        f'<div class="scroll">{_table(columns, rows)}</div>',
+        '<h2>Drift</h2><p class="dim">J&amp;F against the position in the video, from first to last scored frame: the '
+        f"mean over all objects in each of {BINS} parts.</p>{_chart(drift(sequences))}",
+        *(["<h2>Best</h2>", *map(_strip, best)] if best else []),
+        "<h2>Worst</h2>",
+        *map(_strip, worst),
+    ]
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
+    )
+
+
+def drift(sequences: Sequence[Shot]) -> list[float]:
+    """Mean J&F in each part of the videos; an object with fewer frames than parts counts in the parts that it has.
+
+    Frame i of n lies in part floor(BINS * i / n).
+    """
+    sums: list[list[float]] = [[] for _ in range(BINS)]
+    for scores in (o for s in sequences for o in s.objects):
+        own: list[list[float]] = [[] for _ in range(BINS)]
+        for i, (j, f) in enumerate(zip(scores.js, scores.fs, strict=True)):
+            own[BINS * i // len(scores.js)].append((j + f) / 2)
+        for part, values in zip(sums, own, strict=True):
+            part.extend([float(np.mean(values))] if values else [])
+    return [float(np.mean(part)) if part else float("nan") for part in sums]
+
+
+def _chart(values: Sequence[float]) -> str:
+    points = [(40 + (i + 0.5) * 50, 10 + 160 * (1 - v)) for i, v in enumerate(values) if not np.isnan(v)]
+    grid = "".join(
+        f'<path d="M40 {10 + 160 * (1 - s)}H540" stroke="#8884"/>'
+        f'<text x="34" y="{14 + 160 * (1 - s)}" text-anchor="end">{100 * s:.0f}</text>'
+        for s in (0, 0.25, 0.5, 0.75, 1)
+    )
+    line = "L".join(f"{x:.0f} {y:.1f}" for x, y in points)
+    dots = "".join(
+        f'<circle cx="{x:.0f}" cy="{y:.1f}" r="3" fill="#1f6fd6"/>'
+        f'<text x="{x:.0f}" y="{y - 7:.1f}" text-anchor="middle">{100 - (y - 10) / 1.6:.0f}</text>'
+        for x, y in points
+    )
+    return (
+        f'<svg viewBox="0 0 550 195" role="img" aria-label="J&amp;F against position">{grid}'
+        f'<path d="M{line}" fill="none" stroke="#1f6fd6" stroke-width="2"/>{dots}'
+        '<text x="40" y="190">first frame</text><text x="540" y="190" text-anchor="end">last frame</text></svg>'
+    )
+
+
+def _strip(sequence: Shot) -> str:
+    frames = max((o.frames for o in sequence.objects), key=len)
+    chosen = dict.fromkeys(frames[round(i * (len(frames) - 1) / (FRAMES - 1))] for i in range(FRAMES))
+    figures = "".join(
+        f"<figure>{_image(*sequence.shown(name))}<figcaption>{escape(name)}</figcaption></figure>" for name in chosen
+    )
+    return f'<h3>{escape(sequence.name)}: {100 * sequence.score:.1f}</h3><div class="strip">{figures}</div>'
+
+
+def _image(picture: Picture | None, ids: Ids) -> str:
+    if picture is None or picture.shape[:2] != ids.shape:
+        picture = np.full((*ids.shape, 3), 40, np.uint8)
+    image = Image.fromarray(overlay(picture, ids, default_palette()))
+    image.thumbnail((SIDE, SIDE))
+    data = io.BytesIO()
+    image.save(data, "JPEG", quality=80)
+    return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}">'
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{escape(c)}</th>" for c in columns)
+    body = "".join("<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>" for row in rows)
+    return f"<table><tr>{head}</tr>{body}</table>"
