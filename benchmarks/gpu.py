@@ -8,8 +8,8 @@ From the root of the repository, ``make gpu`` or as above; vcorr need not be ins
 
 tests: tests.log. operators-bf16, operators-fp32: time, memory, floor and peers. accuracy: errors by type. tuned:
 operators-bf16 with the tiles that autotuning chose, which stand in tiles, to be carried over by hand into the table of
-vcorr/kernels/tuning.py. Tables and JSON are written anew after each case. What fails, hangs or breaks the GPU's context
-is told in them, the rest goes on in a new process, and the exit code is 1.
+vcorr/kernels/gpu/tuning.py. Tables and JSON are written anew after each case. What fails, hangs or breaks the GPU's
+context is told in them, the rest goes on in a new process, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from benchmarks import accuracy
 from benchmarks.apart import Apart, Failed
 from vcorr.bench import cases, clock, operators, tables
 from vcorr.errors import UsageError
-from vcorr.kernels import tuning
+from vcorr.kernels.gpu import tuning
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("tests", "operators-bf16", "accuracy", "operators-fp32", "tuned")

@@ -19,7 +19,8 @@ import torch
 
 from vcorr.bench import cases, clock, operators
 from vcorr.bench.cases import Case, Setting
-from vcorr.kernels import products, windowed_attention
+from vcorr.kernels import windowed_attention
+from vcorr.kernels.cpu import products
 
 LIBRARY, QUERIES, WINDOWS = ("MKL", "oneDNN"), ("turned", "as they lie"), ("strips", "panels")
 NAMES = ("read-480p-1", "window-480p-1", "window-64", "window-64-training")

@@ -38,8 +38,8 @@ import torch
 from vcorr import rng as random
 from vcorr.config import flatten
 from vcorr.files import replacing
-from vcorr.kernels.negatives import cpu as negatives
-from vcorr.kernels.window import cpu as window
+from vcorr.kernels.cpu import negatives as negatives
+from vcorr.kernels.cpu import reading as window
 from vcorr.machine import versions
 from vcorr.matching import compactness
 from vcorr.model import color, network

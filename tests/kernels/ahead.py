@@ -23,11 +23,11 @@ from typing import Any
 
 import torch
 
-from vcorr.kernels import tuning
 from vcorr.kernels.geometry import Reference, Window
-from vcorr.kernels.memory import triton as peaks
-from vcorr.kernels.negatives import triton as negatives
-from vcorr.kernels.window import triton as window
+from vcorr.kernels.gpu import largest as peaks
+from vcorr.kernels.gpu import negatives as negatives
+from vcorr.kernels.gpu import reading as window
+from vcorr.kernels.gpu import tuning
 
 SHARED_KB = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
 TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.int32: "i32",

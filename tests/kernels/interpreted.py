@@ -14,15 +14,16 @@ import triton.language as tl
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from vcorr.kernels import tuning
+from vcorr.kernels.cpu import largest as memory_cpu
+from vcorr.kernels.cpu import negatives as negatives_cpu
+from vcorr.kernels.cpu import reading as cpu
 from vcorr.kernels.geometry import Reference, Window
-from vcorr.kernels.memory import cpu as memory_cpu
-from vcorr.kernels.memory import triton as memory_triton
-from vcorr.kernels.negatives import cpu as negatives_cpu
-from vcorr.kernels.negatives import triton as negatives_triton
-from vcorr.kernels.tuning import Tiling
-from vcorr.kernels.window import cpu, triton_kernels
-from vcorr.kernels.window import triton as window_triton
+from vcorr.kernels.gpu import kernels as triton_kernels
+from vcorr.kernels.gpu import largest as memory_triton
+from vcorr.kernels.gpu import negatives as negatives_triton
+from vcorr.kernels.gpu import reading as window_triton
+from vcorr.kernels.gpu import tuning
+from vcorr.kernels.gpu.tuning import Tiling
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the interpreter takes logarithms of 0 through numpy
 NEEDS = (True, True, True)

@@ -18,8 +18,8 @@ from tests.examples import examples
 from tests.kernels import oracle
 from vcorr.kernels import memory_read, memory_read_lse, memory_topk, windowed_attention, windowed_attention_lse
 from vcorr.kernels.arguments import MOST_CELLS
-from vcorr.kernels.memory import cpu as memory_cpu
-from vcorr.kernels.window import fractions, tiles
+from vcorr.kernels.cpu import fractions, tiles
+from vcorr.kernels.cpu import largest as memory_cpu
 
 IMPLEMENTATIONS = ["reference", "cpu"]
 FAR = [1e30, -1e30, 9.3e18, -9.3e18, 2**62, -(2**63)]

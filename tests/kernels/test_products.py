@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from tests.examples import examples
 from tests.kernels import oracle
 from tests.kernels.test_read import draw, gradients, inputs_of, oracle_options, permuted, readings, sliced
-from vcorr.kernels import memory_read_lse, memory_topk, negative_logsumexp, products, windowed_attention_lse
+from vcorr.kernels import memory_read_lse, memory_topk, negative_logsumexp, windowed_attention_lse
+from vcorr.kernels.cpu import panels, products, tiles
+from vcorr.kernels.cpu.panels import Panels, PanelSlopes, PanelSums
+from vcorr.kernels.cpu.strips import Strips, Sums
 from vcorr.kernels.geometry import Window
-from vcorr.kernels.window import panels, tiles
-from vcorr.kernels.window.panels import Panels, PanelSlopes, PanelSums
-from vcorr.kernels.window.strips import Strips, Sums
 
 HAS_ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 LIBRARIES = [
@@ -101,7 +101,7 @@ def test_products_go_to_onednn_only_where_torch_uses_avx512():
     """The processor may have what the environment forbids."""
     code = (
         "import torch; torch.cpu.get_capabilities = lambda: {'avx512_f': True, 'sse4a': True};"
-        "from vcorr.kernels import products; print(products.GROUPED, products.ONEDNN)"
+        "from vcorr.kernels.cpu import products; print(products.GROUPED, products.ONEDNN)"
     )
     environment = os.environ | {"ATEN_CPU_CAPABILITY": "avx2"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tests.examples import examples
 from tests.kernels import oracle
 from vcorr.kernels import memory_read_lse, windowed_attention_lse
-from vcorr.kernels.window import tiles
-from vcorr.kernels.window.panels import Panels
+from vcorr.kernels.cpu import tiles
+from vcorr.kernels.cpu.panels import Panels
 
 IMPLEMENTATIONS = ["reference", "cpu"]
 

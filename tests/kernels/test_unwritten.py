@@ -14,7 +14,7 @@ from tests.kernels import test_read, test_topk
 from tests.kernels.test_products import LIBRARIES, by_library, by_panels
 from tests.kernels.test_read import draw, gradients
 from vcorr.kernels import memory_read_lse, memory_topk, negative_logsumexp
-from vcorr.kernels.window import panels
+from vcorr.kernels.cpu import panels
 
 DTYPES = st.sampled_from([torch.float64, torch.float32, torch.bfloat16])
 

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from vcorr.kernels import arguments
 from vcorr.kernels.arguments import Implementation
+from vcorr.kernels.cpu import largest as cpu
 from vcorr.kernels.geometry import Reference, carried_type, working_type
-from vcorr.kernels.memory import cpu, reference
+from vcorr.kernels.memory import reference
 from vcorr.kernels.window.op import nothing, pack, unpack
 
 
@@ -120,7 +121,7 @@ def topk_now(
     _check_offsets(references)
     with torch.autocast(query.device.type, enabled=False):
         if impl == "triton":
-            from vcorr.kernels.memory import triton
+            from vcorr.kernels.gpu import largest as triton
 
             return triton.largest(query, references, top_k, wanted)
         return cpu.largest(query, references, top_k, wanted)
@@ -155,7 +156,7 @@ def joint_topk_now(
     _check_offsets(references)
     with torch.autocast(query.device.type, enabled=False):
         if impl == "triton":
-            from vcorr.kernels.memory import triton
+            from vcorr.kernels.gpu import largest as triton
 
             return _joined(*triton.largest(query, references, top_k, wanted))
         return cpu.jointly(query, references, top_k, wanted)

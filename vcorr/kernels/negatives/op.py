@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vcorr.kernels.cpu import negatives as cpu
 from vcorr.kernels.geometry import working_type
-from vcorr.kernels.negatives import cpu
 
 
 @torch.library.custom_op("vcorr::negative_logsumexp", mutates_args=(), device_types=None)
@@ -25,7 +25,7 @@ def negative_logsumexp(
     """Logsumexp [n], and the mean negative [n c] under the softmax, [0 c] where it is not kept."""
     with torch.autocast(query.device.type, enabled=False):
         if impl == "triton":
-            from vcorr.kernels.negatives import triton
+            from vcorr.kernels.gpu import negatives as triton
 
             return triton.logsumexp(query, negatives, query_group, negative_group, scale, precision, keep_mean)
         return cpu.logsumexp(query, negatives, query_group, negative_group, scale, keep_mean)

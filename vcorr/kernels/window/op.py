@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from vcorr.kernels.arguments import check_finite
+from vcorr.kernels.cpu import reading as cpu
 from vcorr.kernels.geometry import Reference, Window, carried_type, working_type
-from vcorr.kernels.window import cpu
 
 
 def pack(
@@ -77,7 +77,7 @@ def read_now(
     check_finite(references)
     with torch.autocast(query.device.type, enabled=False):
         if impl == "triton":
-            from vcorr.kernels.window import triton
+            from vcorr.kernels.gpu import reading as triton
 
             return triton.read(query, references, wanted)
         return cpu.read(query, references, wanted)
@@ -122,7 +122,7 @@ def read_backward(
         grad, grad_lse = torch.where(wanted[..., None], grad, 0), torch.where(wanted, grad_lse, 0)
     with torch.autocast(query.device.type, enabled=False):
         if impl == "triton":
-            from vcorr.kernels.window import triton
+            from vcorr.kernels.gpu import reading as triton
 
             return triton.read_backward(grad, grad_lse, query, references, readout, lse, asked, wanted)
         return cpu.read_backward(grad, grad_lse, query, references, readout, lse, asked, wanted)

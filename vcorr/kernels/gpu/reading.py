@@ -1,11 +1,11 @@
-"""Windowed reading on a GPU: launches of the kernels in ``triton_kernels.py``.
+"""Windowed reading on a GPU: launches of the kernels in ``kernels.py``.
 
 References of equal windows at even steps in memory (slices of one tensor; of several, any two) are one launch; the next
 launch goes on from its readout and logsumexp, so that nothing has to be merged. A dilation is a grid axis over
 interleaved sub-images; windows at offsets are a launch for each reference. Values go some channels at a time.
 
 Bytes: each tile reads its halo once, (8+2R) (16+2R) keys for 128 queries; saved for the backward pass: readout and
-logsumexp. Tile sizes are those of ``vcorr/kernels/tuning.py``.
+logsumexp. Tile sizes are those of ``vcorr/kernels/gpu/tuning.py``.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import torch
 import triton
 from torch import Tensor
 
-from vcorr.kernels import tuning
 from vcorr.kernels.geometry import UNRESTRICTED, Reference, carried_type, readable, tap_count
-from vcorr.kernels.tuning import Tiling
-from vcorr.kernels.window.triton_kernels import forward_kernel, key_gradient_kernel, query_gradient_kernel
+from vcorr.kernels.gpu import tuning
+from vcorr.kernels.gpu.kernels import forward_kernel, key_gradient_kernel, query_gradient_kernel
+from vcorr.kernels.gpu.tuning import Tiling
 
 LOG2_E = math.log2(math.e)
 # Values of one launch. Forward they leave room for a channel of ones, and start at multiples of 16 bytes.

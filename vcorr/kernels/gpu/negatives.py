@@ -17,8 +17,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vcorr.kernels import tuning
-from vcorr.kernels.tuning import Tiling
+from vcorr.kernels.gpu import tuning
+from vcorr.kernels.gpu.tuning import Tiling
 
 LOG2_E = math.log2(math.e)
 LN_2 = tl.constexpr(math.log(2.0))

@@ -21,8 +21,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vcorr.kernels.cpu.strips import LN_2, LOG2_E
 from vcorr.kernels.geometry import Reference, Window, near, tap_count, working_type
-from vcorr.kernels.window.strips import LN_2, LOG2_E
 
 TILE = 8  # cells on a side
 WASTE = 3.0  # a box may hold this many times the cells that an even offset needs

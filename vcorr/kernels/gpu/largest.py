@@ -16,11 +16,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vcorr.kernels import tuning
 from vcorr.kernels.geometry import Reference
-from vcorr.kernels.tuning import Tiling
-from vcorr.kernels.window.triton import constants, inputs_of, prepared, programs, reach_of, run_tuned, runs, taps_of
-from vcorr.kernels.window.triton_kernels import (
+from vcorr.kernels.gpu import tuning
+from vcorr.kernels.gpu.kernels import (
     box_around,
     cells_of_program,
     cells_to_read,
@@ -30,6 +28,8 @@ from vcorr.kernels.window.triton_kernels import (
     products,
     taps_outside,
 )
+from vcorr.kernels.gpu.reading import constants, inputs_of, prepared, programs, reach_of, run_tuned, runs, taps_of
+from vcorr.kernels.gpu.tuning import Tiling
 
 
 @triton.jit

@@ -21,7 +21,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from vcorr.kernels import products
+from vcorr.kernels.cpu import products
 from vcorr.kernels.geometry import UNRESTRICTED, Reference, Window, half_width, taps_outside
 
 WIDEST = 8  # columns of a strip: with R=12 a key row of 32, and products at the rate of large ones (Zen 4)

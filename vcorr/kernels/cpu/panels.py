@@ -22,9 +22,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vcorr.kernels import products
+from vcorr.kernels.cpu import products
+from vcorr.kernels.cpu.strips import LN_2, LOG2_E, Strips, front
 from vcorr.kernels.geometry import Reference, half_width
-from vcorr.kernels.window.strips import LN_2, LOG2_E, Strips, front
 
 COLUMNS = 4  # of a strip
 # Key rows of a call: fewer multiply less in vain, more are fewer calls, which counts where windows are small. Five give

@@ -15,6 +15,10 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from vcorr.kernels.cpu import blocks, fractions, tiles
+from vcorr.kernels.cpu.panels import Panels, PanelSlopes
+from vcorr.kernels.cpu.strips import LOG2_E, Differentiator, Strips
+from vcorr.kernels.cpu.sums import Reader
 from vcorr.kernels.geometry import (
     UNRESTRICTED,
     Reference,
@@ -25,10 +29,6 @@ from vcorr.kernels.geometry import (
     whole,
     working_type,
 )
-from vcorr.kernels.window import blocks, fractions, tiles
-from vcorr.kernels.window.panels import Panels, PanelSlopes
-from vcorr.kernels.window.reader import Reader
-from vcorr.kernels.window.strips import LOG2_E, Differentiator, Strips
 
 CHANNELS = 64  # values read at once: more would make the products larger than the scores
 PANELS = 0.7  # time of a score by panels, where that of one by strips, or by tiles, is 1

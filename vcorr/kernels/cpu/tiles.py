@@ -26,9 +26,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vcorr.kernels.cpu.strips import LN_2, LOG2_E, front
+from vcorr.kernels.cpu.sums import FAINTEST, HEADROOM
 from vcorr.kernels.geometry import Reference, Window, near, sub_images, taps_outside_at, working_type
-from vcorr.kernels.window.reader import FAINTEST, HEADROOM
-from vcorr.kernels.window.strips import LN_2, LOG2_E, front
 
 TILE = 8  # cells on a side
 LARGEST = 2**21  # scores of a tile held at once

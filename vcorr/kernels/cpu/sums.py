@@ -16,9 +16,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from vcorr.kernels.cpu.panels import Panels, PanelSums
+from vcorr.kernels.cpu.strips import LN_2, LOG2_E, Strips, Sums
 from vcorr.kernels.geometry import Reference
-from vcorr.kernels.window.panels import Panels, PanelSums
-from vcorr.kernels.window.strips import LN_2, LOG2_E, Strips, Sums
 
 HEADROOM = 64.0  # log2: scores exceed the level by at most this much; sums and values of 2**50 still fit
 FAINTEST = 2.0**-30  # least mass of a row that is exact under a level: terms 2**-96 of it are still counted

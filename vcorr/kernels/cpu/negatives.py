@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from vcorr.kernels.cpu.products import times
 from vcorr.kernels.geometry import working_type
-from vcorr.kernels.products import times
 
 QUERIES, NEGATIVES = 1024, 512  # one block of logits is 2 MB
 LOG2_E = math.log2(math.e)

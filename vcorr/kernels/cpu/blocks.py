@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from vcorr.kernels.cpu.products import times
+from vcorr.kernels.cpu.strips import LN_2, LOG2_E
 from vcorr.kernels.geometry import Reference, working_type
-from vcorr.kernels.products import times
-from vcorr.kernels.window.strips import LN_2, LOG2_E
 
 QUERIES, KEYS = 1024, 512  # one block of scores is 2 MB
 

@@ -15,10 +15,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vcorr.kernels.cpu.products import times
+from vcorr.kernels.cpu.strips import front
+from vcorr.kernels.cpu.tiles import Band, Box, Opened, Scores, Sight, Source, cover, outside_of
 from vcorr.kernels.geometry import UNRESTRICTED, Reference, readable, sub_images, working_type
-from vcorr.kernels.products import times
-from vcorr.kernels.window.strips import front
-from vcorr.kernels.window.tiles import Band, Box, Opened, Scores, Sight, Source, cover, outside_of
 
 HELD = 2**21  # scores of some tiles against references held at once
 BLOCK = 2**21  # scores held at once of queries against a whole frame
