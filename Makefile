@@ -30,7 +30,7 @@ test-avx2: export ATEN_CPU_CAPABILITY := avx2
 test-avx2: export ONEDNN_MAX_CPU_ISA := AVX2
 test-avx2: export MKL_ENABLE_INSTRUCTIONS := AVX2
 test-avx2: .venv/dev
-	$(BIN)/python -c 'from vcorr.kernels import products; assert not (products.GROUPED or products.ONEDNN)'
+	$(BIN)/python -c 'from vcorr.kernels.cpu import products; assert not (products.GROUPED or products.ONEDNN)'
 	$(PYTEST) tests/training tests/recipes tests/kernels
 
 check: .venv/dev

@@ -21,7 +21,7 @@ from vcorr.bench import cases, clock, tables, truth
 from vcorr.bench.cases import Case, Inputs, Setting
 from vcorr.errors import UsageError
 from vcorr.kernels import memory_read_lse, negative_logsumexp
-from vcorr.kernels.arguments import Implementation
+from vcorr.kernels.options import Implementation
 
 CASES = {
     "window": Case(64, 64, 256, 6, training=True),

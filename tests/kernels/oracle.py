@@ -11,7 +11,7 @@ import torch
 
 def read(query, keys, values, *, radius, dilation=1, offset=None, scale=None, border="mask", window="square",
          key_mask=None, query_mask=None, top_k=None):  # fmt: skip
-    """Readout [b h w v] and logsumexp [b h w]; lists of radius and dilation, and None entries, as in the faces."""
+    """Readout [b h w v] and logsumexp [b h w]; lists of options, and None entries, as in the faces."""
     logits, tapped = every_logit(
         query, keys, values, radius=radius, dilation=dilation, offset=offset, scale=scale, border=border,
         window=window, key_mask=key_mask
@@ -34,12 +34,13 @@ def every_logit(query, keys, values, *, radius, dilation, offset, scale, border,
     count = len(keys)
     radii = list(radius) if isinstance(radius, (list, tuple)) else [radius] * count
     dilations = list(dilation) if isinstance(dilation, (list, tuple)) else [dilation] * count
-    scale = query.shape[3] ** -0.5 if scale is None else scale
+    scales = list(scale) if isinstance(scale, (list, tuple)) else [scale] * count
     logits, tapped = [], []
     for r in range(count):
         weights, inside = tap_weights(
             query.shape, radii[r], dilations[r], window, None if offset is None else offset[r], query.dtype
         )
+        scale = query.shape[3] ** -0.5 if scales[r] is None else scales[r]
         logit = scale * torch.einsum("bpc,bptn,bnc->bpt", query.flatten(1, 2), weights, keys[r].flatten(1, 2))
         counted = inside if border == "mask" else torch.ones_like(inside)
         if key_mask is not None and key_mask[r] is not None:

@@ -22,9 +22,8 @@ from vcorr.kernels import (
     windowed_attention,
     windowed_attention_lse,
 )
-from vcorr.kernels.memory.topk import topk
-from vcorr.kernels.negatives.op import negative_logsumexp as negatives_op
-from vcorr.kernels.window.op import read
+from vcorr.kernels.ops import negative_logsumexp as negatives_op
+from vcorr.kernels.ops import read, topk
 
 pytest.importorskip("triton")
 pytestmark = [
@@ -297,13 +296,13 @@ def test_as_torch_operators():
     def arguments(offset=None, read_=None, gradient=True):
         tensors = [draw(i, 1, 9, 20, c).cuda().requires_grad_(gradient) for i, c in enumerate((16, 16, 3))]
         query, key, value = tensors
-        return query, read_, [key], [value], [offset], [None], [2], [1], "square", "mask", 0.5, "ieee", "triton"
+        return query, read_, [key], [value], [offset], [None], [2], [1], [0.5], "square", "mask", "ieee", "triton"
 
     torch.library.opcheck(read, arguments())
     torch.library.opcheck(read, arguments(offset=torch.full((1, 9, 20, 2), 0.5, device="cuda")))
     torch.library.opcheck(read, arguments(read_=torch.arange(180, device="cuda").view(1, 9, 20) > 50))
     query, read_, keys, _, *rest = arguments(gradient=False)
-    torch.library.opcheck(topk, (query, read_, keys, *rest[:-1], 3, "triton"))
+    torch.library.opcheck(topk, (3, False, query, read_, keys, [], *rest))
     rows = draw(0, 40, 16).cuda()
     for keep in (True, False):
         given_rows = rows.clone().requires_grad_(keep)

@@ -13,19 +13,17 @@ from torch.autograd import forward_ad
 
 from tests.callers import STATES
 from vcorr.kernels import (
-    memory,
+    faces,
+    label_query_mask,
     memory_read,
     memory_read_lse,
     memory_topk,
     negative_logsumexp,
-    negatives,
-    window,
     windowed_attention,
     windowed_attention_lse,
 )
-from vcorr.kernels.memory.topk import joint_topk, topk
-from vcorr.kernels.negatives.op import negative_logsumexp as negatives_op
-from vcorr.kernels.window.op import read, read_backward
+from vcorr.kernels.ops import negative_logsumexp as negatives_op
+from vcorr.kernels.ops import read, read_backward, topk
 
 
 def draw(seed, *shape, dtype=torch.float32):
@@ -36,7 +34,7 @@ def arguments(*, read=None, offset=None, mask=None, gradient=True):
     keys = [draw(i, 1, 5, 7, 4).requires_grad_(gradient) for i in (1, 2)]
     values = [draw(i, 1, 5, 7, 3).requires_grad_(gradient) for i in (3, 4)]
     query = draw(0, 1, 5, 7, 4).requires_grad_(gradient)
-    settings = [1, 2], [1, 1], "square", "mask", 0.5, "ieee"
+    settings = [1, 2], [1, 1], [0.5, 0.5], "square", "mask", "ieee"
     return query, read, keys, values, [offset, None], [mask, None], *settings, "cpu"
 
 
@@ -64,9 +62,9 @@ def test_opcheck_read_backward(alone, given):
 
 def test_opcheck_topk_and_negatives():
     for given in (None, FIRST):
-        query, read_, keys, _, *settings, _impl = arguments(gradient=False, read=given)
-        for operator in (topk, joint_topk):
-            torch.library.opcheck(operator, (query, read_, keys, *settings, 3, "cpu"))
+        query, read_, keys, _, *settings = arguments(gradient=False, read=given)
+        for joint in (False, True):
+            torch.library.opcheck(topk, (3, joint, query, read_, keys, [], *settings))
     query = draw(0, 6, 4).requires_grad_()
     for keep in (True, False):
         torch.library.opcheck(
@@ -144,9 +142,8 @@ def test_autocast_does_not_round_inside(impl):
     torch.testing.assert_close((*cast, cast_bank), (*plain, bank), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("module", [memory, negatives, window])
-def test_examples_of_the_docstrings(module):
-    failed, tried = doctest.testmod(module)
+def test_examples_of_the_docstrings():
+    failed, tried = doctest.testmod(faces)
     assert tried > 0 and failed == 0
 
 
@@ -326,6 +323,20 @@ def test_whole_numbers_and_scales_may_be_numpys():
         windowed_attention(frame, frame, frame, radius=np.int64(-1))
 
 
+def test_options_that_no_face_has_are_refused_by_name():
+    frame = GOOD["query"]
+    with pytest.raises(TypeError, match="windowed_attention takes no option 'raduis'; did you mean 'radius'"):
+        windowed_attention(frame, frame, frame, raduis=1)
+    with pytest.raises(TypeError, match=r"memory_read takes no option 'heads'; it takes .*radius"):
+        memory_read(frame, [frame], [frame], radius=1, heads=2)
+    with pytest.raises(TypeError, match="memory_topk needs radius=R"):
+        memory_topk(frame, [frame], top_k=1)
+    with pytest.raises(TypeError, match="label_query_mask takes no option 'border'"):
+        label_query_mask([frame], radius=1, border="mask")
+    with pytest.raises(TypeError, match="negative_logsumexp takes no option 'radius'; it takes precision, impl"):
+        negative_logsumexp(frame[0, 0], frame[0, 0], radius=1)
+
+
 def test_errors_of_several_references():
     query, frames = torch.zeros(1, 4, 6, 8), [torch.zeros(1, 4, 6, 8)] * 3
     for given, name in ((None, "NoneType"), (3, "int"), (torch.zeros(1).numpy(), "ndarray")):
@@ -345,6 +356,8 @@ def test_errors_of_several_references():
         memory_read(query, query, query, radius=1)
     with pytest.raises(ValueError, match="dilation must be one, or one for each of 3 references, got 2"):
         memory_read(query, frames, frames, radius=1, dilation=[1, 2])
+    with pytest.raises(ValueError, match="scale must be one, or one for each of 3 references, got 2"):
+        memory_read(query, frames, frames, radius=1, scale=[1.0, 2.0])
     with pytest.raises(ValueError, match="key_mask must hold one for each of 3 references, got 1"):
         memory_read(query, frames, frames, radius=1, key_mask=[None])
     with pytest.raises(TypeError, match="values must be real and of one type"):

@@ -16,6 +16,7 @@ from vcorr.kernels.cpu import tiles
 from vcorr.kernels.cpu.panels import Panels
 
 IMPLEMENTATIONS = ["reference", "cpu"]
+SCALE = st.sampled_from([None, 0.3, 40.0])
 
 
 def draw(seed, *shape, dtype=torch.float64):
@@ -44,7 +45,7 @@ def readings(draw_):
         "dilation": dilations,
         "border": draw_(st.sampled_from(["mask", "zeros"])),
         "window": draw_(st.sampled_from(["square", "disk"])),
-        "scale": draw_(st.sampled_from([None, 0.3, 40.0])),
+        "scale": draw_(SCALE | st.lists(SCALE, min_size=count, max_size=count)),
         "seed": draw_(st.integers(0, 2**16)),
     }
 

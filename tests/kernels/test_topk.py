@@ -35,6 +35,7 @@ def readings(draw_):
         "window": window,
         "border": draw_(st.sampled_from(["mask", "zeros"])),
         "top_k": draw_(st.integers(1, min(taps, 12))),
+        "scale": draw_(st.none() | st.lists(st.sampled_from([None, 0.3, 2.0]), min_size=count, max_size=count)),
         "offset": not whole_frame and draw_(st.booleans()),
         "masked": draw_(st.booleans()),
         "restricted": draw_(st.booleans()),
@@ -46,7 +47,7 @@ def inputs_of(case):
     (batch, height, width), count, seed = case["size"], case["count"], case["seed"]
     query, keys, values = (draw(seed, batch, height, width, 4), draw(seed + 1, batch, count, height, width, 4),
                            draw(seed + 2, batch, count, height, width, 3))  # fmt: skip
-    options = {name: case[name] for name in ("radius", "dilation", "window", "border")}
+    options = {name: case[name] for name in ("radius", "dilation", "window", "border", "scale")}
     options["offset"] = (2 * draw(seed + 3, batch, count, height, width, 2)).round() if case["offset"] else None
     options["key_mask"] = draw(seed + 4, batch, count, height, width) > -0.5 if case["masked"] else None
     options["query_mask"] = draw(seed + 5, batch, height, width) > 0 if case["restricted"] else None
@@ -84,7 +85,8 @@ def test_peaks_equal_the_oracle(impl, case):
     query, keys, values, options = inputs_of(case)
     logits, cells, lse = memory_topk(query, keys, top_k=case["top_k"], **options, impl=impl)
     for r in range(case["count"]):
-        alone = {**split(options), "scale": None}
+        scale = (options["scale"] and options["scale"][r]) or 0.5  # four features
+        alone = {**split(options), "scale": scale}
         del alone["query_mask"]
         for name in ("offset", "key_mask"):
             alone[name] = None if alone[name] is None else alone[name][r : r + 1]
@@ -93,7 +95,7 @@ def test_peaks_equal_the_oracle(impl, case):
         torch.testing.assert_close(logits[..., r, :], where_read(options, top, -torch.inf))
         cell = cells[..., r, :]
         picked = keys[:, r].flatten(1, 2).gather(1, cell.clamp(min=0).flatten(1)[..., None].expand(-1, -1, 4))
-        again = 0.5 * torch.einsum("bpc,bpkc->bpk", query.flatten(1, 2), picked.unflatten(1, (-1, case["top_k"])))
+        again = scale * torch.einsum("bpc,bpkc->bpk", query.flatten(1, 2), picked.unflatten(1, (-1, case["top_k"])))
         again = again.unflatten(1, query.shape[1:3])
         torch.testing.assert_close(logits[..., r, :][cell >= 0], again[cell >= 0])
         assert torch.equal(cell, where_read(options, cell, -1))

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from vcorr.kernels import arguments, memory_read, negative_logsumexp, windowed_attention
+from vcorr.kernels import dispatch, memory_read, negative_logsumexp, windowed_attention
 from vcorr.kernels.geometry import Reference, Window
 
 
@@ -32,8 +32,8 @@ def on_gpu(monkeypatch):
     """Frames on a GPU that is not there, with the versions of its surroundings."""
 
     def make(version=(3, 9), capability=(9, 0), shape=(1, 4, 6, 8), dtype=torch.float32, radius=1, offset=False):
-        monkeypatch.setattr(arguments, "_triton_version", lambda: version)
-        monkeypatch.setattr(arguments, "_capability", lambda device: capability)
+        monkeypatch.setattr(dispatch, "_triton_version", lambda: version)
+        monkeypatch.setattr(dispatch, "_capability", lambda device: capability)
         with FakeTensorMode(allow_non_fake_inputs=True):
             frame = torch.empty(shape, dtype=dtype, device="cuda")
             moved = torch.empty(*shape[:3], 2, device="cuda") if offset else None
@@ -45,10 +45,10 @@ def on_gpu(monkeypatch):
 def test_auto_is_triton_on_a_gpu_that_can(on_gpu):
     for capability in ((8, 0), (10, 0)):
         frame, references = on_gpu(version=(3, 6), capability=capability, offset=True)
-        assert arguments.resolve("auto", frame, references, top_k=10) == "triton"
-    assert arguments.resolve("triton", frame, references) == "triton"
-    assert arguments.resolve("cpu", frame, references) == "cpu"
-    assert arguments.resolve("auto", torch.zeros(1, 4, 6, 8)) == "cpu"
+        assert dispatch.resolve("auto", frame, references, top_k=10) == "triton"
+    assert dispatch.resolve("triton", frame, references) == "triton"
+    assert dispatch.resolve("cpu", frame, references) == "cpu"
+    assert dispatch.resolve("auto", torch.zeros(1, 4, 6, 8)) == "cpu"
 
 
 @pytest.mark.parametrize(("given", "top_k", "rule"), [
@@ -63,8 +63,8 @@ def test_auto_is_triton_on_a_gpu_that_can(on_gpu):
 def test_what_triton_cannot_read(on_gpu, given, top_k, rule):
     frame, references = on_gpu(**given)
     with pytest.raises(ValueError, match=f"impl 'triton' .*{rule}"):
-        arguments.resolve("triton", frame, references, top_k)
-    assert arguments.resolve("auto", frame, references, top_k) == "cpu"
+        dispatch.resolve("triton", frame, references, top_k)
+    assert dispatch.resolve("auto", frame, references, top_k) == "cpu"
 
 
 def test_kernels_import_without_the_rest_and_without_triton():

@@ -26,8 +26,8 @@ from torch import Tensor
 from vcorr.bench import cases, clock, truth
 from vcorr.bench.cases import Case, Inputs, Setting
 from vcorr.kernels import memory_read, negative_logsumexp
-from vcorr.kernels.arguments import Implementation
 from vcorr.kernels.cpu import products
+from vcorr.kernels.options import Implementation
 
 Method = Callable[[Tensor, list[Tensor], list[Tensor]], Tensor]
 """(query, keys, values) -> readout, or of a bank (query, [bank], []) -> logsumexp."""

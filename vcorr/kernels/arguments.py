@@ -3,118 +3,69 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any, Literal, ParamSpec, TypeVar, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor
-from torch.autograd.forward_ad import unpack_dual
 
-from vcorr.kernels.geometry import UNRESTRICTED, Border, Precision, Reference, Shape, Window, tap_count
+from vcorr.kernels.dispatch import constant
+from vcorr.kernels.geometry import UNRESTRICTED, Reference, Window, tap_count
+from vcorr.kernels.options import Border, Computing, Implementation, Precision, Shape, complete
 
-Implementation = Literal["auto", "reference", "cpu", "triton"]
 MOST_FEATURES = 4096
-LEAST_TRITON = (3, 6)
-MOST_PEAKS = 64  # a row's slots lie in registers
-FARTHEST = 2**15  # cells; squares of distances are int32
 MOST_CELLS = 2**31 - 1  # of a radius or a dilation
 MOST_SCALE = 2.0**100  # times log2 e it is a number in float32
 
 FEATURES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
-P = ParamSpec("P")
-R = TypeVar("R")
+
+class Reading(NamedTuple):
+    """One softmax over the windows of all references, checked: what is computed, where a cell is wanted [b h w]."""
+
+    query: Tensor
+    references: list[Reference]
+    wanted: Tensor | None
+    impl: str
 
 
-def _constant(function: Callable[P, R]) -> Callable[P, R]:
-    """``torch.compiler.assume_constant_result``, which would import the compiler: memory and time that reading need not
-    pay for."""
-    marked: Any = function
-    marked._dynamo_marked_constant = True
-    return function
+def reading(
+    face: str,
+    query: Tensor,
+    keys: Tensor | Sequence[Tensor],
+    values: Tensor | Sequence[Tensor],
+    given: Mapping[str, Any],
+) -> Reading:
+    """What a face was asked for: of several references."""
+    options = complete(face, given)
+    choose("impl", options["impl"], Implementation)
+    key_frames = frames("keys", keys)
+    value_frames = frames("values", values)
+    check_features("query", query, query)
+    if not key_frames:
+        raise ValueError("keys must hold at least one reference, got none")
+    count = len(key_frames)
+    sights = windows(count, query.shape[3], options)
+    offsets = optional_frames("offset", options["offset"], count, 4)
+    masks = optional_frames("key_mask", options["key_mask"], count, 3)
+    read = references(query, key_frames, value_frames, offsets, masks, sights)
+    check_mask("query_mask", options["query_mask"], query)
+    return Reading(query, read, options["query_mask"], options["impl"])
 
 
-def resolve(impl: Implementation, query: Tensor, read: Sequence[Reference] = (), top_k: int = 0) -> str:
-    """ "cpu" or "triton"; "auto" is "triton" wherever its kernels can read what is given."""
-    if impl == "cpu":
-        return "cpu"
-    hindrance = _hindrance(query, read, top_k)
-    if impl == "triton" and hindrance:
-        raise ValueError(hindrance)
-    return "cpu" if hindrance else "triton"
+def reading_of_one(face: str, query: Tensor, key: Tensor, value: Tensor, given: Mapping[str, Any]) -> Reading:
+    """The same of one reference, whose tensors have no axis of references."""
+    one = {name: [given[name]] for name in ("offset", "key_mask") if given.get(name) is not None}
+    return reading(face, query, [key], [value], {**given, **one})
 
 
-def _hindrance(query: Tensor, read: Sequence[Reference], top_k: int) -> str:
-    """Why the Triton kernels cannot read this, or nothing."""
-    if query.device.type != "cuda":
-        return f"impl 'triton' needs the triton package and tensors on a GPU, got {query.device}"
-    version, capability = _triton_version(), _capability(query.device.index)
-    if version < LEAST_TRITON or capability < (8, 0):
-        return (
-            f"impl 'triton' needs triton 3.6 or later and a GPU of compute capability 8.0 or later, "
-            f"got {'.'.join(map(str, version)) or 'none'} and {capability[0]}.{capability[1]}; 'cpu' runs there too"
-        )
-    if query.dtype == torch.float64:
-        return f"impl 'triton' takes no float64, got {query.dtype}; 'cpu' takes it"
-    for frame in (query, *(t for r in read for t in (r.key, r.value))):
-        span = 1 + sum((n - 1) * step for n, step in zip(frame.shape[1:], frame.stride()[1:], strict=True))
-        if span >= 2**31:
-            return f"impl 'triton' takes frames of less than 2^31 numbers, got {span}; 'cpu' takes more"
-    for r in read:
-        if r.offset is not None and r.window.radius * r.window.dilation >= FARTHEST:
-            return f"impl 'triton' takes windows of less than {FARTHEST} cells at an offset, got {r.window.radius}"
-    if top_k > MOST_PEAKS:
-        return f"impl 'triton' takes top_k up to {MOST_PEAKS}, got {top_k}; 'cpu' takes more"
-    return ""
-
-
-# Neither changes while a process runs; compiled code need not ask again.
-@_constant
-def _triton_version() -> tuple[int, ...]:
-    """Major and minor version, or () where Triton does not import."""
-    try:
-        import triton
-    except ImportError:
-        return ()
-    return tuple(int(part) for part in triton.__version__.split(".")[:2])
-
-
-@_constant
-def _capability(device: int) -> tuple[int, int]:
-    return torch.cuda.get_device_capability(device)
-
-
-def bare(query: Tensor, references: Sequence[Reference]) -> bool:
-    """Whether neither a gradient nor a tracer has to know of an operator: what is behind it may be called instead.
-
-    torch's first call of a custom operator imports its compiler, as ``_constant`` says.
-    """
-    inputs = (t for r in references for t in (r.key, r.value, r.offset, r.mask) if t is not None)
-    given = [query, *inputs]
-    if (
-        query.is_meta
-        or torch.compiler.is_compiling()
-        or any(type(t) not in (Tensor, torch.nn.Parameter) for t in given)
-    ):
-        return False
-    return not (torch.is_grad_enabled() and any(t.requires_grad for t in given))
-
-
-def check_transforms(tensors: Iterable[Tensor]) -> None:
-    """No transform of ``torch.func`` and no forward mode: the operators have neither, and what is behind them would
-    drop a tangent without a word.
-    """
-    if torch.compiler.is_compiling():
-        return
-    for tensor in tensors:
-        tangent = unpack_dual(tensor).tangent  # type: ignore[no-untyped-call]
-        if torch._C._functorch.is_functorch_wrapped_tensor(tensor) or tangent is not None:
-            raise NotImplementedError(
-                "torch.func (vmap, grad, jvp) and forward mode are taken by impl 'reference' alone, got a tensor of "
-                "theirs; the batch holds what vmap would map over, and torch.autograd differentiates"
-            )
+def computing(face: str, given: Mapping[str, Any]) -> tuple[str, str]:
+    """The implementation and the precision that a face was given."""
+    options = complete(face, given, Computing)
+    choose("impl", options["impl"], Implementation)
+    return options["impl"], exactness(options["precision"])
 
 
 def choose(name: str, given: object, options: object) -> None:
@@ -170,29 +121,22 @@ def per_reference(name: str, given: object, count: int) -> list[object]:
     return several
 
 
-def windows(
-    count: int,
-    channels: int,
-    *,
-    radius: object,
-    dilation: object,
-    scale: float | None,
-    border: str,
-    window: str,
-    precision: str | None,
-) -> list[Window]:
+def windows(count: int, channels: int, options: Mapping[str, Any]) -> list[Window]:
     """The window of each reference."""
+    border, shape, precision = options["border"], options["window"], options["precision"]
     choose("border", border, Border)
-    choose("window", window, Shape)
-    least = 1 if window == "disk" else 0
-    given = per_reference("radius", radius, count)
+    choose("window", shape, Shape)
+    least = 1 if shape == "disk" else 0
+    given = per_reference("radius", options["radius"], count)
     radii = [UNRESTRICTED if r is None else whole_number("radius", r, least) for r in given]
-    dilations = [whole_number("dilation", d, 1) for d in per_reference("dilation", dilation, count)]
+    dilations = [whole_number("dilation", d, 1) for d in per_reference("dilation", options["dilation"], count)]
     for r, d in zip(radii, dilations, strict=True):
         if r == UNRESTRICTED and d > 1:
             raise ValueError(f"dilation must be 1 where radius is None (the whole frame), got {d}")
-    factor, digits = scale_factor(scale, channels), exactness(precision)
-    return [Window(r, d, window, border, factor, digits) for r, d in zip(radii, dilations, strict=True)]
+    scales = [scale_factor(s, channels) for s in per_reference("scale", options["scale"], count)]
+    digits = exactness(precision)
+    parts = zip(radii, dilations, scales, strict=True)
+    return [Window(r, d, shape, border, scale, digits) for r, d, scale in parts]
 
 
 def scale_factor(scale: object, channels: int) -> float:
@@ -215,7 +159,7 @@ def exactness(precision: str | None) -> str:
 
 
 # Compiled code is guarded on torch's global settings already.
-@_constant
+@constant
 def _torch_precision() -> str:
     return {"highest": "ieee", "high": "tf32", "medium": "bf16"}[torch.get_float32_matmul_precision()]
 
@@ -322,12 +266,42 @@ def check_cells(name: str, tensor: Tensor, query: Tensor, shape: Sequence[int]) 
         raise ValueError(f"{name} must be on the device of query, {query.device}, got {tensor.device}")
 
 
-def check_top_k(top_k: object, query: Tensor, windows: Sequence[Window], *, joint: bool) -> int:
+def check_top_k(top_k: object, reading: Reading, *, joint: bool) -> int:
     """``top_k`` must be within the number of taps: of all references jointly, or of each."""
     k = whole_number("top_k", top_k, 1)
     # A window of radius k has k taps already: no larger one need be counted.
-    counts = [tap_count(min(w.radius, k), w.shape, query.shape[1], query.shape[2]) for w in windows]
+    height, width = reading.query.shape[1:3]
+    sights = [r.window for r in reading.references]
+    counts = [tap_count(min(w.radius, k), w.shape, height, width) for w in sights]
     most = sum(counts) if joint else min(counts)
     if k > most:
         raise ValueError(f"top_k must be at most the number of taps, {most}, got {k}")
     return k
+
+
+def check_bank(query: Tensor, negatives: Tensor, query_group: Tensor | None, negative_group: Tensor | None) -> None:
+    """Queries [n c] and a bank of negatives [m c], and their groups [n] and [m] where given."""
+    for name, tensor in (("query", query), ("negatives", negatives)):
+        check_tensor(name, tensor)
+        if tensor.dim() != 2 or tensor.shape[1] == 0:
+            raise ValueError(f"{name} must be [rows c], got shape {tuple(tensor.shape)}")
+        check_type(name, tensor)
+    if query.shape[1] != negatives.shape[1]:
+        raise ValueError(f"negatives must have the {query.shape[1]} channels of query, got {negatives.shape[1]}")
+    if negatives.dtype != query.dtype:
+        raise TypeError(f"negatives must have the type of query, {query.dtype}, got {negatives.dtype}")
+    if negatives.requires_grad:
+        raise ValueError("negatives must not require gradients, which flow to query alone; detach them")
+    if (query_group is None) != (negative_group is None):
+        raise ValueError("query_group and negative_group must be given together, got one of them")
+    for name, group, like in (("query_group", query_group, query), ("negative_group", negative_group, negatives)):
+        if group is None:
+            continue
+        check_tensor(name, group)
+        if tuple(group.shape) != (like.shape[0],):
+            raise ValueError(f"{name} must have shape {(like.shape[0],)}, got {tuple(group.shape)}")
+        if group.dtype not in WHOLE:
+            raise TypeError(f"{name} must be whole numbers, signed or bytes, got {group.dtype}")
+    for name, other in (("negatives", negatives), ("query_group", query_group), ("negative_group", negative_group)):
+        if other is not None and other.device != query.device:
+            raise ValueError(f"{name} must be on the device of query, {query.device}, got {other.device}")

@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-Border = Literal["mask", "zeros"]
-Shape = Literal["square", "disk"]
-Precision = Literal["ieee", "tf32x3", "tf32", "bf16"]
 UNRESTRICTED = -1
 MEASURED = 2**24  # taps; to count those of a larger disk takes too long
 BEYOND = 2**61  # cells; sums of a few such are int64

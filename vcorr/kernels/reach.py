@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from vcorr.kernels import arguments
-from vcorr.kernels.geometry import UNRESTRICTED, Shape, Window, near
+from vcorr.kernels.geometry import UNRESTRICTED, Window, near
+from vcorr.kernels.options import Windows, complete
 
 
 def label_query_mask(
-    values: Tensor | Sequence[Tensor],
-    *,
-    radius: int | Sequence[int | None] | None,
-    dilation: int | Sequence[int] = 1,
-    offset: Tensor | Sequence[Tensor | None] | None = None,
-    window: Shape = "square",
-    key_mask: Tensor | Sequence[Tensor | None] | None = None,
-    background: int | None = 0,
+    values: Tensor | Sequence[Tensor], *, background: int | None = 0, **options: Unpack[Windows]
 ) -> Tensor:
     """The query cells whose window holds a label other than background, in any reference: a ``query_mask``.
 
@@ -30,8 +25,8 @@ def label_query_mask(
     Args:
         values: labels of the references, [b r h w v] or a sequence of r tensors [b h w v]: one-hot, soft, heat maps. A
             cell has a label other than background where another channel is not 0.
-        radius, dilation, offset, window, key_mask: as for ``memory_read``.
         background: the channel of the background; None where it has none.
+        options: ``radius``, ``dilation``, ``offset``, ``window`` and ``key_mask``, as for ``memory_read``.
 
     Returns:
         [b h w], True where the cell is to be read.
@@ -45,6 +40,7 @@ def label_query_mask(
     >>> label_query_mask(labels, radius=1)[0].int().sum((0, 1))
     tensor(9)
     """
+    given = complete("label_query_mask", options, Windows)
     frames = arguments.frames("values", values)
     if not frames:
         raise ValueError("values must hold at least one reference, got none")
@@ -58,11 +54,9 @@ def label_query_mask(
     if background is not None and not 0 <= arguments.whole_number("background", background, 0) < frames[0].shape[3]:
         raise ValueError(f"background must be a channel of values, of {frames[0].shape[3]}, got {background}")
     count = len(frames)
-    windows = arguments.windows(
-        count, 1, radius=radius, dilation=dilation, scale=None, border="mask", window=window, precision=None
-    )
-    offsets = arguments.optional_frames("offset", offset, count, 4)
-    masks = arguments.optional_frames("key_mask", key_mask, count, 3)
+    windows = arguments.windows(count, 1, given)
+    offsets = arguments.optional_frames("offset", given["offset"], count, 4)
+    masks = arguments.optional_frames("key_mask", given["key_mask"], count, 3)
     found = torch.zeros(cells.shape[:3], dtype=torch.bool, device=cells.device)
     for frame, moved, mask, view in zip(frames, offsets, masks, windows, strict=True):
         if moved is not None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vcorr.kernels import memory_read_lse
-from vcorr.kernels.geometry import Border
+from vcorr.kernels.options import Border
 
 WIDEST = 4  # taps are never further apart, in cells
 

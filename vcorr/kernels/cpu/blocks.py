@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from vcorr.kernels.cpu.forms import Gradients, Slopes
 from vcorr.kernels.cpu.products import times
 from vcorr.kernels.cpu.strips import LN_2, LOG2_E
 from vcorr.kernels.geometry import Reference, working_type
@@ -37,17 +38,10 @@ def read(query: Tensor, references: Sequence[Reference], wanted: Tensor | None, 
 
 
 def add_gradients(
-    query: Tensor,
-    grad: Tensor,
-    delta: Tensor,
-    level: Tensor,
-    references: Sequence[Reference],
-    wanted: Tensor | None,
-    grad_query: Tensor | None,
-    grad_keys: Sequence[Tensor] | None,
-    grad_values: Sequence[Tensor] | None,
+    query: Tensor, slopes: Slopes, references: Sequence[Reference], wanted: Tensor | None, into: Gradients
 ) -> None:
-    """Add one image's gradients; grad [h w v], delta [h w] and level = -lse / ln 2 [h w]."""
+    """Add one image's gradients."""
+    (grad, delta, level), (grad_query, grad_keys, grad_values) = slopes, into
     work, width = working_type(query), query.shape[1]
     scale = references[0].window.scale
     for some, queries in _query_blocks(query, wanted, scale * LOG2_E):
@@ -62,10 +56,10 @@ def add_gradients(
                 rows, columns = cells // width, cells % width
                 if grad_values is not None:
                     grad_values[position][rows, columns] += times(weights, grads)[:, :-1]
-                slopes = times(_with_ones(reference, cells, work), grads.T).mul_(weights)
-                slope_sum.add_(times(slopes.T, keys))
+                by_key = times(_with_ones(reference, cells, work), grads.T).mul_(weights)
+                slope_sum.add_(times(by_key.T, keys))
                 if grad_keys is not None:
-                    grad_keys[position][rows, columns] += LN_2 * times(slopes, queries)
+                    grad_keys[position][rows, columns] += LN_2 * times(by_key, queries)
         if grad_query is not None:
             grad_query[y, x] += scale * slope_sum
 

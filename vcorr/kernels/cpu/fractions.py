@@ -21,6 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vcorr.kernels.cpu.forms import Gradients, Slopes
 from vcorr.kernels.cpu.strips import LN_2, LOG2_E
 from vcorr.kernels.geometry import Reference, Window, near, tap_count, working_type
 
@@ -299,17 +300,10 @@ def read(query: Tensor, references: Sequence[Reference], wanted: Tensor | None, 
 
 
 def add_gradients(
-    query: Tensor,
-    grad: Tensor,
-    delta: Tensor,
-    level: Tensor,
-    references: Sequence[Reference],
-    wanted: Tensor | None,
-    grad_query: Tensor | None,
-    grad_keys: Sequence[Tensor] | None,
-    grad_values: Sequence[Tensor] | None,
+    query: Tensor, slopes: Slopes, references: Sequence[Reference], wanted: Tensor | None, into: Gradients
 ) -> None:
-    """Add one image's gradients; grad [h w v], delta [h w] and level = -lse / ln 2 [h w]."""
+    """Add one image's gradients."""
+    (grad, delta, level), (grad_query, grad_keys, grad_values) = slopes, into
     work, scale = working_type(query), references[0].window.scale
     for boxes in tiles(query, references, wanted):
         y, x = boxes[0].y, boxes[0].x
@@ -317,11 +311,11 @@ def add_gradients(
         for position, box in enumerate(boxes):
             keys, values = box.cut(box.reference.key, work), box.values(work)
             weights = (box.logits(queries, keys) + level[y, x][:, None, None]).exp2_()
-            slopes = box.scatter((box.gather(grads @ values.T) - delta[y, x][:, None, None]).mul_(weights))
+            by_key = box.scatter((box.gather(grads @ values.T) - delta[y, x][:, None, None]).mul_(weights))
             if grad_query is not None:
-                grad_query[y, x] += scale * (slopes @ keys)
+                grad_query[y, x] += scale * (by_key @ keys)
             if grad_keys is not None:
-                box.add(grad_keys[position], slopes.T @ queries, LN_2)
+                box.add(grad_keys[position], by_key.T @ queries, LN_2)
             if grad_values is not None:
                 box.add(grad_values[position], box.scatter(weights).T @ grads)
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from vcorr.kernels.cpu import products
+from vcorr.kernels.cpu.forms import Gradients, Slopes
 from vcorr.kernels.cpu.strips import LN_2, LOG2_E, Strips, front
 from vcorr.kernels.geometry import Reference, half_width
 
@@ -116,7 +117,7 @@ class Panels:
         """Whether panels are faster than strips."""
         size = Size.of(strips, features, span[1] - span[0])
         fits = features >= NARROWEST and size.cells * size.keys <= SCORES and size.work >= LEAST
-        return products.GROUPED and strips.work == torch.float32 and strips.device.type == "cpu" and fits
+        return fits and strips.work == torch.float32 and strips.device.type == "cpu" and products.grouped()
 
     def each_step(self) -> Iterator[Step]:
         """The calls of a panel, down the frame."""
@@ -277,18 +278,10 @@ class PanelSlopes:
         self.of_values = Gathered(strips.empty(channels, rows, panels.width), 2, panels.columns)
 
     def add(
-        self,
-        query: Tensor,
-        grad: Tensor,
-        delta: Tensor,
-        level: Tensor,
-        references: Sequence[Reference],
-        wanted: Tensor | None,
-        grad_query: Tensor | None,
-        grad_keys: Sequence[Tensor] | None,
-        grad_values: Sequence[Tensor] | None,
+        self, query: Tensor, slopes: Slopes, references: Sequence[Reference], wanted: Tensor | None, into: Gradients
     ) -> None:
-        """Add one image's gradients; grad [h w v], delta [h w] and level = -lse / ln 2 [h w]."""
+        """Add one image's gradients."""
+        (grad, delta, level), (grad_query, grad_keys, grad_values) = slopes, into
         panels = self.panels
         outer = torch.cat([grad, -delta[..., None]], 2)
         # A key beside the frame has values of 0 and the score 0; 0 times its weight is not 0 if that is no number.

@@ -1,8 +1,8 @@
 """The joint windowed reading in plain torch, fast on a CPU and small in memory; it runs on any device.
 
-References are read in groups: by column strips (``strips.py``), or by panels of them where they pay (``panels.py``), a
-dilation of d as d*d sub-images, those of equal windows; by tiles where they have whole offsets, or where few enough
-cells are read (``tiles.py``), those of equal dilation; by blocks of the whole frame where the window is unrestricted
+References are read in groups, each by one of four forms (``forms.py``): by columns, those of equal windows
+(``columns.py``: ``strips.py``, ``panels.py``); by tiles where they have whole offsets, or where few enough cells are
+read, those of equal dilation (``tiles.py``); by blocks of the whole frame where the window is unrestricted
 (``blocks.py``); by tiles that gather where offsets are fractional (``fractions.py``). The groups' readings are merged
 by their logsumexp. The backward pass of each part needs the joint logsumexp alone.
 """
@@ -15,23 +15,26 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from vcorr.kernels.cpu import blocks, fractions, tiles
-from vcorr.kernels.cpu.panels import Panels, PanelSlopes
-from vcorr.kernels.cpu.strips import LOG2_E, Differentiator, Strips
-from vcorr.kernels.cpu.sums import Reader
+from vcorr.kernels.cpu import blocks, columns, fractions, tiles
+from vcorr.kernels.cpu.forms import EachImage, Form, Gradients, Slopes
+from vcorr.kernels.cpu.strips import LOG2_E
 from vcorr.kernels.geometry import (
     UNRESTRICTED,
     Reference,
     Window,
     carried_type,
     readable,
-    sub_images,
     whole,
     working_type,
 )
 
 CHANNELS = 64  # values read at once: more would make the products larger than the scores
-PANELS = 0.7  # time of a score by panels, where that of one by strips, or by tiles, is 1
+FORMS: dict[str, Form] = {
+    "columns": columns,
+    "tiles": EachImage(tiles),
+    "blocks": EachImage(blocks),
+    "fractions": EachImage(fractions),
+}
 
 
 def read(query: Tensor, references: Sequence[Reference], wanted: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -47,7 +50,7 @@ def read(query: Tensor, references: Sequence[Reference], wanted: Tensor | None =
         lse = torch.full(query.shape[:3], -torch.inf, dtype=work, device=query.device)
         for first in range(0, channels, CHANNELS):
             some = [r._replace(value=r.value[..., first : first + CHANNELS]) for r in members]
-            _read_group(way, query, some, wanted, readout[..., first : first + CHANNELS], lse)
+            FORMS[way.form].read(query, some, wanted, readout[..., first : first + CHANNELS], lse)
         joint = (readout, lse) if joint is None else merge(joint, (readout, lse))
     assert joint is not None  # there is a reference
     return joint[0].to(carried_type(references[0].value)), joint[1]
@@ -56,7 +59,7 @@ def read(query: Tensor, references: Sequence[Reference], wanted: Tensor | None =
 class Way(NamedTuple):
     """How a group of references is read, and what its members have in common."""
 
-    name: Literal["strips", "tiles", "blocks", "fractions"]
+    form: Literal["columns", "tiles", "blocks", "fractions"]
     common: object
 
 
@@ -74,59 +77,10 @@ def routes(references: Sequence[Reference], wanted: Tensor | None = None) -> dic
             way = Way("tiles", (window.dilation, window.border))
         else:
             if wanted is not None and window not in few:
-                few[window] = _few(wanted, window, reference.key.shape[3])
-            way = Way("tiles", (window.dilation, window.border)) if few.get(window) else Way("strips", window)
+                few[window] = columns.few(wanted, window, reference.key.shape[3])
+            way = Way("tiles", (window.dilation, window.border)) if few.get(window) else Way("columns", window)
         found.setdefault(way, []).append(position)
     return found
-
-
-def _few(wanted: Tensor, window: Window, features: int) -> bool:
-    """Whether tiles over the wanted cells [b h w] take less time than strips or panels."""
-    by_tiles, by_strips = 0, 0.0
-    for cut in sub_images(wanted.shape[1], wanted.shape[2], window.dilation):
-        parts = wanted[:, *cut]
-        strips = Strips(parts.shape[1], parts.shape[2], window, torch.float32, wanted.device)
-        speed = PANELS if Panels.pay(strips, features, (0, strips.width)) else 1.0
-        for part in parts:
-            by_tiles += tiles.work(part, window.radius)
-            by_strips += speed * strips.scores_for(part)
-    return by_tiles < by_strips
-
-
-def _span(wanted: Tensor | None, width: int) -> tuple[int, int]:
-    """The first of the columns with wanted cells [. w], and the one after the last."""
-    if wanted is None:
-        return 0, width
-    columns = wanted.flatten(0, -2).any(0).nonzero()[:, 0].tolist()
-    return (columns[0], columns[-1] + 1) if columns else (0, 1)
-
-
-def _read_group(
-    way: Way,
-    query: Tensor,
-    references: Sequence[Reference],
-    wanted: Tensor | None,
-    readout: Tensor,
-    lse: Tensor,
-) -> None:
-    window, images = references[0].window, range(query.shape[0])
-    if way.name != "strips":
-        read_image = {"tiles": tiles.read, "blocks": blocks.read, "fractions": fractions.read}[way.name]
-        for image in images:
-            some = None if wanted is None else wanted[image]
-            read_image(query[image], [r.part(image) for r in references], some, readout[image], lse[image])
-        return
-    for cut in sub_images(query.shape[1], query.shape[2], window.dilation):
-        height, width = query[0][cut].shape[:2]
-        strips = Strips(height, width, window, readout.dtype, query.device)
-        some = None if wanted is None else wanted[:, *cut]
-        reader = Reader(strips, query.shape[3], readout.shape[3], _span(some, width))
-        for image in images:
-            members, part = [r.part(image, *cut) for r in references], None if some is None else some[image]
-            reader.read(query[image][cut], members, part, readout[image][cut], lse[image][cut])
-    if wanted is not None:
-        readout.masked_fill_(~wanted[..., None], 0.0)
-        lse.masked_fill_(~wanted, -torch.inf)
 
 
 def read_backward(
@@ -156,71 +110,17 @@ def read_backward(
         if first == 0:  # dS is linear in (v, delta): the first channels carry the gradient of the logsumexp
             delta -= grad_lse
         for way, group in routes(references, wanted).items():
-            _add_group(
-                way,
-                query,
-                grad[..., some],
-                delta,
-                level,
-                [references[r]._replace(value=references[r].value[..., some]) for r in group],
-                wanted,
+            members = [references[r]._replace(value=references[r].value[..., some]) for r in group]
+            into = Gradients(
                 grad_query,
                 None if grad_keys is None else [grad_keys[r] for r in group],
                 None if grad_values is None else [grad_values[r][..., some] for r in group],
             )
+            FORMS[way.form].add_gradients(query, Slopes(grad[..., some], delta, level), members, wanted, into)
     tensors = [(grad_query, query)] if grad_query is not None else []
     tensors += [(g, r.key) for g, r in zip(grad_keys or [], references, strict=False)]
     tensors += [(g, r.value) for g, r in zip(grad_values or [], references, strict=False)]
     return [g.to(like.dtype) for g, like in tensors]
-
-
-def _add_group(
-    way: Way,
-    query: Tensor,
-    grad: Tensor,
-    delta: Tensor,
-    level: Tensor,
-    references: Sequence[Reference],
-    wanted: Tensor | None,
-    grad_query: Tensor | None,
-    grad_keys: Sequence[Tensor] | None,
-    grad_values: Sequence[Tensor] | None,
-) -> None:
-    if way.name != "strips":
-        ways = {"tiles": tiles.add_gradients, "blocks": blocks.add_gradients, "fractions": fractions.add_gradients}
-        for image in range(query.shape[0]):
-            ways[way.name](
-                query[image],
-                grad[image],
-                delta[image],
-                level[image],
-                [r.part(image) for r in references],
-                None if wanted is None else wanted[image],
-                None if grad_query is None else grad_query[image],
-                None if grad_keys is None else [g[image] for g in grad_keys],
-                None if grad_values is None else [g[image] for g in grad_values],
-            )
-        return
-    for cut in sub_images(query.shape[1], query.shape[2], references[0].window.dilation):
-        size = query[0][cut].shape
-        geometry = Strips(size[0], size[1], references[0].window, delta.dtype, query.device)
-        sizes = geometry, query.shape[3], grad.shape[3]
-        some = None if wanted is None else wanted[:, *cut]
-        span = _span(some, size[1])
-        panels = Panels.pay(geometry, query.shape[3], span)
-        add = PanelSlopes(Panels.over(*sizes, span, keep=True)).add if panels else Differentiator(*sizes).add
-        for image in range(query.shape[0]):
-            add(
-                query[image][cut],
-                grad[image][cut],
-                delta[image][cut],
-                level[image][cut],
-                [r.part(image, *cut) for r in references],
-                None if some is None else some[image],
-                None if grad_query is None else grad_query[image][cut],
-                None if grad_keys is None else [g[image][cut] for g in grad_keys],
-                None if grad_values is None else [g[image][cut] for g in grad_values],
-            )
 
 
 def merge(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from vcorr.kernels.cpu import products
+from vcorr.kernels.cpu.forms import Gradients, Slopes
 from vcorr.kernels.geometry import UNRESTRICTED, Reference, Window, half_width, taps_outside
 
 WIDEST = 8  # columns of a strip: with R=12 a key row of 32, and products at the rate of large ones (Zen 4)
@@ -327,18 +328,10 @@ class Differentiator:
         self.keys_of_query = keys.as_strided((height, rows * columns, features), (columns * features, features, 1))
 
     def add(
-        self,
-        query: Tensor,
-        grad: Tensor,
-        delta: Tensor,
-        level: Tensor,
-        references: Sequence[Reference],
-        wanted: Tensor | None,
-        grad_query: Tensor | None,
-        grad_keys: Sequence[Tensor] | None,
-        grad_values: Sequence[Tensor] | None,
+        self, query: Tensor, slopes: Slopes, references: Sequence[Reference], wanted: Tensor | None, into: Gradients
     ) -> None:
-        """Add one image's gradients; grad [h w v], delta [h w] and level = -lse / ln 2 [h w]."""
+        """Add one image's gradients."""
+        (grad, delta, level), (grad_query, grad_keys, grad_values) = slopes, into
         strips, scale = self.strips, self.strips.window.scale
         lift = strips.by_key(self.levels).transpose(1, 2)
         queries, right = strips.by_key(self.queries), strips.queries_by_key(self.right)

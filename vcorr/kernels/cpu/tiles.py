@@ -26,6 +26,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vcorr.kernels.cpu.forms import Gradients, Slopes
 from vcorr.kernels.cpu.strips import LN_2, LOG2_E, front
 from vcorr.kernels.cpu.sums import FAINTEST, HEADROOM
 from vcorr.kernels.geometry import Reference, Window, near, sub_images, taps_outside_at, working_type
@@ -465,17 +466,10 @@ def _maxima(
 
 
 def add_gradients(
-    query: Tensor,
-    grad: Tensor,
-    delta: Tensor,
-    level: Tensor,
-    references: Sequence[Reference],
-    wanted: Tensor | None,
-    grad_query: Tensor | None,
-    grad_keys: Sequence[Tensor] | None,
-    grad_values: Sequence[Tensor] | None,
+    query: Tensor, slopes: Slopes, references: Sequence[Reference], wanted: Tensor | None, into: Gradients
 ) -> None:
-    """Add one image's gradients; grad [h w v], delta [h w] and level = -lse / ln 2 [h w]."""
+    """Add one image's gradients."""
+    (grad, delta, level), (grad_query, grad_keys, grad_values) = slopes, into
     scores, sights = Scores(level), {r.window: Sight(r.window, level) for r in references}
     for cut in sub_images(query.shape[0], query.shape[1], references[0].window.dilation):
         size = (query[cut].shape[0], query[cut].shape[1])
@@ -499,11 +493,11 @@ def add_gradients(
                         _add(grad_values[position], source, box, weights @ outer[place, :-1])
                     if grad_query is None and grad_keys is None:
                         continue
-                    slopes = weights.mul_(scores.values(box, here).T @ outer[place].T)
+                    by_key = weights.mul_(scores.values(box, here).T @ outer[place].T)
                     if slope_sum is not None:
-                        slope_sum[place] += source.window.scale * (slopes.T @ scores.keys(box, here).flatten(0, 1))
+                        slope_sum[place] += source.window.scale * (by_key.T @ scores.keys(box, here).flatten(0, 1))
                     if grad_keys is not None:
-                        _add(grad_keys[position], source, box, slopes @ queries[place], source.window.scale)
+                        _add(grad_keys[position], source, box, by_key @ queries[place], source.window.scale)
             if grad_query is not None and slope_sum is not None:
                 grad_query[cut][at] += slope_sum
 

@@ -1,4 +1,4 @@
-"""The specification of every windowed reading: plain torch, tap by tap, any device and dtype, autograd by torch.
+"""The specification of the operators: plain torch, tap by tap, any device and dtype, autograd by torch.
 
     s(x, d) = scale * <query(x), key_r(x + offset_r(x) + dilation_r * d)>,   d in the window of reference r
     readout(x) = sum exp(s - lse) * value,   lse(x) = log sum exp(s),   over all taps of all references jointly
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from vcorr.kernels.geometry import UNRESTRICTED, Reference, carried_type, near, taps
+from vcorr.kernels.geometry import UNRESTRICTED, Reference, carried_type, near, taps, working_type
 
 
 def read(query: Tensor, references: Sequence[Reference], wanted: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -106,3 +106,46 @@ def where(reference: Reference, position: Tensor) -> tuple[Tensor, Tensor]:
             blended = (weight > 0) & in_frame(cell, reference.key)
             unmasked = unmasked & (~blended | pick(reference.mask[..., None], cell)[..., 0])
     return in_frame(position, reference.key), unmasked
+
+
+def largest(
+    query: Tensor, references: Sequence[Reference], top_k: int, wanted: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Logits and cells [b h w r k] of each reference's top_k largest logits, where a cell is wanted [b h w]."""
+    if wanted is not None:
+        logits, cells = largest(query, references, top_k)
+        kept = wanted[..., None, None]
+        return torch.where(kept, logits, -torch.inf), torch.where(kept, cells, -1)
+    found = [_largest_of(query, reference, top_k) for reference in references]
+    return torch.stack([logits for logits, _ in found], -2), torch.stack([cells for _, cells in found], -2)
+
+
+def _largest_of(query: Tensor, reference: Reference, top_k: int) -> tuple[Tensor, Tensor]:
+    logits, cells = [], []
+    for position in positions(reference):
+        inside, unmasked = where(reference, position)
+        logit = reference.window.scale * (query * sample(reference.key, position)).sum(-1)
+        counted = unmasked & (inside | (reference.window.border == "zeros"))
+        cell = position.long()[..., 0] * query.shape[2] + position.long()[..., 1]
+        logits.append(torch.where(counted, logit.to(working_type(query)), -torch.inf))
+        cells.append(torch.where(counted & inside, cell, -1))
+    for _ in range(top_k - len(logits)):
+        logits.append(torch.full_like(logits[0], -torch.inf))
+        cells.append(torch.full_like(cells[0], -1))
+    top, tap = torch.stack(logits, -1).topk(top_k)
+    return top, torch.stack(cells, -1).gather(-1, tap)
+
+
+def logsumexp(
+    query: Tensor, negatives: Tensor, query_group: Tensor | None, negative_group: Tensor | None, scale: float
+) -> Tensor:
+    """log sum_m exp(scale * <query_n, negative_m>) over pairs of different groups: [n], -inf where there is none."""
+    logits = scale * (query @ negatives.T)
+    counted = torch.ones_like(logits, dtype=torch.bool)
+    if query_group is not None and negative_group is not None:
+        counted = query_group[:, None] != negative_group
+    some = counted.any(1)
+    kept = torch.where(counted | ~some[:, None], logits, -torch.inf)  # rows with nothing left: any number, no NaN
+    lse = kept.logsumexp(1) if negatives.shape[0] else kept.sum(1)
+    lse_type = torch.promote_types(query.dtype, torch.float32)
+    return torch.where(some, lse, -torch.inf).to(lse_type)
