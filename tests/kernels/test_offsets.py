@@ -65,6 +65,7 @@ def with_gradients(read, inputs, options):
     return [readout, lse, *torch.autograd.grad(form, leaves)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "limits",
     [
@@ -211,6 +212,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads a Linux process's peak memory")
 @pytest.mark.parametrize(
     ("height", "width", "radius", "dilation"), [(60, 107, 12, 15), (30, 30, 4, 60), (30, 30, 200, 1)]
