@@ -332,7 +332,7 @@ def test_internal_errors_show_no_traceback(vcorr, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 @pytest.mark.parametrize(
-    ("place", "call"), [("PIL.ImageFile.ImageFile.load", 9), ("vcorr.propagation.results.write_mask", 5)]
+    ("place", "call"), [("PIL.ImageFile.ImageFile.load", 9), ("vcorr.labels.mask_set.write_mask", 5)]
 )
 def test_a_signal_is_no_damage_and_loses_no_frame(vcorr, frames, mask, weights, monkeypatch, place, call) -> None:
     """Where it hits a decoder, whose errors of any kind are told as a damaged file; where a mask is being written."""
