@@ -105,7 +105,7 @@ def test_two_ways(tmp_path: Path, masks: list[str], frames: list[str], index: li
         ),
         (["00002.png", "00003.jpg"], 10, r"00003\.jpg: is a JPG file among the masks"),
         (["00003.jpg"], 10, "is a JPG file"),
-        (["00002.png", "00003.npy"], 10, "is a NPY file"),
+        (["00002.png", "00003.webp"], 10, "is a WEBP file"),
         (["9" * 200 + ".png"], 10, "labels frame 999"),
     ],
 )
