@@ -55,7 +55,7 @@ def main(
     for sequence in davis_layout.sequences(root, names=sequences.split(",")):
         names.append(sequence.name)
         with open_video(sequence.images) as video:
-            pictures = [rgb for _, rgb in video.frames(sequence.start, sequence.start + frames)]
+            pictures = [rgb for _, rgb in video.frames(sequence.start, min(sequence.start + frames, len(video)))]
         truth = {int(path.stem): path for path in sequence.annotations}
         first = Model.of(loaded, "cpu")
         features = {id(picture): first.encoder.query(picture).half() for picture in pictures}
