@@ -255,3 +255,15 @@ def test_nothing_there(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(InputError, match=what):
             open_video(tmp_path / path)
+
+
+@pytest.mark.parametrize(("names", "refused"), [("0 1 mask", True), ("img_1 img_2 img", False), ("a b c", False)])
+def test_a_word_beside_two_numbered_frames_is_asked_about(tmp_path: Path, names: str, refused: bool) -> None:
+    for name in names.split():
+        Image.fromarray(numbered(0)).save(tmp_path / f"{name}.png")
+    if not refused:
+        with open_video(tmp_path) as video:
+            assert len(video) == 3
+        return
+    with pytest.raises(InputError, match=r"holds mask\.png among 2 frames"):
+        open_video(tmp_path)

@@ -142,7 +142,13 @@ def test_colours_of_12_bits_in_other_files_of_16(tmp_path: Path) -> None:
 
 def test_numbers_of_64_bits_are_refused_with_a_way_out(tmp_path: Path) -> None:
     write_tiff(tmp_path / "0.tif", [grey(0) / 255.0])
-    with pytest.raises(InputError, match=r"a TIFF of an unknown kind, such as numbers of 64 bits.*; convert it to"):
+    with pytest.raises(InputError, match=r"such as float64 or other.*; save it as float32"):
+        open_video(tmp_path)
+
+
+def test_bytes_with_a_sign_are_refused(tmp_path: Path) -> None:
+    write_tiff(tmp_path / "0.tif", [np.full((8, 9), -1, np.int8)])
+    with pytest.raises(InputError, match=r"int8.*; save it as uint8 or int16"):
         open_video(tmp_path)
 
 

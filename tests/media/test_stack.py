@@ -289,3 +289,13 @@ class TestDamage:
         path.write_bytes(content[:-4] + content[4:8])  # the last page is followed by the first
         with open_video(path) as video:
             assert [number(rgb) for _, rgb in video.frames()] == list(range(4))
+
+
+def test_a_webp_cut_after_its_first_picture_ends_early(tmp_path: Path) -> None:
+    path = tmp_path / "cut.webp"
+    save_all(path, pictures())
+    whole = path.read_bytes()
+    second = whole.index(b"ANMF", whole.index(b"ANMF") + 4)
+    path.write_bytes(whole[:second])
+    with pytest.raises(InputError, match=r"ends early.*; copy or export the video again"):
+        open_video(path)

@@ -75,7 +75,8 @@ def frames_of(folder: Path, apart: Iterable[Path] = ()) -> list[Path]:
     if not files:
         raise InputError(folder, "holds no image files but the masks", "give the folder of the frames")
     rule, odd = _named_alike(files)
-    if len(rule) >= FEWEST and 0 < len(odd) <= max(MOST_ODD, len(rule) // 10) and len(odd) < len(rule):
+    unlike = len(rule) >= FEWEST or (len(rule) > 1 and all(_is_another_word(file, rule[0]) for file in odd))
+    if unlike and 0 < len(odd) <= max(MOST_ODD, len(rule) // 10) and len(odd) < len(rule):
         names = ", ".join(file.name for file in odd)
         what = f"holds {names} among {len(rule)} frames named like {rule[0].name}"
         pattern = _pattern(rule, odd)
@@ -118,6 +119,13 @@ def without(files: Sequence[Path], apart: Iterable[Path]) -> list[Path]:
 def _text(file: Path) -> tuple[str, ...]:
     """A name without its numbers."""
     return tuple(re.split("[0-9]+", file.stem.casefold()))
+
+
+def _is_another_word(file: Path, numbered: Path) -> bool:
+    """Whether a name has no number, and is not the other's without its number: img beside img1 may be a frame."""
+    return len(_text(file)) == 1 < len(_text(numbered)) and file.stem.casefold() != "".join(_text(numbered)).strip(
+        "_- ."
+    )
 
 
 def _named_alike(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:

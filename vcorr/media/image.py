@@ -24,6 +24,7 @@ FRAME_SUFFIXES = frozenset(
 
 _ORIENTATION = 0x0112  # the EXIF tag
 _PHOTOMETRIC = 0x0106  # the TIFF tag: 0 where white is zero
+_SAMPLE_FORMAT = 0x0153  # the TIFF tag: 2 of numbers with a sign
 _CUT_TO_8_BITS = ("RGB", "RGBA", "LA")  # modes in which Pillow reads colours of 16 bits
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -73,11 +74,14 @@ def open_image(path: Path, formats: tuple[str, ...] = FRAME_FORMATS, content: Bi
     except UnidentifiedImageError:
         what, convert = "of an unknown kind", advice
         if _begins(path) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-            what = "a TIFF of an unknown kind, such as numbers of 64 bits"
-            convert = "convert it to 8 or 16 bits, or to fractions of 32"
+            what = "a TIFF of an unknown kind, such as float64 or other numbers of 64 bits"
+            convert = "save it as float32, uint16 or uint8"
         raise UnreadableImage(path, f"cannot be read as an image ({what})", convert) from None
     except Exception as error:  # a decoder raises anything at all over a hostile file
         raise UnreadableImage(path, f"cannot be read as an image ({_reason(error, path)})", advice) from error
+    if _is_signed_byte(image):  # Pillow takes the numbers as unsigned: -1 would be the brightest
+        image.close()
+        raise UnreadableImage(path, "is a TIFF of int8, numbers of 8 bits with a sign", "save it as uint8 or int16")
     if image.width * image.height > MAX_PIXELS:
         size = f"{image.width}x{image.height}"
         image.close()
@@ -134,6 +138,11 @@ def _orientation(image: Image.Image) -> int:
             return int(Image.Image.getexif(image).get(_ORIENTATION, 1))
     except Exception:  # EXIF that is damaged says nothing; the pixels stand
         return 1
+
+
+def _is_signed_byte(image: Image.Image) -> bool:
+    kinds = getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT, 1) if image.format == "TIFF" else 1
+    return image.mode in ("L", "RGB") and 2 in (kinds if isinstance(kinds, tuple) else (kinds,))
 
 
 def is_deep(image: Image.Image) -> bool:

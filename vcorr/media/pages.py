@@ -240,4 +240,8 @@ def _webp_frames(file: BinaryIO) -> Pages:
         if len(body) == 16:
             seconds.append(int.from_bytes(body[12:15], "little") / 1000)
         file.seek(length + length % 2 - len(body), io.SEEK_CUR)
-    return Pages([*range(len(seconds))], seconds) if len(seconds) > 1 else Pages([0])
+    if len(seconds) > 1:
+        return Pages([*range(len(seconds))], seconds)
+    end = file.seek(0, io.SEEK_END)
+    file.seek(4)
+    return Pages([0], whole=end >= 8 + int.from_bytes(file.read(4), "little"))

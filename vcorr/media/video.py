@@ -19,7 +19,7 @@ from vcorr.media.container import VideoFile
 from vcorr.media.decoder import VIDEO_SUFFIXES
 from vcorr.media.folder import FrameFolder, frames_of, matching_files, without
 from vcorr.media.image import FRAME_SUFFIXES, shrunk_size
-from vcorr.media.pages import is_animated_png, is_stack
+from vcorr.media.pages import find_pages, is_animated_png, is_stack
 from vcorr.media.stack import Stack
 from vcorr.media.writer import VideoWriter
 
@@ -79,6 +79,9 @@ def _file_source(path: Path) -> Source:
     if is_stack(path):
         return _stack(path)
     if path.suffix.lower() in FRAME_SUFFIXES:
+        pages = find_pages(path)
+        if pages is not None and not pages.whole:
+            raise InputError(path, "ends early, within or after its first picture", "copy or export the video again")
         advice = (
             f"give a folder, or a quoted pattern such as '{path.with_name('*' + path.suffix)}', of one file per frame"
         )
