@@ -13,7 +13,6 @@ To label the sequences first, write results where `evaluate_davis` reads them:
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from os import PathLike
@@ -129,17 +128,9 @@ def evaluate_davis(
             an id above the number of objects; a sequence has no object or no frame to score.
         ValueError: `workers` is below 1.
     """
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}")
     chosen = davis_layout.sequences(root, split, names=sequences)
     jobs = [(sequence, _results(Path(pred), sequence)) for sequence in chosen]
-    scored = []
-    with contextlib.closing(pool.outcomes(_score_sequence, jobs, workers)) as outcomes:
-        for outcome in outcomes:
-            if progress is not None:
-                progress(outcome)
-            scored.append(outcome)
-    return DavisScores(tuple(scored))
+    return DavisScores(pool.gather(_score_sequence, jobs, workers, progress))
 
 
 def write_page(path: Path, scores: DavisScores, root: str | PathLike[str], pred: str | PathLike[str]) -> None:

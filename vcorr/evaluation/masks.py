@@ -10,7 +10,6 @@ other ids is void, taken as background; where it is the only id, it is an object
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -112,6 +111,7 @@ def evaluate_masks(
     Raises:
         InputError: a folder or file is missing or unreadable; a result has another size than its annotation, or an id
             that no annotation of the sequence shows; two files are of one frame; nothing is left to score.
+        ValueError: `workers` is below 1.
     """
     folders = _folders(Path(truth))
     pred = Path(pred)
@@ -120,8 +120,7 @@ def evaluate_masks(
         (folder, results_folder(pred.parent if alone else pred, pred.name if alone else folder.name))
         for folder in folders
     ]
-    with contextlib.closing(pool.outcomes(_score, jobs, workers)) as outcomes:
-        return FolderScores(tuple(outcomes))
+    return FolderScores(pool.gather(_score, jobs, workers))
 
 
 def _folders(truth: Path) -> list[Path]:

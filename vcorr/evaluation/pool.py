@@ -63,6 +63,29 @@ def outcomes(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def gather(
+    work: Callable[[J], T],
+    jobs: Sequence[J],
+    workers: int | None = None,
+    progress: Callable[[T], None] | None = None,
+) -> tuple[T, ...]:
+    """The outcomes of all jobs, in their order; ``progress`` is called with each as it is there.
+
+    Raises:
+        ValueError: ``workers`` is below 1.
+        WorkerLost: a process was killed.
+    """
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}")
+    found = []
+    with contextlib.closing(outcomes(work, jobs, workers)) as done:
+        for outcome in done:
+            if progress is not None:
+                progress(outcome)
+            found.append(outcome)
+    return tuple(found)
+
+
 def stopped() -> bool:
     """Whether the pool that this process works for is closing, so that nobody waits for the outcome any more."""
     return _stop is not None and _stop.is_set()

@@ -8,7 +8,6 @@ precision of the parts of persons. Both are told without the given frames too.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -175,19 +174,11 @@ def evaluate_vip(
             that VIP does not have, or an id without a class.
         ValueError: `workers` is below 1.
     """
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}")
     chosen = videos(root, names=names, listed=listed)
     pred = Path(pred)
     instances = all(video.has_instances and (pred / video.name / INSTANCES).is_dir() for video in chosen)
     jobs = [(video, *_results(pred / video.name, video, instances)) for video in chosen]
-    scored = []
-    with contextlib.closing(pool.outcomes(_score, jobs, workers)) as outcomes:
-        for outcome in outcomes:
-            if progress is not None:
-                progress(outcome)
-            scored.append(outcome)
-    return VipScores(tuple(scored))
+    return VipScores(pool.gather(_score, jobs, workers, progress))
 
 
 def tasks(

@@ -11,7 +11,6 @@ The validation set keeps its annotations to itself. What can be checked of resul
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -172,8 +171,6 @@ def evaluate_youtube_vos(
             id that is no object of the video; there is no annotation to score against.
         ValueError: `workers` is below 1.
     """
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}")
     chosen = videos(root, names=names, annotations=annotations)
     if not is_annotated(chosen):
         what = "holds the given annotations alone, there is nothing to score against"
@@ -183,13 +180,7 @@ def evaluate_youtube_vos(
             for video in chosen if (counted := video.counted(given=given))]  # fmt: skip
     if not jobs:
         raise InputError(Path(root) / "meta.json", "lists each object in one frame, which is given", LAYOUT)
-    scored = []
-    with contextlib.closing(pool.outcomes(_score, jobs, workers)) as outcomes:
-        for outcome in outcomes:
-            if progress is not None:
-                progress(outcome)
-            scored.append(outcome)
-    return YoutubeVosScores(tuple(scored), frozenset(seen))
+    return YoutubeVosScores(pool.gather(_score, jobs, workers, progress), frozenset(seen))
 
 
 def tasks(
