@@ -71,9 +71,9 @@ class Propagator(Generic[L]):
             return label
         else:
             query = self.model.encoder.query(picture)
-            self.values = self.read(query, self.memory.read(self.position))
-            label = self.labels.from_cells(self.values, self._grid(picture))
-            fed_back = self._feedback(label, self._grid(picture))
+            self.values, grid = self.read(query, self.memory.read(self.position)), self._grid(picture)
+            label = self.labels.from_cells(self.values, grid)
+            fed_back = self._feedback(label, grid)
         self.memory.keep(self.position, MemoryFrame(self.model.encoder.reference(picture, query), fed_back))
         self.position += 1
         self.last = picture.copy(), copy(label)  # the caller may write on either
