@@ -25,7 +25,8 @@ from vcorr.model.encoder import Model
 from vcorr.model.weights import load_weights
 from vcorr.propagation.plan import Span
 from vcorr.propagation.propagator import Propagator
-from vcorr.propagation.video import label_span, pictures
+from vcorr.propagation.span import label_span
+from vcorr.propagation.video import pictures
 
 SHARES = (0.1, 0.2)
 NORMALISER = "the longer side of the box around the points visible in the frame"

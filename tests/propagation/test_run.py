@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,6 +104,73 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
     assert counts == list(range(stop_after + 1, 9))  # no frame is labelled twice
     assert summary.labelled_now == 8 - stop_after
     assert not (broken.out / resume.STATE).exists()
+
+
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("stop_after", [1, 2, 4, 5, 6, 8, 9, 12])
+def test_a_run_stopped_between_two_labelled_frames_goes_on_to_the_same_bytes(
+    request_for: Callable[..., Request],
+    frames: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stop_after: int,
+    killed: bool,
+) -> None:
+    """A killed one saves nothing at its end; frames 2 and 3 repeat frame 1."""
+    for again in (2, 3):
+        shutil.copy(frames / "00001.png", frames / f"{again:05d}.png")
+    later = save_mask(tmp_path / "later.png", scene(6)[1])
+    whole, broken = request_for("whole", at={6: later}), request_for("broken", at={6: later})
+    propagate_to(whole)
+    np.testing.assert_array_equal(read_mask(whole.out / "masks" / "00006.png").ids, scene(6)[1])
+    stopped = False
+
+    def save(*content: Any) -> None:
+        if not (stopped and killed):
+            save_tensors(*content)
+
+    def stop(done: int, total: int) -> None:
+        nonlocal stopped
+        assert total == 5 + 6 + 2
+        if done == stop_after:
+            stopped = True
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(resume, "SAVE_EVERY", 2)
+    monkeypatch.setattr(resume, "save_tensors", save)
+    with pytest.raises(KeyboardInterrupt):
+        propagate_to(broken, progress=stop)
+    stopped = False
+    counts: list[int] = []
+    propagate_to(broken, progress=lambda done, total: counts.append(done))
+    assert counts[0] <= stop_after + 1 and counts[-1] == 13
+    if not killed:
+        assert counts[0] == stop_after + 1
+    assert files(broken.out) == files(whole.out)
+    names = [sorted(p.relative_to(o).as_posix() for p in o.rglob("*")) for o in (whole.out, broken.out)]
+    assert names[0] == names[1]
+
+
+def test_what_waits_for_the_other_side_is_read_again_where_it_is_damaged(
+    request_for: Callable[..., Request], tmp_path: Path
+) -> None:
+    later = save_mask(tmp_path / "later.png", scene(6)[1])
+    whole, broken = request_for("whole", at={6: later}), request_for("broken", at={6: later})
+    propagate_to(whole)
+
+    def stop(done: int, total: int) -> None:
+        if done == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        propagate_to(broken, progress=stop)
+    waiting = broken.out / resume.WAITING
+    assert sorted(p.name for p in waiting.iterdir()) == [f"{k:05d}.npz" for k in range(1, 6)]
+    (waiting / "00002.npz").unlink()
+    (waiting / "00004.npz").write_bytes((waiting / "00004.npz").read_bytes()[:-40])
+    propagate_to(broken)
+    assert files(broken.out) == files(whole.out)
+    assert not waiting.exists()
 
 
 def test_other_conditions_are_said_and_noted(request_for: Callable[..., Request]) -> None:
@@ -275,6 +343,11 @@ def test_only_the_walk_of_a_missing_mask_is_gone_through(request_for: Callable[.
     before = files(request.out)
     (request.out / "masks" / "00006.png").unlink()
     assert propagate_to(request).labelled_now == 3  # frames 5 to 7
+    assert files(request.out) == before
+    (request.out / "masks" / "00002.png").unlink()
+    counts: list[tuple[int, int]] = []
+    summary = propagate_to(request, progress=lambda done, total: counts.append((done, total)))
+    assert summary.labelled_now == 5 and counts == [(k, 12) for k in range(4, 13)]  # 4 steps back, 5 forth
     assert files(request.out) == before
     (request.out / "overlay.mp4").write_bytes(b"")
     assert propagate_to(request).labelled_now == 0

@@ -32,7 +32,8 @@ from vcorr.model.encoder import Encode, Encoder, Model, Picture
 from vcorr.model.weights import default_weights, load_weights
 from vcorr.propagation.plan import Span
 from vcorr.propagation.propagator import Propagator
-from vcorr.propagation.video import Pictures, label_span, pictures
+from vcorr.propagation.span import Pictures, label_span
+from vcorr.propagation.video import pictures
 
 Load = Callable[[], Model]
 """Makes the model; called in each process, so it must be picklable."""

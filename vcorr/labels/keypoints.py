@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vcorr.labels.label import Side
 from vcorr.matching.cells import Grid
 
 SIGMA = 1.0  # of a heat map, in cells
@@ -110,6 +111,23 @@ class KeypointLabels:
         limit = np.array([self.size[1], self.size[0]]) - 1
         xy = np.where((confidence >= LOST)[:, None], np.clip(xy, 0, limit), np.nan)
         return Points(xy, confidence)
+
+    def side(self, values: Tensor, grid: Grid, start: Points) -> Side:
+        """float64 [n 3]: x, y, confidence; the confidence of a point that the labelled frame does not have is NaN."""
+        read = self.from_cells(values, grid)
+        return np.column_stack([read.xy, np.where(start.present, read.confidence, np.nan)])
+
+    def blend(self, near: Side, far: Side, share: float, grid: Grid) -> Points:
+        """Places weighted with share and confidence. A point that one side does not know is the other's alone."""
+        sides = np.stack([near, far])
+        xy, confidence = sides[..., :2], sides[..., 2]
+        weight = np.where(np.isnan(confidence), 0.0, np.array([[1 - share], [share]]))
+        score = weight / np.maximum(weight.sum(0), 1e-12) * np.nan_to_num(confidence)
+        pull = score * np.isfinite(xy).all(-1)
+        place = (pull[..., None] * np.nan_to_num(xy)).sum(0) / np.maximum(pull.sum(0), 1e-12)[:, None]
+        sure = np.round(score.sum(0), DECIMALS)
+        there = (sure >= LOST) & (pull.sum(0) > 0)
+        return Points(np.where(there[:, None], np.round(place, DECIMALS), np.nan), sure)
 
 
 def _window(rows: Tensor, columns: Tensor, place: Tensor) -> Tensor:

@@ -21,6 +21,9 @@ from vcorr.matching.guided import upsample_guided
 
 L = TypeVar("L")
 
+Side = NDArray[Any]
+"""What was read of a frame from one labelled frame, as it is kept until it is blended: small."""
+
 AT_ONCE = 8  # classes upsampled to full size at a time
 
 
@@ -46,6 +49,12 @@ class Labels(Protocol[L]):
 
     def from_cells(self, cells: Tensor, grid: Grid) -> L:
         """The label of values [1 h w v]."""
+
+    def side(self, values: Tensor, grid: Grid, start: L) -> Side:
+        """What to keep of values [1 h w v] that were read from a labelled frame, whose label is ``start``."""
+
+    def blend(self, near: Side, far: Side, share: float, grid: Grid) -> L:
+        """The label of what was read from two labelled frames; ``share`` in [0, 1] is the weight of the far one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +109,15 @@ class MaskLabels:
             best, choice = torch.where(better, top, best), torch.where(better, index + first, choice)
         ids: Ids = self.classes[choice.cpu().numpy()]
         return ids
+
+    def side(self, values: Tensor, grid: Grid, start: NDArray[np.integer]) -> Side:
+        """uint8 [h w v], shares in steps of 1/255. Where a class was seen nowhere else, the frame states that too."""
+        shares = values[0] / values[0].sum(-1, keepdim=True).clamp(min=1e-6)
+        return (shares.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+
+    def blend(self, near: Side, far: Side, share: float, grid: Grid) -> Ids:
+        cells = (1 - share) * torch.from_numpy(near).to(self.device) + share * torch.from_numpy(far).to(self.device)
+        return self.from_cells(cells[None], grid)
 
 
 def _shares(cells: Tensor, grid: Grid) -> Tensor:

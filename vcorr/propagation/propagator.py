@@ -61,7 +61,7 @@ class Propagator(Generic[L]):
             if self.position > 0:
                 self.forget()
             label, query = given, None
-            self.values = fed_back = self.labels.to_cells(given, self._grid(picture))
+            self.values = fed_back = self.labels.to_cells(given, self.grid(picture))
         elif not self.memory.frames:
             raise ValueError("the first frame must come with its label, got none")
         elif self.last is not None and np.array_equal(picture, self.last[0]):
@@ -71,13 +71,21 @@ class Propagator(Generic[L]):
             return label
         else:
             query = self.model.encoder.query(picture)
-            self.values, grid = self.read(query, self.memory.read(self.position)), self._grid(picture)
+            self.values, grid = self.read(query, self.memory.read(self.position)), self.grid(picture)
             label = self.labels.from_cells(self.values, grid)
             fed_back = self._feedback(label, grid)
         self.memory.keep(self.position, MemoryFrame(self.model.encoder.reference(picture, query), fed_back))
         self.position += 1
         self.last = picture.copy(), copy(label)  # the caller may write on either
         return label
+
+    def grid(self, picture: Picture) -> Grid:
+        """The cells of a picture."""
+        height, width = picture.shape[:2]
+        stride, alignment = self.model.encoder.stride, self.model.matching.alignment
+        guided = self.model.inference.upsampling == "guided"
+        guide = color.from_uint8(picture[None], self.model.encoder.device) if guided else None
+        return Grid(stride, alignment, (height, width), self.labels.size, guide)
 
     def forget(self) -> None:
         """Start anew: the next frame must come with its label."""
@@ -86,7 +94,7 @@ class Propagator(Generic[L]):
     @torch.inference_mode()
     def look_ahead(self, position: int, picture: Picture, given: L) -> None:
         """Read from a labelled frame that is still to come as well, at a position."""
-        values = self.labels.to_cells(given, self._grid(picture))
+        values = self.labels.to_cells(given, self.grid(picture))
         self.memory.ahead = position, MemoryFrame(self.model.encoder.reference(picture), values)
 
     def kept(self) -> dict[int, Tensor]:
@@ -100,13 +108,6 @@ class Propagator(Generic[L]):
         self.position = max(self.position, position + 1)
         if label is not None:
             self.last = picture.copy(), copy(label)
-
-    def _grid(self, picture: Picture) -> Grid:
-        height, width = picture.shape[:2]
-        stride, alignment = self.model.encoder.stride, self.model.matching.alignment
-        guided = self.model.inference.upsampling == "guided"
-        guide = color.from_uint8(picture[None], self.model.encoder.device) if guided else None
-        return Grid(stride, alignment, (height, width), self.labels.size, guide)
 
     def _feedback(self, label: L, grid: Grid) -> Tensor:
         """The values that later frames read of a frame whose label was read."""

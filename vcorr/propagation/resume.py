@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,40 +12,46 @@ import torch
 from vcorr.errors import InputError, OutputError
 from vcorr.labels.label import L
 from vcorr.model.weights import load_tensors, save_tensors
+from vcorr.propagation.blend import Waiting, go_through
 from vcorr.propagation.plan import Span
 from vcorr.propagation.propagator import Propagator
 from vcorr.propagation.results import Results
-from vcorr.propagation.video import Pictures, label_span
+from vcorr.propagation.span import Pictures, Start
 
 FORMAT = "vcorr-results-1"
 STATE = ".resume.safetensors"
+WAITING = ".waiting"  # what was read of a span from one side
 SAVE_EVERY = 10  # frames between two states to go on from
+_VALUES = "values"  # in a state, of the last frame; its other tensors are named by position
 
 
 @dataclass(frozen=True)
 class Point:
-    """Where labelling begins or goes on: the span, the next position in it, values of its references by position."""
+    """Where labelling begins or goes on: the number of the span, and where in it."""
 
     span: int = 0
-    position: int = 0
-    values: Mapping[int, torch.Tensor] = field(default_factory=dict)
+    start: Start = Start()  # noqa: RUF009 (frozen)
 
     def first(self, plan: Sequence[Span]) -> int:
         """The position of the first frame that is yielded from here on."""
-        return max(self.position, plan[self.span].first)
+        return max(self.start.position, plan[self.span].first)
 
     def left(self, plan: Sequence[Span]) -> int:
         """Frames yielded from here to the end of the span."""
         return len(plan[self.span].frames) - self.first(plan)
 
 
-def stretches_of(plan: Sequence[Span], point: Point, missing: Set[int]) -> list[Point]:
+def stretches_of(plan: Sequence[Span], point: Point, missing: Set[int], waiting: Waiting) -> list[Point]:
     """What of each span has to be gone through for the missing frames: from its start, or on from a point in it."""
     stretches = []
     for number, span in enumerate(plan):
-        gap = next((p for p in range(span.first, len(span.frames)) if span.frames[p] in missing), None)
+        reached = range(span.first, len(span.frames))
+        wanted = (p for p in reached if span.frames[p] in missing)
+        if span.waits:
+            wanted = (p for p in wanted if waiting.read(span.frames[p]) is None)
+        gap = next(wanted, None)
         if gap is not None:
-            stretches.append(point if point.span == number and point.position <= gap else Point(number))
+            stretches.append(point if point.span == number and point.start.position <= gap else Point(number))
     return stretches
 
 
@@ -59,17 +65,16 @@ def label_stretches(
     progress: Callable[[int], None],
 ) -> None:
     """Write the missing labels; however this ends, the folder can be continued after the last one."""
-    point, done = Point(), 0
+    point, done, waiting = Point(), 0, Waiting(results.out / WAITING)
     try:
         for point in stretches:
-            number = point.span
-            last = _last(plan[number], point.position, given, results)
-            labelled = label_span(
-                frames, plan[number], given, propagator, kept=point.values, first=point.position, last=last
-            )
+            number, span = point.span, plan[point.span]
+            last = _last(span, point.start.position, given, results)
+            labelled = go_through(frames, span, given, propagator, waiting, point.start, last)
             for position, (index, label) in enumerate(labelled, start=point.first(plan)):
-                results.store.write(index, label)
-                point = Point(number, position + 1, propagator.kept())
+                if label is not None:
+                    results.store.write(index, label)
+                point = Point(number, Start(position + 1, propagator.kept(), propagator.values))
                 done += 1
                 progress(done)
                 if position % SAVE_EVERY == 0:
@@ -87,21 +92,27 @@ def _last(span: Span, position: int, given: Mapping[int, L], results: Results) -
     """The label of the frame before a position of a span."""
     if position == 0:
         return None
+    # Of frames that are blended it is not the propagator's own, but then only their values count.
     index = span.frames[position - 1]
-    label: L = given[index] if position == 1 else results.store.read(index)
+    label: L = given[span.frames[0]] if position == 1 or span.until is not None else results.store.read(index)
     return label
 
 
 def _save_point(out: Path, point: Point) -> None:
     # Frames that repeat each other share their values, which a file may not.
-    tensors = {str(position): values.clone() for position, values in point.values.items()}
-    save_tensors(out / STATE, tensors, {"format": FORMAT, "span": point.span, "position": point.position})
+    start = point.start
+    tensors = {str(position): values.clone() for position, values in start.kept.items()}
+    if start.values is not None:
+        tensors[_VALUES] = start.values.clone()
+    save_tensors(out / STATE, tensors, {"format": FORMAT, "span": point.span, "position": start.position})
 
 
 def resume_point(out: Path, device: torch.device) -> Point:
     """Where to go on; the beginning if nothing was saved or what was saved is damaged."""
     try:
         tensors, meta = load_tensors(out / STATE)
-        return Point(meta["span"], meta["position"], {int(k): v.to(device) for k, v in tensors.items()})
+        values = tensors.pop(_VALUES, None)
+        kept = {int(k): v.to(device) for k, v in tensors.items()}
+        return Point(meta["span"], Start(meta["position"], kept, values if values is None else values.to(device)))
     except (InputError, KeyError, ValueError):
         return Point()

@@ -25,10 +25,11 @@ from vcorr.machine import conditions, goes_on, in_own_modes, pick_device
 from vcorr.media.video import Video, open_video, shrunk_size
 from vcorr.model.encoder import Model
 from vcorr.model.weights import default_weights, load_weights
+from vcorr.propagation.blend import Waiting
 from vcorr.propagation.plan import spans
 from vcorr.propagation.propagator import Propagator
 from vcorr.propagation.results import Results
-from vcorr.propagation.resume import FORMAT, STATE, label_stretches, resume_point, stretches_of
+from vcorr.propagation.resume import FORMAT, STATE, WAITING, label_stretches, resume_point, stretches_of
 from vcorr.propagation.timing import Seconds, seconds_a_frame
 from vcorr.propagation.video import check_side, frame_range, pictures
 
@@ -88,7 +89,8 @@ def propagate_to(
     can be drawn, the labels stand all the same.
 
     Args:
-        say: takes lines worth telling; progress: takes (frames labelled, frames in all).
+        say: takes lines worth telling; progress: takes (steps done, steps in all); a frame between two labelled ones
+            takes two.
 
     Raises:
         InputError, UsageError: as ``propagation.propagate``; nothing is written then.
@@ -131,15 +133,18 @@ def propagate_to(
             if found.get("complete") and missing:
                 said = f"labels of {len(missing)} frames are missing or damaged, and are made again"
                 say(f"{said}: {_some(sorted(missing))}")
-            stretches = stretches_of(plan, resume_point(request.out, device), missing)
+            waiting = Waiting(request.out / WAITING)
+            stretches = stretches_of(plan, resume_point(request.out, device), missing, waiting)
             left = sum(s.left(plan) for s in stretches)
+            labelled = sum(s.left(plan) for s in stretches if not plan[s.span].waits)
+            total = sum(map(len, plan))
             if left:
-                after = f", going on after {end - start - left}" if left < end - start else ""
+                after = f", going on after {total - left} of {total} steps" if left < total else ""
                 said = _what_comes(video, request.short_side, given)
                 say(f"{end - start} {said}: about {_duration(estimate * left)} on {device}{after}")
             began, seconds = time.monotonic(), Seconds()
             frames, propagator = seconds.items("io", frames), seconds.propagator(propagator)
-            before = end - start - left
+            before = total - left
             label_stretches(
                 frames,
                 given.by_frame,
@@ -147,7 +152,7 @@ def propagate_to(
                 plan,
                 stretches,
                 results,
-                lambda done: progress(before + done, end - start),
+                lambda done: progress(before + done, total),
             )
             store.finish(range(start, end))
             taken = time.monotonic() - began
@@ -157,9 +162,10 @@ def propagate_to(
             drawn = results.draw(say) if left or not results.has_overlay() else True
             shares = {k: round(v / taken, 3) for k, v in dataclasses.asdict(seconds).items()} if left else {}
             about = {"complete": True, "seconds": round(taken, 2), "shares": shares}
-            write_json(request.out / MANIFEST, manifest | about)
             (request.out / STATE).unlink(missing_ok=True)
-    return Summary(request.out, given.kind, store.path, end - start, left, taken, shares, drawn)
+            waiting.clear()
+            write_json(request.out / MANIFEST, manifest | about)
+    return Summary(request.out, given.kind, store.path, end - start, labelled, taken, shares, drawn)
 
 
 def _found(out: Path, manifest: dict[str, Any]) -> dict[str, Any]:

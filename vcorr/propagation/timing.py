@@ -10,10 +10,10 @@ from typing import Generic, ParamSpec, TypeVar
 
 from torch import Tensor
 
-from vcorr.labels.label import L, Labels
+from vcorr.labels.label import L, Labels, Side
 from vcorr.matching.cells import Grid
 from vcorr.propagation.propagator import Propagator
-from vcorr.propagation.video import Pictures
+from vcorr.propagation.span import Pictures
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -80,12 +80,20 @@ class _Timed(Generic[L]):
         self.size, self.channels, self.background = labels.size, labels.channels, labels.background
         self._to = seconds.calls("other", labels.to_cells)
         self._from = seconds.calls("other", labels.from_cells)
+        self._side = seconds.calls("other", labels.side)
+        self._blend = seconds.calls("other", labels.blend)
 
     def to_cells(self, label: L, grid: Grid) -> Tensor:
         return self._to(label, grid)
 
     def from_cells(self, cells: Tensor, grid: Grid) -> L:
         return self._from(cells, grid)
+
+    def side(self, values: Tensor, grid: Grid, start: L) -> Side:
+        return self._side(values, grid, start)
+
+    def blend(self, near: Side, far: Side, share: float, grid: Grid) -> L:
+        return self._blend(near, far, share, grid)
 
 
 def seconds_a_frame(propagator: Propagator[L], pictures: Pictures, given: Mapping[int, L]) -> float:

@@ -5,14 +5,14 @@ One decoded frame is held at a time, ``CHUNK`` of them where a span goes backwar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from vcorr.errors import UsageError
 from vcorr.labels.given import Kind, read_given
@@ -26,14 +26,13 @@ from vcorr.machine import in_own_modes, pick_device
 from vcorr.media.video import Video, open_video
 from vcorr.model.encoder import Model, Picture
 from vcorr.model.weights import load_weights
+from vcorr.propagation.blend import Waiting, go_through
 from vcorr.propagation.plan import Span, spans
 from vcorr.propagation.propagator import Propagator
+from vcorr.propagation.span import Pictures
 
 SMALLEST = 32  # short side to read videos at, pixels
 CHUNK = 16  # frames decoded at a time when a span goes backwards
-
-Pictures = Callable[[range], Iterator[tuple[int, Picture]]]
-"""Indices of frames, one after the other either way -> (index, picture [h w 3]) of each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,9 +114,9 @@ def propagate(
         start, stop = frame_range(source, start, end)
         given = read_given(source, labels, start, stop, corrections, named_by, kind)
         propagator: Propagator[Any] = Propagator(model, given.labels(device))
-        for span in spans(list(given.by_frame), start, stop):
-            for index, label in label_span(pictures(source, short_side), span, given.by_frame, propagator):
-                yield Frame(index, label)
+        plan = spans(list(given.by_frame), start, stop)
+        for index, label in label_plan(pictures(source, short_side), plan, given.by_frame, propagator):
+            yield Frame(index, label)
 
 
 def label_video(
@@ -131,43 +130,20 @@ def label_video(
     """Label the frames of the spans of a plan from masks by frame index, in bounded memory."""
     given = GivenMasks(masks, (video.height, video.width))
     propagator = Propagator(model, given.labels(model.encoder.device))
-    for span in plan:
-        for index, ids in label_span(pictures(video, short_side), span, given.by_frame, propagator):
-            yield Frame(index, ids)
+    for index, ids in label_plan(pictures(video, short_side), plan, given.by_frame, propagator):
+        yield Frame(index, ids)
 
 
-def label_span(
-    pictures: Pictures,
-    span: Span,
-    given: Mapping[int, L],
-    propagator: Propagator[L],
-    *,
-    kept: Mapping[int, Tensor] | None = None,
-    first: int = 0,
-    last: L | None = None,
+def label_plan(
+    pictures: Pictures, plan: Sequence[Span], given: Mapping[int, L], propagator: Propagator[L]
 ) -> Iterator[tuple[int, L]]:
-    """Label the frames of a span.
-
-    Args:
-        pictures: the frames of the video.
-        given: labels by frame index.
-        propagator: reads the labels; it forgets what it has seen before.
-        kept, first, last: where a span that was interrupted goes on: ``propagator.kept()`` of the time, the position,
-            and the label of the one before it.
-
-    Yields:
-        (frame index, label).
-    """
-    propagator.forget()
-    if span.until is not None:
-        propagator.look_ahead(len(span.frames), _picture(pictures, span.until), given[span.until])
-    for position, values in (kept or {}).items():
-        label = last if position == first - 1 else None
-        propagator.recall(position, _picture(pictures, span.frames[position]), values, label)
-    for position, (index, picture) in enumerate(pictures(span.frames[first:]), start=first):
-        label = propagator.step(picture, given[index] if position == 0 else None)
-        if position >= span.first:
-            yield index, label
+    """(frame index, label) of the frames of the spans of a plan; what waits does so in a folder for temporary files."""
+    with tempfile.TemporaryDirectory(prefix="vcorr-") as folder:
+        waiting = Waiting(Path(folder) / "waiting")
+        for span in plan:
+            for index, label in go_through(pictures, span, given, propagator, waiting):
+                if label is not None:
+                    yield index, label
 
 
 def pictures(video: Video, short_side: int) -> Pictures:
@@ -182,10 +158,6 @@ def pictures(video: Video, short_side: int) -> Pictures:
             yield from reversed(list(video.frames(first, last + 1, short_side=short_side)))
 
     return read
-
-
-def _picture(pictures: Pictures, index: int) -> Picture:
-    return next(pictures(range(index, index + 1)))[1]
 
 
 def check_side(short_side: int) -> None:
