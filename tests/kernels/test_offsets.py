@@ -18,7 +18,7 @@ from tests.examples import examples
 from tests.kernels import oracle
 from vcorr.kernels import memory_read, memory_read_lse, memory_topk, windowed_attention, windowed_attention_lse
 from vcorr.kernels.arguments import MOST_CELLS
-from vcorr.kernels.cpu import fractions, tiles
+from vcorr.kernels.cpu import boxes, fractions
 from vcorr.kernels.cpu import largest as memory_cpu
 
 IMPLEMENTATIONS = ["reference", "cpu"]
@@ -73,8 +73,8 @@ def with_gradients(read, inputs, options):
         {"fractions": {"LEAST": 0}},
         {"fractions": {"LEAST": 0, "WASTE": 0.1}},
         {"fractions": {"LARGEST": 100}},
-        {"tiles": {"LARGEST": 100, "SPLIT": 100}},
-        {"tiles": {"LARGEST": 100, "SPLIT": -(2**40)}},
+        {"boxes": {"LARGEST": 100, "SPLIT": 100}},
+        {"boxes": {"LARGEST": 100, "SPLIT": -(2**40)}},
     ],
     ids=str,
 )
@@ -83,7 +83,7 @@ def test_read_equals_the_oracle(limits, case):
     """By tiles of every kind: of neighbours and of cells a dilation apart, whole and split."""
     with contextlib.ExitStack() as stack:
         for name, numbers in limits.items():
-            stack.enter_context(mock.patch.multiple({"fractions": fractions, "tiles": tiles}[name], **numbers))
+            stack.enter_context(mock.patch.multiple({"fractions": fractions, "boxes": boxes}[name], **numbers))
         got = with_gradients(memory_read_lse, *case)
     torch.testing.assert_close(got, with_gradients(by_oracle, *case), rtol=1e-7, atol=1e-7)
 

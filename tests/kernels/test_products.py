@@ -16,7 +16,7 @@ from tests.examples import examples
 from tests.kernels import oracle
 from tests.kernels.test_read import draw, gradients, inputs_of, oracle_options, permuted, readings, sliced
 from vcorr.kernels import memory_read_lse, memory_topk, negative_logsumexp, windowed_attention_lse
-from vcorr.kernels.cpu import panels, products, tiles
+from vcorr.kernels.cpu import cover, panels, products
 from vcorr.kernels.cpu.panels import Panels, PanelSlopes, PanelSums
 from vcorr.kernels.cpu.strips import Strips, Sums
 from vcorr.kernels.geometry import Window
@@ -49,7 +49,7 @@ def by_panels(strips=None):
     """Every reading, and its gradients, by panels, of so many strips where given."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Panels, "pay", staticmethod(lambda *_: True))
-        patch.setattr(tiles, "CALLS", 2**50)  # nor by tiles where few cells are read
+        patch.setattr(cover, "CALLS", 2**50)  # nor by tiles where few cells are read
         if strips is not None:
             of = panels.Size.of
             patch.setattr(panels.Size, "of", lambda *image: of(*image)._replace(strips=strips))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.examples import examples
 from tests.kernels import oracle
 from vcorr.kernels import memory_read_lse, windowed_attention_lse
-from vcorr.kernels.cpu import tiles
+from vcorr.kernels.cpu import cover
 from vcorr.kernels.cpu.panels import Panels
 
 IMPLEMENTATIONS = ["reference", "cpu"]
@@ -112,7 +112,7 @@ def test_read_equals_the_oracle(impl, case):
 @given(case=readings())
 def test_some_cells_equal_the_oracle_by_either_way(calls, case):
     case = {**case, "offset_kind": "none", "restricted": True, "size": (case["size"][0], 13, 19)}
-    with mock.patch.object(tiles, "CALLS", calls):
+    with mock.patch.object(cover, "CALLS", calls):
         test_read_equals_the_oracle.hypothesis.inner_test("cpu", case)
 
 
@@ -315,7 +315,7 @@ def test_masked_cells_may_hold_anything(monkeypatch, impl, features, odd, name):
 @pytest.mark.parametrize("name", ODD_CELLS)
 def test_cells_that_are_not_read_may_hold_anything(monkeypatch, impl, features, calls, name):
     monkeypatch.setattr(Panels, "pay", staticmethod(lambda *_: features >= 24))
-    monkeypatch.setattr(tiles, "CALLS", calls)
+    monkeypatch.setattr(cover, "CALLS", calls)
     read_, frames = torch.zeros(1, 12, 9, dtype=torch.bool), [
         draw(i, 1, 12, 9, c, dtype=torch.float32) for i, c in enumerate((features, features, 2))]  # fmt: skip
     read_[:, 1:4, 2:4] = True

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vcorr.kernels.cpu import tiles
+from vcorr.kernels.cpu import cover
 from vcorr.kernels.cpu.forms import Gradients, Slopes
 from vcorr.kernels.cpu.panels import Panels, PanelSlopes
 from vcorr.kernels.cpu.strips import Differentiator, Strips
@@ -59,7 +59,7 @@ def few(wanted: Tensor, window: Window, features: int) -> bool:
         strips = Strips(parts.shape[1], parts.shape[2], window, torch.float32, wanted.device)
         speed = PANELS if Panels.pay(strips, features, (0, strips.width)) else 1.0
         for part in parts:
-            by_tiles += tiles.work(part, window.radius)
+            by_tiles += cover.work(part, window.radius)
             by_columns += speed * strips.scores_for(part)
     return by_tiles < by_columns
 

@@ -15,9 +15,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vcorr.kernels.cpu.boxes import Box, Opened, Sight, Source, outside_of
+from vcorr.kernels.cpu.cover import Band, cover
 from vcorr.kernels.cpu.products import times
+from vcorr.kernels.cpu.scores import Scores
 from vcorr.kernels.cpu.strips import front
-from vcorr.kernels.cpu.tiles import Band, Box, Opened, Scores, Sight, Source, cover, outside_of
 from vcorr.kernels.geometry import UNRESTRICTED, Reference, readable, sub_images, working_type
 
 HELD = 2**21  # scores of some tiles against references held at once
