@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -282,6 +283,18 @@ class TestDamage:
         with open_video(path) as video:
             shown = [number(rgb) for k, rgb in video.frames() if k not in video.damaged]
             assert shown == list(range(len(shown))) and 2 < len(shown) < 10 and len(video) - 1 <= len(shown)
+
+    @pytest.mark.parametrize("more", [0, 40], ids=["between pictures", "within a picture"])
+    def test_an_animated_webp_that_was_cut_short(self, tmp_path: Path, more: int) -> None:
+        path = save_all(tmp_path / "a.webp", pictures(10), duration=40, lossless=True)
+        content = path.read_bytes()
+        end = [found.start() for found in re.finditer(b"ANMF", content)][5] + more
+        path.write_bytes(content[:end])
+        with open_video(path) as video:
+            assert [number(rgb) for _, rgb in video.frames()] == list(range(5)) and video.damaged == []
+            assert number(video.frame(4)) == 4
+            missing = f"{len(content) - end} bytes are missing"
+            assert video.notes == (f"{path}: the file ends early, after 5 pictures: {missing}",)
 
     def test_circles_end(self, tmp_path: Path) -> None:
         path = write_tiff(tmp_path / "a.tif", [grey(k) for k in range(4)])

@@ -41,6 +41,8 @@ class Pages:
         whole: whether the file holds all that it announces.
         sizes: (width, height) of each page of a TIFF, as stored; empty of a WebP, whose pictures have one size.
         description: what the program that wrote a TIFF notes of it.
+        missing: bytes that a WebP announces and does not hold.
+        end: where the last whole picture of an animation ends, in bytes.
     """
 
     places: list[int]
@@ -48,6 +50,8 @@ class Pages:
     whole: bool = True
     sizes: list[tuple[int, int]] = field(default_factory=list)
     description: str = ""
+    missing: int = 0
+    end: int = 0
 
 
 def is_stack(path: Path) -> bool:
@@ -106,6 +110,14 @@ def page_of_tiff(file: BinaryIO, place: int) -> bytes:
         return _page_of_tiff(file, place)
     except (struct.error, KeyError, IndexError, OverflowError, OSError) as error:
         raise ValueError("its directory cannot be read") from error
+
+
+def animation_up_to(file: BinaryIO, end: int) -> bytes:
+    """The pictures of an animated WebP that end before a byte, as a file of its own: decoders refuse one cut short."""
+    file.seek(0)
+    content = bytearray(file.read(end))
+    struct.pack_into("<I", content, 4, len(content) - 8)
+    return bytes(content)
 
 
 def _page_of_tiff(file: BinaryIO, place: int) -> bytes:
@@ -232,16 +244,20 @@ def _content(file: BinaryIO, kind: int, count: int, rest: bytes, order: str, big
 
 
 def _webp_frames(file: BinaryIO) -> Pages:
-    seconds = []
-    file.seek(12)
+    length_of_file = file.seek(0, io.SEEK_END)
+    file.seek(4)
+    announced = 8 + int.from_bytes(file.read(4), "little")
+    seconds, end = [], 12
+    file.seek(end)
     while len(head := file.read(8)) == 8:
         kind, length = struct.unpack("<4sI", head)
         body = file.read(16) if kind == b"ANMF" else b""
+        if end + 8 + length > length_of_file:
+            break
         if len(body) == 16:
             seconds.append(int.from_bytes(body[12:15], "little") / 1000)
-        file.seek(length + length % 2 - len(body), io.SEEK_CUR)
+        end = file.seek(end + 8 + length + length % 2)
+    missing = max(0, announced - length_of_file)
     if len(seconds) > 1:
-        return Pages([*range(len(seconds))], seconds)
-    end = file.seek(0, io.SEEK_END)
-    file.seek(4)
-    return Pages([0], whole=end >= 8 + int.from_bytes(file.read(4), "little"))
+        return Pages([*range(len(seconds))], seconds, whole=not missing, missing=missing, end=end)
+    return Pages([0], whole=not missing, missing=missing)

@@ -21,7 +21,7 @@ from vcorr.files import sha256
 from vcorr.media.folder import FOLDER_FPS
 from vcorr.media.image import displayed_size, is_deep, open_image, pixels_of, shrink, to_rgb
 from vcorr.media.levels import SharedScale
-from vcorr.media.pages import Pages, find_pages, page_of_tiff
+from vcorr.media.pages import Pages, animation_up_to, find_pages, page_of_tiff
 
 # How many channels, slices and times there are, as ImageJ and OME note it in the first page of a TIFF.
 _CHANNELS = r'^channels=(\d+)|\bSizeC="(\d+)"'
@@ -57,7 +57,8 @@ class Stack:
                 raise InputError(path, what, "the frames of a video have one size: export those of one size")
         self.fps, self.pts = _times(pages)
         self._scale = SharedScale(len(pages.places), self._deep_pixels)
-        notes = [] if pages.whole else [f"the file ends early, after {len(pages.places)} pictures"]
+        lost = f": {pages.missing} bytes are missing" if pages.missing else ""
+        notes = [] if pages.whole else [f"the file ends early, after {len(pages.places)} pictures{lost}"]
         if deep:
             self._scale.get()
             notes += [note] if (note := self._scale.note()) else []
@@ -118,7 +119,10 @@ class _Reader:
         self._file = path.open("rb")
         self._close = weakref.finalize(self, self._file.close)  # without a warning, like the files of videos
         # Frames of an animation build on those before them, so it stays open; pages are opened one by one.
-        self._animation = None if pages.seconds is None else open_image(path, content=self._file)
+        self._animation = None
+        if pages.seconds is not None:
+            content = self._file if pages.whole else io.BytesIO(animation_up_to(self._file, pages.end))
+            self._animation = open_image(path, content=content)
 
     @contextlib.contextmanager
     def opened(self, k: int) -> Iterator[tuple[Image.Image, bytes | None]]:
