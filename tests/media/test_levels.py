@@ -129,6 +129,20 @@ def test_colours_of_12_bits_in_files_of_16(tmp_path: Path, suffix: str, pixels: 
         assert np.abs(video.frame(2) - wanted).max() <= 1 and "4095 as white" in video.notes[0]
 
 
+@pytest.mark.parametrize("top", [300, 1023, 4095])
+@pytest.mark.parametrize("kind", ["P2", "P5", "P3", "P6"])
+def test_a_pixmap_says_its_white(tmp_path: Path, kind: str, top: int) -> None:
+    """A dark film stays dark."""
+    for k in range(2):
+        shown = numbered(k) // 5
+        levels = np.round(shown[:, :, : 1 if kind in ("P2", "P5") else 3] / 255 * top).astype(">u2")
+        text = " ".join(map(str, levels.ravel())).encode()
+        head = f"{kind} {shown.shape[1]} {shown.shape[0]} {top}\n".encode()
+        (tmp_path / f"{k}.ppm").write_bytes(head + (text if kind in ("P2", "P3") else levels.tobytes()))
+    with open_video(tmp_path) as video:
+        assert video.notes == () and np.abs(video.frame(1).astype(int) - shown).max() <= 1
+
+
 def test_colours_of_12_bits_in_other_files_of_16(tmp_path: Path) -> None:
     pictures = [numbered(k).astype(np.uint16) * 16 for k in range(4)]
     (tmp_path / "ppm").mkdir()

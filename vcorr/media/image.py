@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from vcorr.errors import InputError, OutputError
 from vcorr.files import replacing
-from vcorr.media.levels import Scale, scale_of
+from vcorr.media.levels import WHOLE, Scale, scale_of
 
 MAX_PIXELS = 2**26
 """The largest image or video frame that is read: 67 million pixels, above 8K (33 million)."""
@@ -146,14 +146,15 @@ def _is_signed_byte(image: Image.Image) -> bool:
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether an opened image, not yet decoded, has more than 8 bits a channel."""
-    if image.mode.startswith(("I", "F")):
-        return True
+    """Whether an opened image, not yet decoded, has more than 8 bits a channel, and does not say which level is white.
+
+    PGM and PPM say it in their header; but 65535 is written for whatever lies in 16 bits.
+    """
     tile = getattr(image, "tile", None)
     args = tile[0].args if tile else ()
-    if image.format == "PPM":  # the largest level stands in its header
-        return isinstance(args, tuple) and isinstance(args[-1], int) and args[-1] > 255
-    return ";16" in str(args)
+    if image.format == "PPM" and isinstance(args, tuple) and isinstance(args[-1], int) and args[-1] > 0:
+        return args[-1] == 65535
+    return image.mode.startswith(("I", "F")) or ";16" in str(args)
 
 
 def read_pixels(path: Path) -> np.ndarray:
@@ -174,12 +175,15 @@ def pixels_of(image: Image.Image, path: Path, encoded: bytes | None = None) -> n
     """As `read_pixels`, of an opened image; without its bytes, colours of 16 bits come cut to 8."""
     if encoded is not None and _is_deep_colour(image) and (levels := _deep_colour(image, encoded)) is not None:
         return levels
+    stated = image.mode == "I" and image.format == "PPM" and not is_deep(image)  # decoding spreads it over 16 bits
     white_is_zero = image.format == "TIFF" and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0
     upright = load_upright(image, path)
     if not upright.mode.startswith(("I", "F")):
         return np.array(upright.convert("RGB"))
     levels = np.array(upright)
     levels = levels.astype(levels.dtype.newbyteorder("="))
+    if stated:
+        return to_rgb(levels, WHOLE)
     # Pillow inverts such pictures where they have 8 bits, and does not where they have more.
     return -levels.astype(np.float64) if white_is_zero else levels
 
