@@ -21,6 +21,7 @@ from vcorr.files import beside, put
 QUALITY = "18"  # constant rate factor: no visible loss
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
 RATES = (1e-4, 1e3)  # frames per second that the formats hold: Matroska counts milliseconds
+LONGEST = 16384  # pixels of a side that the encoder takes
 MAX_THREADS = 4  # each holds frames of its own, as does the look-ahead, which is short in the preset
 _BT709 = 1  # the number of its matrix, its primaries and its transfer curve alike (ITU-T H.273)
 
@@ -90,6 +91,8 @@ class VideoWriter:
         return self.path.suffix.lower() != ".mkv"
 
     def _open_stream(self, height: int, width: int, rate: Fraction) -> None:
+        if max(height, width) > LONGEST:
+            raise ValueError(f"frames of {width}x{height}, but H.264 ends at {LONGEST} pixels a side")
         stream = self._container.add_stream("libx264", rate=rate, options={"crf": QUALITY, "preset": "veryfast"})
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
         context = stream.codec_context

@@ -156,10 +156,13 @@ def propagate_to(
             )
             store.finish(range(start, end))
             taken = time.monotonic() - began
-            if video.damaged:
-                say(f"{len(video.damaged)} damaged frames took the picture before them: {_some(video.damaged)}")
-                _tell_blind(video, given.by_frame.keys() - blind, say)
             drawn = results.draw(say) if left or not results.has_overlay() else True
+            if video.damaged:  # by now those too that were labelled before a stop: the overlay shows every frame
+                which = (
+                    "frames took the picture beside them" if len(video.damaged) > 1 else "frame took the one beside it"
+                )
+                say(f"{len(video.damaged)} damaged {which}: {_some(video.damaged)}")
+                _tell_blind(video, given.by_frame.keys() - blind, say)
             shares = {k: round(v / taken, 3) for k, v in dataclasses.asdict(seconds).items()} if left else {}
             about = {"complete": True, "seconds": round(taken, 2), "shares": shares}
             (request.out / STATE).unlink(missing_ok=True)
