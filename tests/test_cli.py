@@ -348,7 +348,7 @@ def test_a_signal_is_no_damage_and_loses_no_frame(vcorr, frames, mask, weights, 
         patch.setattr(place, interrupted)
         code, _, err = vcorr(*command)
     assert code == 130, err
-    assert "run the same command to go on" in err
+    assert "run the same command to resume" in err
     written = len(list(Path("o/masks").glob("*.png")))
     assert 0 < written < 8
     code, _, err = vcorr(*command)
@@ -369,7 +369,7 @@ def test_a_signal_leaves_a_folder_that_goes_on(frames, mask, weights, tmp_path, 
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == wanted, err
-    assert "run the same command to go on" in err
+    assert "run the same command to resume" in err
     again = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
     assert "going on after" in again.stderr

@@ -1,7 +1,7 @@
-"""The command line: the commands and their exit codes. Results on stdout; progress and errors on stderr.
+"""The command line: commands and exit codes. Results go to stdout, progress and errors to stderr.
 
 Exit codes: 0 ok, 1 internal error, 2 usage, 3 input unreadable or invalid, 4 output cannot be written, 5 some of
-several videos failed, 75 stopped by a signal after saving (run the command again to go on), 130 Ctrl-C.
+several videos failed, 75 stopped by a signal after saving (run the command again to resume), 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vcorr.commands.train import train
 from vcorr.errors import VcorrError
 
 app = typer.Typer(
-    help="Label one frame of a video, get every frame labelled; train on raw video.",
+    help="Label one frame of a video and get every frame labelled. Train on raw video.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -38,7 +38,7 @@ app.add_typer(bench.app, name="bench")
 
 
 def main() -> None:
-    """Run the command; every error a user can mend is one line on stderr and an exit code."""
+    """Run the command. An error that the user can fix is one line on stderr and an exit code."""
     debug = "--debug" in sys.argv[1:]
     print_any_name()
     try:
@@ -50,7 +50,7 @@ def main() -> None:
             sys.exit(error.exit_code)
         fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        fail("stopped by Ctrl-C; run the same command to go on", 130)
+        fail("stopped by Ctrl-C; run the same command to resume", 130)
     except Exception as error:
         if debug:
             raise
@@ -68,8 +68,8 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Versions and device.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print versions and device.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")] = False,
 ) -> None:
     """Options before the command; ``main`` reads --debug anywhere."""

@@ -43,7 +43,7 @@ class Stopped(VcorrError):
     """A signal ended the work after it was saved: 130 for Ctrl-C, else 75, which asks a scheduler to start it again."""
 
     def __init__(self, where: str | PathLike[str], number: int) -> None:
-        super().__init__(where, f"stopped by {signal.Signals(number).name}, saved", "run the same command to go on")
+        super().__init__(where, f"stopped by {signal.Signals(number).name}, saved", "run the same command to resume")
         self.exit_code = 130 if number == signal.SIGINT else 75
         self.number = number
 

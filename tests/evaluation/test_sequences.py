@@ -73,7 +73,7 @@ def test_an_interrupt_ends_the_labelling_at_once_and_in_one_line(labelling, tmp_
     os.killpg(labelling.pid, signal.SIGINT)  # as a terminal does
     _, errors = labelling.communicate(timeout=100)
     assert labelling.returncode == 130, errors
-    assert len(errors.splitlines()) == 1 and "run the same command to go on" in errors
+    assert len(errors.splitlines()) == 1 and "run the same command to resume" in errors
     assert is_quiet(tmp_path / "out")
     with held(tmp_path / "out"):
         pass

@@ -35,7 +35,7 @@ def test_the_loss_falls(films, tmp_path):
 def test_a_signal_stops_after_the_step_and_saves(films, tmp_path, number, code):
     out = tmp_path / "run"
     handler = signal.getsignal(number)
-    with pytest.raises(Stopped, match=f"stopped by {number.name}, saved; run the same command to go on") as stop:
+    with pytest.raises(Stopped, match=f"stopped by {number.name}, saved; run the same command to resume") as stop:
         Run(films, out)(stop_at=("pairs", 3), signals=[number], options=Options(1, 1e9))
     assert stop.value.exit_code == code
     assert newest(out).name == "00000003.safetensors"
@@ -86,7 +86,7 @@ def test_the_command_ends_with_the_code_of_its_signal(films, tmp_path):
             process.kill()
     assert process.returncode == 75, errors
     assert output == "" and "Traceback" not in errors
-    assert errors.splitlines()[-1] == f"vcorr: {out}: stopped by SIGTERM, saved; run the same command to go on"
+    assert errors.splitlines()[-1] == f"vcorr: {out}: stopped by SIGTERM, saved; run the same command to resume"
 
 
 # --- losses that are not finite ------------------------------------------------------------------------------------

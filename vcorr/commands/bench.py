@@ -17,19 +17,20 @@ import typer
 from vcorr.commands.console import say
 from vcorr.errors import InputError, UsageError, VcorrError
 
-app = typer.Typer(help="The operators and the labelling of a video, measured on this machine.")
+app = typer.Typer(help="Measure the speed and memory of the operators and of propagation on this machine.")
 
 Cases = Annotated[
-    list[str] | None, typer.Argument(metavar="[CASE]...", help="By name, or with other numbers: NAME:KEY=NUMBER,...")
+    list[str] | None,
+    typer.Argument(metavar="[CASE]...", help="Case by name; change its numbers with NAME:KEY=NUMBER,..."),
 ]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's own choice.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto is the GPU if there is one.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: chosen by torch.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto picks a GPU if there is one.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-AsMarkdown = Annotated[bool, typer.Option("--markdown", help="Print the table of the documentation.")]
+AsMarkdown = Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")]
 
 
 class Type(StrEnum):
-    """Of the features and values."""
+    """Type of features and values."""
 
     fp32 = "fp32"
     bf16 = "bf16"
@@ -37,7 +38,7 @@ class Type(StrEnum):
 
 
 class Impl(StrEnum):
-    """Of the operators."""
+    """Implementation of the operators."""
 
     auto = "auto"
     cpu = "cpu"
@@ -46,7 +47,7 @@ class Impl(StrEnum):
 
 @app.callback(invoke_without_command=True)
 def bench(context: typer.Context) -> None:
-    """Without a part: the operators, then a video, each with what it runs unasked."""
+    """Without a subcommand: the default cases of operators, then of propagation."""
     if context.invoked_subcommand is None:
         operators()
         propagation()
@@ -59,16 +60,16 @@ def operators(
     device: Device = "auto",
     dtype: Annotated[Type, typer.Option(help="Type of features and values.")] = Type.fp32,
     impl: Annotated[Impl, typer.Option(help="Implementation of vcorr.kernels.")] = Impl.auto,
-    rounds: Annotated[int, typer.Option(min=1, help="Timings of each method.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of timings of each method.")] = 5,
     budget: Annotated[
-        float, typer.Option(min=0, help="Seconds after which a slow method is left out of further rounds.")
+        float, typer.Option(min=0, help="Seconds after which a slow method is skipped in further rounds.")
     ] = 3.0,
-    memory: Annotated[bool, typer.Option(help="Measure memory, on a CPU in a process of its own a case.")] = True,
-    full: Annotated[bool, typer.Option("--full", help="Every case; long on a CPU.")] = False,
+    memory: Annotated[bool, typer.Option(help="Measure memory; on a CPU, each case runs in its own process.")] = True,
+    full: Annotated[bool, typer.Option("--full", help="Run every case; slow on a CPU.")] = False,
     as_json: AsJson = False,
     as_markdown: AsMarkdown = False,
 ) -> None:
-    """The operators against their floors; a wrong result is an error, not a number."""
+    """Time the operators against the floor of a matrix product. A wrong result is an error."""
     _one_form(as_json, as_markdown)
     from vcorr.bench import cases as sizes
     from vcorr.bench import clock, tables
@@ -96,19 +97,19 @@ def operators(
 @app.command()
 def propagation(
     cases: Cases = None,
-    video: Annotated[Path | None, typer.Option(help="Play this one to and fro; default: a film is drawn.")] = None,
-    labels: Annotated[Path | None, typer.Option(help="With --video: the mask of its first frame.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Weights file; default: those that come with vcorr.")] = None,
+    video: Annotated[Path | None, typer.Option(help="Video to play back and forth; default: a drawn one.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="With --video: mask of its first frame.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights file; default: the shipped weights.")] = None,
     threads: Threads = None,
     device: Device = "auto",
-    full: Annotated[bool, typer.Option("--full", help="Every case, one of 600 frames.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Run every case, including one of 600 frames.")] = False,
     as_json: AsJson = False,
     as_markdown: AsMarkdown = False,
 ) -> None:
-    """Speed, peak memory and where the time goes when a video is labelled."""
+    """Measure speed and peak memory of propagation, and where its time goes."""
     _one_form(as_json, as_markdown)
     if (video is None) != (labels is None):
-        raise UsageError("--video and --labels", "one of them is missing", "give both, or none: then a film is drawn")
+        raise UsageError("--video and --labels", "one of them is missing", "give both, or neither to use a drawn video")
     for name, path in (("--video", video), ("--labels", labels), ("--weights", weights)):
         if path is not None and not path.exists():
             raise InputError(path, "there is no such file", f"give {name} another path")

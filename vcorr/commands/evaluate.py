@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
     from vcorr.evaluation.task import PointTask, Task
 
-app = typer.Typer(help="Official scores of the benchmarks.", no_args_is_help=True)
+app = typer.Typer(help="Score results by the official protocols of the benchmarks.", no_args_is_help=True)
 
-Weights = Annotated[Path | None, typer.Option(help="Propagate with these weights first, or 'default'.")]
-Out = Annotated[Path | None, typer.Option(help="With --weights: keep the results here.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Processes; default: one for each core at hand.")]
+Weights = Annotated[Path | None, typer.Option(help="Label the videos first, with this weights file or 'default'.")]
+Out = Annotated[Path | None, typer.Option(help="With --weights: keep the results in this folder.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes; default: one for each available core.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")]
-Csv = Annotated[Path | None, typer.Option("--csv", help="Write the scores of every object as a table.")]
+Csv = Annotated[Path | None, typer.Option("--csv", help="Write the scores of every object to this file.")]
 
 
 class Scores(Protocol):
@@ -42,16 +42,18 @@ class Scores(Protocol):
 
 @app.command()
 def davis(
-    root: Annotated[Path, typer.Option(help="Data set: ROOT/Annotations/480p/SEQUENCE/00000.png.")],
+    root: Annotated[Path, typer.Option(help="Dataset: ROOT/Annotations/480p/SEQUENCE/00000.png.")],
     pred: Annotated[Path | None, typer.Option(help="Results to score: PRED/SEQUENCE/00000.png.")] = None,
     weights: Weights = None,
     out: Out = None,
     workers: Workers = None,
     csv: Csv = None,
-    page: Annotated[Path | None, typer.Option(help="Write a page: the table, drift, best and worst sequences.")] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="Write an HTML page: the table, drift, best and worst sequences.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """DAVIS-2017, semi-supervised: J, F, their recalls and decays, by the official protocol."""
+    """DAVIS-2017, semi-supervised: J, F, recall and decay by the official protocol."""
     from vcorr.evaluation.davis import check_davis, evaluate_davis
 
     def tasks(folder: Path) -> list[Task]:
@@ -71,27 +73,27 @@ def davis(
 
 @app.command()
 def youtube_vos(
-    root: Annotated[Path, typer.Option(help="Data set: ROOT/meta.json, ROOT/Annotations/VIDEO/00000.png.")],
+    root: Annotated[Path, typer.Option(help="Dataset: ROOT/meta.json, ROOT/Annotations/VIDEO/00000.png.")],
     pred: Annotated[
-        Path | None, typer.Option(help="Results to score: PRED/VIDEO/00000.png; PRED may hold Annotations/.")
+        Path | None, typer.Option(help="Results to score: PRED/VIDEO/00000.png, or in PRED/Annotations.")
     ] = None,
     weights: Weights = None,
     out: Out = None,
     images: Annotated[
-        Path | None, typer.Option(help="With --weights: other images than ROOT/JPEGImages, such as all frames.")
+        Path | None, typer.Option(help="With --weights: images to read instead of ROOT/JPEGImages, such as all frames.")
     ] = None,
     annotations: Annotated[
-        Path | None, typer.Option(help="Annotations of all listed frames, where ROOT has the given ones alone.")
+        Path | None, typer.Option(help="Annotations of all listed frames, if ROOT has only the given ones.")
     ] = None,
     seen: Annotated[
-        Path | None, typer.Option(help="Seen categories: meta.json of the training set, or names, one a line.")
+        Path | None, typer.Option(help="Seen categories: meta.json of the training set, or one name a line.")
     ] = None,
-    count_given: Annotated[bool, typer.Option(help="Count the frame in which an object begins too.")] = False,
+    count_given: Annotated[bool, typer.Option(help="Also count the frame in which an object begins.")] = False,
     workers: Workers = None,
     csv: Csv = None,
     as_json: AsJson = False,
 ) -> None:
-    """YouTube-VOS: J and F of seen and unseen categories; without annotations, a submission made and checked."""
+    """YouTube-VOS: J and F of seen and unseen categories. Without annotations: check a submission."""
     from vcorr.evaluation.youtube_vos import check_submission, evaluate_youtube_vos, tasks
     from vcorr.evaluation.youtube_vos_layout import SEEN, is_annotated, read_seen, videos
 
@@ -113,7 +115,7 @@ def youtube_vos(
 
 @app.command()
 def vip(
-    root: Annotated[Path, typer.Option(help="Data set: ROOT/Annotations/Category_ids/VIDEO/000000000001.png.")],
+    root: Annotated[Path, typer.Option(help="Dataset: ROOT/Annotations/Category_ids/VIDEO/000000000001.png.")],
     pred: Annotated[
         Path | None, typer.Option(help="Results to score: PRED/VIDEO/FRAME.png, and instance_part/ there.")
     ] = None,
@@ -124,7 +126,7 @@ def vip(
     csv: Csv = None,
     as_json: AsJson = False,
 ) -> None:
-    """VIP: mean IoU of 20 classes by one confusion matrix; average precision of the parts of persons."""
+    """VIP: mean IoU of 20 classes, and average precision of body parts."""
     from vcorr.evaluation.vip import evaluate_vip, tasks
 
     with _results(pred, weights, out, lambda folder: tasks(root, folder, listed=listed), workers) as folder:
@@ -133,17 +135,19 @@ def vip(
 
 @app.command()
 def jhmdb(
-    root: Annotated[Path, typer.Option(help="Data set: ROOT/joint_positions/CLASS/CLIP/joint_positions.mat.")],
+    root: Annotated[Path, typer.Option(help="Dataset: ROOT/joint_positions/CLASS/CLIP/joint_positions.mat.")],
     pred: Annotated[Path | None, typer.Option(help="Results to score: PRED/CLIP.csv or CLIP/keypoints.csv.")] = None,
     weights: Weights = None,
     out: Out = None,
-    listed: Annotated[Path | None, typer.Option("--list", help="Images and .mat of a clip a line.")] = None,
+    listed: Annotated[
+        Path | None, typer.Option("--list", help="File with image folder and .mat file of one clip a line.")
+    ] = None,
     split: Annotated[int, typer.Option(min=1, max=3, help="Test list of ROOT/splits.")] = 1,
     workers: Workers = None,
     csv: Csv = None,
     as_json: AsJson = False,
 ) -> None:
-    """JHMDB: PCK of 15 joints, by the person's box (instance) and by its larger side (max)."""
+    """JHMDB: PCK of 15 joints, relative to the person's box (instance) and to its larger side (max)."""
     from vcorr.evaluation.jhmdb import evaluate_jhmdb, tasks
 
     make = partial(tasks, root, listed=listed, split=split)
@@ -153,13 +157,15 @@ def jhmdb(
 
 @app.command()
 def masks(
-    truth: Annotated[Path, typer.Option(help="Annotations: a folder of masks, of such folders, or in DAVIS's layout.")],
+    truth: Annotated[
+        Path, typer.Option(help="Annotations: a folder of masks, a folder of such folders, or DAVIS's layout.")
+    ],
     pred: Annotated[Path, typer.Option(help="Results: PRED/NAME/7.png, or PRED/7.png for one folder.")],
     workers: Workers = None,
     csv: Csv = None,
     as_json: AsJson = False,
 ) -> None:
-    """Any masks: J and F of each id after it first shows, and mean IoU; any names, gaps and ids."""
+    """Your own masks: J and F of each object after its first annotation, and mean IoU."""
     from vcorr.evaluation.masks import evaluate_masks
 
     _show(evaluate_masks(truth, pred, workers=workers), as_json, csv)
@@ -167,13 +173,13 @@ def masks(
 
 @app.command()
 def keypoints(
-    truth: Annotated[Path, typer.Option(help="Annotated points: a file, or a folder with a file for each video.")],
-    pred: Annotated[Path, typer.Option(help="Results: a file or output folder, or a folder with one for each.")],
-    count_given: Annotated[bool, typer.Option(help="Count the first annotated frame too.")] = False,
+    truth: Annotated[Path, typer.Option(help="Annotated points: a file, or a folder with one file for each video.")],
+    pred: Annotated[Path, typer.Option(help="Results: a file or output folder, or a folder with one for each video.")],
+    count_given: Annotated[bool, typer.Option(help="Also count the first annotated frame.")] = False,
     csv: Csv = None,
     as_json: AsJson = False,
 ) -> None:
-    """Any keypoint files: PCK, every annotated frame but the first."""
+    """Your own keypoints: PCK on every annotated frame except the first."""
     from vcorr.evaluation.keypoints import evaluate_keypoints
 
     _show(evaluate_keypoints(truth, pred, count_given=count_given), as_json, csv)

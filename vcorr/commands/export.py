@@ -11,10 +11,10 @@ FORMS = "coco, yolo, labelme, cvat, objects, alpha, green, csv, deeplabcut"
 
 
 def export(
-    out: Annotated[Path, typer.Argument(help="An output folder of `vcorr propagate`, complete.")],
-    to: Annotated[list[str], typer.Option(metavar="NAME", help=f"As often as needed: {FORMS}.")],
+    out: Annotated[Path, typer.Argument(help="A complete output folder of `vcorr propagate`.")],
+    to: Annotated[list[str], typer.Option(metavar="NAME", help=f"Format: {FORMS}. Repeat as needed.")],
 ) -> None:
-    """Write finished results in the forms of other tools, into OUT/export."""
+    """Write finished results in the formats of other tools, into OUT/export."""
     from vcorr.propagation.export import check_form, finished
     from vcorr.propagation.export import export as write
 

@@ -15,9 +15,11 @@ from vcorr.errors import UsageError
 def frame(
     video: Annotated[str, typer.Argument(help="A video file, a folder of frames, or a quoted glob.")],
     index: Annotated[int, typer.Argument(metavar="K", min=0, help="Frame index, from 0.")],
-    out: Annotated[Path | None, typer.Argument(help="The image to write; default: frame_K.png here.")] = None,
+    out: Annotated[
+        Path | None, typer.Argument(help="Image to write; default: frame_0000K.png in the current folder.")
+    ] = None,
 ) -> None:
-    """Write frame K as an image, to paint a mask on."""
+    """Write frame K as an image to paint a mask on."""
     from PIL import Image
 
     from vcorr.media.image import write_image

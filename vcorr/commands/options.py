@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto is the GPU if there is one.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto picks a GPU if there is one.")]
 
 
 def weights_file(path: Path) -> Path | None:

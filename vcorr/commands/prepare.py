@@ -13,15 +13,21 @@ from vcorr.commands.signals import stoppable
 
 
 def prepare(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of videos and/or folders of frames.")],
-    out: Annotated[Path, typer.Argument(metavar="DST", help="Folder to write; continued if it was made alike.")],
-    size: Annotated[int, typer.Option(min=1, help="Frames with a larger short side are shrunk to this one.")] = 480,
+    source: Annotated[
+        Path, typer.Argument(metavar="SRC", help="Folder of video files and folders of frames, at any depth.")
+    ],
+    out: Annotated[
+        Path, typer.Argument(metavar="DST", help="Folder to write. A stopped run with the same options is resumed.")
+    ],
+    size: Annotated[int, typer.Option(min=1, help="Largest short side of a frame, in pixels.")] = 480,
     every: Annotated[int, typer.Option(metavar="K", min=1, help="Keep frames 0, K, 2K, ...")] = 1,
-    png: Annotated[bool, typer.Option("--png", help="Lossless frames, several times the size of JPEG.")] = False,
-    workers: Annotated[int | None, typer.Option(min=1, help="Videos at a time; default: one a core.")] = None,
+    png: Annotated[bool, typer.Option("--png", help="Write PNG: lossless, several times the size of JPEG.")] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Videos decoded at a time; default: one for each core.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
-    """Decode and shrink videos once, into frame folders: train with --data DST. The same command goes on."""
+    """Decode and shrink videos once, into frame folders for `vcorr train --data DST`."""
     from vcorr.training.prepare.frames import Options
     from vcorr.training.prepare.videos import prepare as run
 

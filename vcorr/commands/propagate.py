@@ -21,42 +21,43 @@ def propagate(
     labels: Annotated[
         Path,
         typer.Argument(
-            help="A mask of the first frame (of --start), a folder of masks named by frame index or as the frames, "
-            "or a file of keypoints (CSV, DeepLabCut, COCO)."
+            help="A mask of the first frame (--start), a folder of masks named by frame index or like the frames, "
+            "or a keypoint file (CSV, DeepLabCut, COCO)."
         ),
     ],
     out: Annotated[
-        Path, typer.Option(help="Folder for the results; continued if it holds a stopped run of the same inputs.")
+        Path, typer.Option(help="Folder for the results. A stopped run of the same inputs is resumed.")
     ] = Path("vcorr-out"),
     kind: Annotated[
-        Literal["masks", "keypoints"] | None, typer.Option(help="Of the labels; default: found from the files.")
+        Literal["masks", "keypoints"] | None, typer.Option(help="Kind of labels; default: taken from the files.")
     ] = None,
     at: Annotated[
-        list[str] | None, typer.Option(metavar="K=FILE", help="Labels of frame K: a correction; as often as needed.")
+        list[str] | None,
+        typer.Option(metavar="K=FILE", help="Labels of frame K, such as a correction. Repeat as needed."),
     ] = None,
     named_by: Annotated[
         Literal["index", "frame"] | None,
-        typer.Option(help="What the names of masks or pictures mean, where they can be read both ways."),
+        typer.Option(help="Whether ambiguous file names mean frame indices or frame files."),
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="weights.safetensors of a training; default: those that come with vcorr.")
+        Path | None, typer.Option(help="weights.safetensors of a training run; default: the shipped weights.")
     ] = None,
     size: Annotated[
         int,
         typer.Option(
-            min=32, help="Videos with a larger short side are read at this one; masks come back at full size."
+            min=32, help="Largest short side at which frames are read, in pixels. Labels come back at full size."
         ),
     ] = 480,
     start: Annotated[int, typer.Option(min=0, help="First frame to label.")] = 0,
-    end: Annotated[int | None, typer.Option(help="Frame to stop before; default: to the end.")] = None,
+    end: Annotated[int | None, typer.Option(help="Frame to stop before; default: the end.")] = None,
     device: Device = "auto",
     export: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help=f"Write the results in this form as well, into OUT/export: {FORMS}."),
+        typer.Option(metavar="NAME", help=f"Also export the results to OUT/export: {FORMS}. Repeat as needed."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
-    """Label every frame of a video from masks or keypoints of one or some of its frames."""
+    """Label every frame of a video from masks or keypoints of one or more frames."""
     from vcorr.labels.given import kind_of
     from vcorr.propagation.export import check_form
     from vcorr.propagation.export import export as write

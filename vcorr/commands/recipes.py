@@ -12,7 +12,7 @@ app = typer.Typer(invoke_without_command=True)
 
 @app.callback()
 def recipes(context: typer.Context) -> None:
-    """List the recipes that come with vcorr; ``copy`` one to change it."""
+    """List the shipped recipes. `copy` writes one to a file that you can change."""
     if context.invoked_subcommand is None:
         from vcorr.training.recipe import shipped, summary
 
@@ -21,8 +21,8 @@ def recipes(context: typer.Context) -> None:
 
 
 @app.command()
-def copy(name: Annotated[str, typer.Argument(help="A shipped recipe.")]) -> None:
-    """Put a recipe in the folder you stand in; ``vcorr train NAME.py`` trains the copy."""
+def copy(name: Annotated[str, typer.Argument(help="Name of a shipped recipe.")]) -> None:
+    """Copy a recipe into the current folder. `vcorr train NAME.py` trains the copy."""
     from vcorr.training.recipe import copy as copy_to
 
     typer.echo(copy_to(name, Path()))

@@ -18,32 +18,32 @@ if TYPE_CHECKING:
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one (see vcorr recipes).")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values of its configuration.")
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Change values of its configuration.")
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder of videos and/or folders of frames.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of video files and folders of frames, at any depth.")
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the run, continued if it holds this run; default: runs/RECIPE.")
+        Path | None, typer.Option(help="Folder of the run; a stopped run is resumed. Default: runs/RECIPE.")
     ] = None,
     init: Annotated[
         Path | None,
-        typer.Option(
-            help="Start from these weights, or from 'default', those that come with vcorr: one's own footage."
-        ),
+        typer.Option(help="Start from a weights file, or from 'default', the shipped weights."),
     ] = None,
     device: Device = "auto",
-    save_every: Annotated[float, typer.Option(help="Seconds between two saved states.")] = 300.0,
+    save_every: Annotated[float, typer.Option(help="Seconds between saved states.")] = 300.0,
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Threads that make clips ahead of time; default: by the device.")
+        int | None, typer.Option(min=0, help="Threads that prepare clips; default: chosen by the device.")
     ] = None,
     probe: Annotated[
         Path | None,
-        typer.Option(metavar="DAVIS", help="Labelled clips, in DAVIS's layout, to propagate and score on the way."),
+        typer.Option(metavar="DAVIS", help="Validation clips in DAVIS's layout, labelled and scored while training."),
     ] = None,
     show: Annotated[
-        bool, typer.Option("--show", help="Print the configuration and the number of parameters, and stop.")
+        bool, typer.Option("--show", help="Print the configuration and the number of parameters, then exit.")
     ] = False,
 ) -> None:
-    """Train a recipe on a folder of videos; the same command goes on with a stopped run. See OUT/report.html."""
+    """Train a recipe on a folder of videos. The same command resumes a stopped run; OUT/report.html shows it."""
     from vcorr.config import flatten
     from vcorr.training import recipe as recipes
 

@@ -19,18 +19,23 @@ class _ShowUnlessTold(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-app = typer.Typer(cls=_ShowUnlessTold, help="Show where weights come from, write a copy; convert those of others.")
+app = typer.Typer(
+    cls=_ShowUnlessTold, help="Show a weights file or write a copy; convert checkpoints of other projects."
+)
 
 
 @app.command()
 def convert(
-    file: Annotated[Path, typer.Argument(help="A checkpoint of CorrFlow or MAST, or of the same network.")],
-    out: Annotated[Path, typer.Argument(help="The weights file to write, such as mast.safetensors.")],
+    file: Annotated[Path, typer.Argument(help="Checkpoint of CorrFlow or MAST, or of the same network.")],
+    out: Annotated[Path, typer.Argument(help="Weights file to write, such as mast.safetensors.")],
     like: Annotated[
-        str | None, typer.Option(help="corrflow or mast: how labels are read; default: by its names.")
+        str | None,
+        typer.Option(
+            help="Method whose way of reading labels to use, corrflow or mast; default: taken from the tensor names."
+        ),
     ] = None,
 ) -> None:
-    """Convert a released checkpoint into a weights file; what is not of its network is listed."""
+    """Convert a released checkpoint into a weights file. Tensors that do not belong to the network are listed."""
     from vcorr.model.convert import convert as converted
     from vcorr.model.weights import save_weights
 
@@ -41,14 +46,14 @@ def convert(
 
 @app.command()
 def show(
-    file: Annotated[Path | None, typer.Argument(help="A weights file; default: the one that comes with vcorr.")] = None,
+    file: Annotated[Path | None, typer.Argument(help="Weights file; default: the shipped weights.")] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Read labels otherwise: inference.radius=8."),
+        typer.Argument(metavar="[KEY=VALUE]...", help="Change settings of reading, such as inference.radius=8."),
     ] = None,
-    export: Annotated[Path | None, typer.Option(help="Write a copy in half precision, at half the size.")] = None,
+    export: Annotated[Path | None, typer.Option(help="Write a copy in half precision.")] = None,
 ) -> None:
-    """Show where weights come from and how labels are read with them; write a copy."""
+    """Show where weights come from and how they read labels; write a copy."""
     from vcorr.config import flatten, override
     from vcorr.model.inference import Settings
     from vcorr.model.weights import load_weights, save_weights

@@ -105,7 +105,7 @@ def finished(out: Path) -> Finished:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise InputError(out, "is no output folder of `vcorr propagate`", "give the folder of its --out") from None
     if not complete:
-        raise InputError(out, "is not complete", f"{_AGAIN} to go on")
+        raise InputError(out, "is not complete", f"{_AGAIN} to resume")
     return found
 
 

@@ -429,7 +429,7 @@ def test_a_signal_stops_it_whole(vcorr, source, tmp_path, monkeypatch, number, c
     save = prepared._save
     monkeypatch.setattr(prepared, "_save", lambda *args: (os.kill(os.getpid(), number), save(*args)))
     got, _, err = vcorr("prepare", source, tmp_path / "out", "--workers", 1)
-    assert got == code and "run the same command to go on" in err
+    assert got == code and "run the same command to resume" in err
     assert not (tmp_path / "out" / ".unfinished").exists()
     monkeypatch.setattr(prepared, "_save", save)
     assert vcorr("prepare", source, tmp_path / "out")[0] == 0
