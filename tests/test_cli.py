@@ -63,6 +63,20 @@ def test_propagate(vcorr, frames: Path, mask: Path, weights: Path) -> None:
     assert json.loads(out)["frames"] == 8
 
 
+def test_a_dry_run_says_what_it_would_take_and_writes_nothing(vcorr, frames: Path, mask: Path, weights: Path) -> None:
+    before = sorted(Path.cwd().rglob("*"))
+    common = ("propagate", frames, mask, "--out", "o", "--weights", weights, "--device", "cpu", "--dry-run")
+    code, out, err = vcorr(*common)
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["frames", "size", "time", "memory", "disk"]
+    assert "8, 0 of them labelled already" in out and "64x48, read at 64x48; 2 objects" in out
+    assert "mask.png labels frame 0" in err
+    code, out, _ = vcorr(*common, "--json")
+    found = json.loads(out)
+    assert code == 0 and found["frames"] == found["left"] == 8 and found["seconds"] > 0 and found["free"] > 0
+    assert sorted(Path.cwd().rglob("*")) == before
+
+
 def test_corrections(vcorr, frames: Path, mask: Path, weights: Path, tmp_path: Path) -> None:
     later = save_mask(tmp_path / "later.png", scene(4)[1])
     common = ("propagate", frames, mask, "--weights", weights, "--device", "cpu")

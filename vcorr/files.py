@@ -158,6 +158,12 @@ def make_folder(folder: Path) -> None:
         raise OutputError(folder, f"cannot be made ({error.strerror})", advice) from error
 
 
+def nearest_folder(path: Path) -> Path:
+    """The folder that a path lies in, of those that are there: where what is written to it will take space."""
+    path = path.absolute()
+    return next(folder for folder in (path, *path.parents) if folder.is_dir())
+
+
 @contextlib.contextmanager
 def held(folder: Path, say: Callable[[str], None] = lambda line: None) -> Iterator[None]:
     """Make a folder and keep other processes out of it while inside.

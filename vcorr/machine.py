@@ -7,6 +7,7 @@ import importlib.metadata
 import inspect
 import os
 import platform
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -132,6 +133,19 @@ def in_own_modes(function: Callable[P, R]) -> Callable[P, R]:
             items.close()
 
     return cast("Callable[P, R]", steps) if inspect.isgeneratorfunction(function) else call
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """The most bytes that this process held so far, of the GPU if the device is one; None where nothing tells."""
+    if device.type == "cuda":
+        import torch
+
+        return int(torch.cuda.max_memory_reserved(device))
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return None
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
 
 
 def processor_name() -> str:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from vcorr.commands.console import bar, say
+from vcorr.commands.console import bar, duration, say, size
 from vcorr.commands.export import FORMS
 from vcorr.commands.options import Device
 from vcorr.commands.signals import stoppable
 from vcorr.errors import UsageError
+
+if TYPE_CHECKING:
+    from vcorr.propagation.run import Request
 
 
 def propagate(
@@ -42,10 +45,12 @@ def propagate(
     weights: Annotated[
         Path | None, typer.Option(help="weights.safetensors of a training run; default: the shipped weights.")
     ] = None,
-    size: Annotated[
+    short_side: Annotated[
         int,
         typer.Option(
-            min=32, help="Largest short side at which frames are read, in pixels. Labels come back at full size."
+            "--size",
+            min=32,
+            help="Largest short side at which frames are read, in pixels. Labels come back at full size.",
         ),
     ] = 480,
     start: Annotated[int, typer.Option(min=0, help="First frame to label.")] = 0,
@@ -55,6 +60,10 @@ def propagate(
         list[str] | None,
         typer.Option(metavar="NAME", help=f"Also export the results to OUT/export: {FORMS}. Repeat as needed."),
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print frames, time, memory and disk space that it would take. Write nothing."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Label every frame of a video from masks or keypoints of one or more frames."""
@@ -65,7 +74,10 @@ def propagate(
 
     forms = [check_form(name, kind or kind_of(labels)) for name in export or []]
 
-    request = Request(video, labels, out, _labelled(at or []), weights, size, start, end, device, named_by, kind)
+    request = Request(video, labels, out, _labelled(at or []), weights, short_side, start, end, device, named_by, kind)
+    if dry_run:
+        _foretell(request, as_json)
+        return
     with stoppable(out), bar("labelling") as progress:
         summary = propagate_to(request, say=say, progress=progress)
     exported = [write(out, form) for form in forms]
@@ -76,6 +88,28 @@ def propagate(
         what = "masks" if summary.kind == "masks" else f"frames' {summary.kind}"
         also = "".join(f", {path}" for path in exported)
         typer.echo(f"{summary.frames} {what} in {summary.labels}{drawn}{also}")
+
+
+def _foretell(request: Request, as_json: bool) -> None:
+    """Print what a request would take."""
+    from vcorr.propagation.forecast import forecast
+
+    with stoppable(None):
+        found = forecast(request, say=say)
+    if as_json:
+        typer.echo(json.dumps(found.to_json()))
+        return
+    what = f"{found.objects} {'object' if found.kind == 'masks' else 'point'}{'s' * (found.objects != 1)}"
+    memory = "unknown" if found.memory is None else f"about {size(found.memory)}"
+    rows = {
+        "frames": f"{found.frames}, {found.frames - found.left} of them labelled already",
+        "size": f"{found.width}x{found.height}, read at {found.read_width}x{found.read_height}; {what}",
+        "time": f"about {duration(found.seconds)} on {found.device}, without drawing the overlay",
+        "memory": memory,
+        "disk": f"about {size(found.disk)}; {size(found.free)} are free",
+    }
+    for name, text in rows.items():
+        typer.echo(f"{name:8}{text}")
 
 
 def _labelled(pairs: list[str]) -> dict[int, Path]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,9 @@ from vcorr.labels.mask_names import NamedBy
 from vcorr.machine import conditions, goes_on, in_own_modes, pick_device
 from vcorr.media.video import Video, open_video, shrunk_size
 from vcorr.model.encoder import Model
-from vcorr.model.weights import default_weights, load_weights
+from vcorr.model.weights import Weights, default_weights, load_weights
 from vcorr.propagation.blend import Waiting
-from vcorr.propagation.plan import spans
+from vcorr.propagation.plan import Span, spans
 from vcorr.propagation.propagator import Propagator
 from vcorr.propagation.results import Results
 from vcorr.propagation.resume import FORMAT, STATE, WAITING, label_stretches, resume_point, stretches_of
@@ -76,6 +77,36 @@ class Summary:
         return dataclasses.asdict(self) | {"out": str(self.out), "labels": str(self.labels)}
 
 
+@dataclass(frozen=True)
+class Work:
+    """A request with its inputs open and checked, and what its folder holds so far. Nothing is written yet.
+
+    Attributes:
+        request: with the device that ``auto`` stands for. weights: as they were loaded.
+        video, given: the inputs. start, end: frames to label, start .. end-1. plan: in which order.
+        results: the files of the folder. missing: frames that have no label there.
+        manifest: of this request. found: the one in the folder, of the same inputs; empty where there is none.
+    """
+
+    request: Request
+    weights: Weights
+    video: Video
+    given: Given[Any]
+    start: int
+    end: int
+    plan: Sequence[Span]
+    results: Results
+    missing: set[int]
+    manifest: dict[str, Any]
+    found: dict[str, Any]
+
+    @property
+    def complete(self) -> bool:
+        """Whether the folder holds everything already."""
+        whole = not self.missing and self.results.has_overlay() and self.results.has_table()
+        return bool(self.found.get("complete")) and whole
+
+
 @in_own_modes
 def propagate_to(
     request: Request,
@@ -96,28 +127,14 @@ def propagate_to(
         InputError, UsageError: as ``propagation.propagate``; nothing is written then.
         OutputError: the folder holds something else, another process works in it, or it cannot be written.
     """
-    device = pick_device(request.device)
-    check_side(request.short_side)
-    request = dataclasses.replace(request, device=str(device))
-    weights_file = request.weights or default_weights()
-    weights = load_weights(weights_file)
-    with open_video(request.video, apart=[request.labels, *request.at.values()]) as video:
-        start, end = frame_range(video, request.start, request.end)
-        given = read_given(video, request.labels, start, end, request.at, request.named_by, request.kind)
-        plan = spans(list(given.by_frame), start, end)
-        manifest = _manifest(request, video, given, weights_file, start, end)
-        for note in [*video.notes, *told_given(video, given)]:
-            say(note)
-        if unused := sorted(given.by_frame.keys() - set(range(start, end))):
-            say(f"labels of frames {_some(unused)} are not used: frames {start} to {end - 1} are labelled")
-        store = given.store(request.out)
-        results = Results(request.out, video, range(start, end), store)
-        found = _found(request.out, manifest)
-        missing = results.missing()
-        if found.get("complete") and not missing and results.has_overlay() and results.has_table():
+    with opened(request, say) as work:
+        request, video, given, plan, results = work.request, work.video, work.given, work.plan, work.results
+        start, end, found, missing, manifest = work.start, work.end, work.found, work.missing, work.manifest
+        device, store = torch.device(request.device), results.store
+        if work.complete:
             say(f"{request.out} is complete already: same inputs, same options")
             return Summary(request.out, given.kind, store.path, end - start, 0, 0.0, {}, overlay=True)
-        model, frames = Model.of(weights, device), pictures(video, request.short_side)
+        model, frames = Model.of(work.weights, device), pictures(video, request.short_side)
         propagator: Propagator[Any] = Propagator(model, given.labels(device))
         # What cannot be computed fails here, before a folder is made.
         estimate = seconds_a_frame(propagator, frames, given.by_frame) if missing else 0.0
@@ -183,6 +200,37 @@ def _found(out: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     before, now = ({key: m.get(key) for key in SAME} for m in (found, manifest))
     agree(out, before, now, what="holds the results of another run", advice=ELSEWHERE)
     return found
+
+
+@contextmanager
+def opened(request: Request, say: Callable[[str], None] = lambda line: None) -> Iterator[Work]:
+    """Open and check the inputs of a request and look into its folder. The video stays open inside.
+
+    Args:
+        say: takes notes on how the inputs are read.
+
+    Raises:
+        InputError, UsageError: as ``propagation.propagate``.
+        OutputError: the folder holds something else.
+    """
+    device = pick_device(request.device)
+    check_side(request.short_side)
+    request = dataclasses.replace(request, device=str(device))
+    weights_file = request.weights or default_weights()
+    weights = load_weights(weights_file)
+    with open_video(request.video, apart=[request.labels, *request.at.values()]) as video:
+        start, end = frame_range(video, request.start, request.end)
+        given = read_given(video, request.labels, start, end, request.at, request.named_by, request.kind)
+        plan = spans(list(given.by_frame), start, end)
+        manifest = _manifest(request, video, given, weights_file, start, end)
+        for note in [*video.notes, *told_given(video, given)]:
+            say(note)
+        if unused := sorted(given.by_frame.keys() - set(range(start, end))):
+            say(f"labels of frames {_some(unused)} are not used: frames {start} to {end - 1} are labelled")
+        results = Results(request.out, video, range(start, end), given.store(request.out))
+        found = _found(request.out, manifest)
+        missing = results.missing()
+        yield Work(request, weights, video, given, start, end, plan, results, missing, manifest, found)
 
 
 def _manifest(request: Request, video: Video, given: Given[Any], weights: Path, start: int, end: int) -> dict[str, Any]:
