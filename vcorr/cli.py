@@ -13,6 +13,7 @@ import typer
 
 from vcorr.commands import bench, evaluate, recipes, weights
 from vcorr.commands.console import fail, first_rank, print_any_name
+from vcorr.commands.doctor import doctor
 from vcorr.commands.export import export
 from vcorr.commands.frame import frame
 from vcorr.commands.prepare import prepare
@@ -35,6 +36,7 @@ app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(weights.app, name="weights")
 app.add_typer(bench.app, name="bench")
+app.command()(doctor)
 
 
 def main() -> None:

@@ -49,6 +49,15 @@ class FrameTable:
     places: dict[int, tuple[int | None, int]] | None
 
 
+def can_decode(codec: str) -> bool:
+    """Whether this FFmpeg decodes a codec, by its name: h264, prores."""
+    try:
+        av.codec.Codec(codec, "r")
+    except ValueError:
+        return False
+    return True
+
+
 class Decoder:
     """An open container that decodes from any frame on. Only the latest `pictures` may be iterated."""
 
