@@ -168,4 +168,4 @@ def _frame(device: torch.device) -> str:
         yield 0, picture
 
     seconds = seconds_a_frame(propagator, pictures, {0: ids})
-    return f"{film.width}x{film.height}, 1 object: {seconds:.2f} s, {1 / seconds:.1f} frames/s"
+    return f"{film.width}x{film.height}, 1 object: {seconds:.2f} s, {1 / seconds:.2g} frames/s"
