@@ -220,6 +220,22 @@ def test_a_mask_among_the_frames_is_no_frame(vcorr, frames: Path, weights: Path)
     assert (code, "mask.png among 8 frames" in err) == (3, True)
 
 
+def test_a_folder_of_results_is_corrected(vcorr, frames: Path, mask: Path, weights: Path, tmp_path: Path) -> None:
+    later = save_mask(tmp_path / "later.png", scene(5)[1])
+    command = ("propagate", frames, mask, "--out", "o", "--weights", weights, "--device", "cpu")
+    assert vcorr(*command, "--end", 7, "--export", "coco")[0] == 0
+    before = {p.name: p.read_bytes() for p in Path("o/masks").iterdir()}
+    code, _, err = vcorr(*command, "--end", 7, "--update", "--at", f"5={later}")
+    assert code == 0 and "labelled now: 5. Labelled anew: 1 to 4, 6 (5 of 7 frames)" in err
+    assert "exported before this update: coco.json; `vcorr export o --to NAME` makes them again" in err
+    code, _, err = vcorr(*command, "--end", 7)
+    assert code == 4 and "say --update to correct it" in err
+    code, _, err = vcorr(*command, "--end", 7, "--update", "--without", 4)
+    assert code == 2 and "--without 4: frame 4 was given no label" in err
+    assert vcorr(*command, "--end", 7, "--update", "--without", 5)[0] == 0
+    assert {p.name: p.read_bytes() for p in Path("o/masks").iterdir()} == before
+
+
 def test_each_mask_is_told_in_a_line(vcorr, frames: Path, mask: Path, weights: Path, tmp_path: Path) -> None:
     """File, frame, objects, background; and what names mean, where they can be read both ways."""
     later = save_mask(tmp_path / "later.png", scene(4)[1])

@@ -109,6 +109,18 @@ def sweep(folder: Path) -> None:
         raise OutputError(folder, f"cannot be cleared ({error.strerror})", "check its rights") from error
 
 
+def remove(path: Path) -> None:
+    """Remove a file, if it is there.
+
+    Raises:
+        OutputError: it cannot be done.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(path, f"cannot be removed ({error.strerror})", "check the rights of its folder") from error
+
+
 def _half_written(name: str) -> bool:
     return re.fullmatch(r"\..+\.\d+\.part(\.\w+)?", name) is not None
 

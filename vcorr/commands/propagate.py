@@ -38,6 +38,13 @@ def propagate(
         list[str] | None,
         typer.Option(metavar="K=FILE", help="Labels of frame K, such as a correction. Repeat as needed."),
     ] = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Correct the results in --out: label anew only what new labels change.")
+    ] = False,
+    without: Annotated[
+        list[int] | None,
+        typer.Option(metavar="K", min=0, help="With --update: take the label of frame K back; as often as needed."),
+    ] = None,
     named_by: Annotated[
         Literal["index", "frame"] | None,
         typer.Option(help="Whether ambiguous file names mean frame indices or frame files."),
@@ -74,13 +81,29 @@ def propagate(
 
     forms = [check_form(name, kind or kind_of(labels)) for name in export or []]
 
-    request = Request(video, labels, out, _labelled(at or []), weights, short_side, start, end, device, named_by, kind)
+    request = Request(
+        video,
+        labels,
+        out,
+        _labelled(at or []),
+        weights,
+        short_side,
+        start,
+        end,
+        device,
+        named_by,
+        kind,
+        update,
+        frozenset(without or ()),
+    )
     if dry_run:
         _foretell(request, as_json)
         return
     with stoppable(out), bar("labelling") as progress:
         summary = propagate_to(request, say=say, progress=progress)
     exported = [write(out, form) for form in forms]
+    if update and (others := _other_exports(out, exported)):
+        say(f"exported before this update: {', '.join(others)}; `vcorr export {out} --to NAME` makes them again")
     if as_json:
         typer.echo(json.dumps(summary.to_json()))
     else:
@@ -110,6 +133,12 @@ def _foretell(request: Request, as_json: bool) -> None:
     }
     for name, text in rows.items():
         typer.echo(f"{name:8}{text}")
+
+
+def _other_exports(out: Path, exported: list[Path]) -> list[str]:
+    """What lies in the folder of exports beside what was written now."""
+    folder = out / "export"
+    return sorted(p.name for p in folder.iterdir() if p not in exported) if folder.is_dir() else []
 
 
 def _labelled(pairs: list[str]) -> dict[int, Path]:

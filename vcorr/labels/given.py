@@ -7,7 +7,7 @@ and of ``read_given``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, get_args
 
@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from vcorr.errors import UsageError
+from vcorr.labels.earlier import Earlier
 from vcorr.labels.keypoint_set import holds_points, point_files, read_keypoints
 from vcorr.labels.label import Labels
 from vcorr.labels.mask_names import NamedBy
@@ -48,6 +49,15 @@ class Store(Protocol[L]):
 
     def read(self, index: int) -> L:
         """The label of a frame that is there, as it was written."""
+
+    def revise(self, frames: Collection[int], labels: Mapping[int, L], before: Sequence[int] | Sequence[str]) -> None:
+        """Put in labels, take out the results of the other frames named, and keep the rest.
+
+        A kill leaves the old results or the new ones of each frame. It works before ``prepare``.
+
+        Args:
+            before: the objects of the results that are there (``Given.objects``).
+        """
 
     def finish(self, frames: Iterable[int]) -> None:
         """Make what can only be made of the results of all frames, unless it is there."""
@@ -96,16 +106,19 @@ def read_given(
     at: Mapping[int, Path] | None = None,
     named_by: NamedBy | None = None,
     kind: Kind | None = None,
+    earlier: Earlier | None = None,
 ) -> Given[Any]:
     """Labels by frame index: a file labels frame ``start``, or the frames that it names; a folder names the frames;
     ``at`` labels more of them.
+
+    ``earlier`` are labels that a folder of results has: of frames that are given no other, and are not taken back.
 
     A folder or a file may label frames outside ``start`` .. ``end - 1``, which are of no use then.
 
     Raises:
         InputError: a file cannot be read, does not fit the video, or its name or content can be read two ways.
         UsageError: a frame that is labelled twice, or by ``at`` outside the range; files of two kinds; ``named_by`` of
-            one image.
+            one image; no label that is left.
     """
     at = at or {}
     for option, value, known in (("--named-by", named_by, get_args(NamedBy)), ("--kind", kind, get_args(Kind))):
@@ -116,8 +129,8 @@ def read_given(
             raise UsageError(f"--at {k}={path}", f"frames {start} to {end - 1} are labelled", "give one of these")
     kind = kind or kind_of(labels)
     if kind == "keypoints":
-        return read_keypoints(video, labels, start, at, named_by)
-    return read_mask_set(video, labels, start, at, named_by)
+        return read_keypoints(video, labels, start, at, named_by, earlier)
+    return read_mask_set(video, labels, start, at, named_by, earlier)
 
 
 def kind_of(path: Path) -> Kind:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from vcorr.errors import InputError, OutputError, UsageError
-from vcorr.files import replacing
+from vcorr.files import remove, replacing
 from vcorr.labels.draw import draw_points
+from vcorr.labels.earlier import Earlier, changed
 from vcorr.labels.formats.coco import has_keypoints, has_masks, is_coco, read_coco_points
 from vcorr.labels.formats.deeplabcut import is_deeplabcut, read_deeplabcut
 from vcorr.labels.formats.joints import is_joints, read_joints
@@ -56,8 +57,12 @@ class GivenKeypoints:
         return KeypointLabels(self.names, self.size, device)
 
     def digest(self, frame: int) -> str:
-        xy = np.where(np.isnan(self.by_frame[frame].xy), np.nan, self.by_frame[frame].xy)  # one NaN of the many
-        return hashlib.sha256("\0".join(self.names).encode() + xy.astype("<f8").tobytes()).hexdigest()
+        points = self.by_frame[frame]
+        places = {name: xy for name, xy, there in zip(self.names, points.xy, points.present, strict=True) if there}
+        digest = hashlib.sha256()
+        for name in sorted(places):  # whatever points other frames have
+            digest.update(name.encode() + b"\0" + places[name].astype("<f8").tobytes())
+        return digest.hexdigest()
 
     def told(self, frame: int, name: str) -> str:
         present = self.by_frame[frame].present
@@ -71,7 +76,12 @@ class GivenKeypoints:
 
 
 def read_keypoints(
-    video: Video, labels: Path, start: int, at: Mapping[int, Path], named_by: NamedBy | None
+    video: Video,
+    labels: Path,
+    start: int,
+    at: Mapping[int, Path],
+    named_by: NamedBy | None,
+    earlier: Earlier | None = None,
 ) -> GivenKeypoints:
     """Keypoints of files by frame index.
 
@@ -79,11 +89,13 @@ def read_keypoints(
         labels: a file, or a folder of them. It labels the frames that it states; one picture whose name says no frame
             labels ``start``.
         at: files of one more frame each.
+        earlier: labels that are among the results of a folder.
 
     Raises:
-        InputError: a file cannot be read, or has a point outside the frame.
-        UsageError: a frame that is labelled twice.
+        InputError: a file cannot be read, or has a point outside the frame; an earlier label is not there.
+        UsageError: a frame that is labelled twice; no label that is left.
     """
+    size = (video.height, video.width)
     tables: dict[int, tuple[PointTable, Mapping[str, Place]]] = {}
     names: dict[str, None] = {}
     for path in _files(labels):
@@ -94,6 +106,11 @@ def read_keypoints(
                 other = tables[frame][0].path
                 raise InputError(labels, f"{other.name} and {path.name} both label frame {frame}", "keep one of them")
             tables[frame] = table, places
+    kept: dict[int, Mapping[str, Place]] = {}
+    if earlier:
+        tables = {k: stated for k, stated in tables.items() if k not in earlier.without}
+        kept = _kept(earlier, tables.keys() | at.keys(), size)
+        names.update({n: None for n in map(str, earlier.objects) if any(n in places for places in kept.values())})
     for k, path in at.items():
         table = read_point_table(path)
         names.update(dict.fromkeys(table.names))
@@ -104,9 +121,30 @@ def read_keypoints(
         if k not in frames:
             raise InputError(path, f"labels frame {min(frames)}, not frame {k}", f"say --at {min(frames)}={path}")
         tables[k] = table, frames[k]
-    size = (video.height, video.width)
+    if earlier:
+        own = PointTable(earlier.out / TABLE, tuple(names), {})
+        tables |= {k: (own, places) for k, places in kept.items()}
+    if not tables:
+        raise UsageError("--without", "takes the last label back", "leave one frame labelled, or remove the folder")
     by_frame = {k: _points(table.path, k, places, tuple(names), size) for k, (table, places) in sorted(tables.items())}
-    return GivenKeypoints(tuple(names), by_frame, size, {k: table.path for k, (table, _) in tables.items()})
+    given = GivenKeypoints(tuple(names), by_frame, size, {k: table.path for k, (table, _) in tables.items()})
+    if earlier:
+        earlier.verify(kept, lambda k: earlier.out / TABLE, given.digest)
+    return given
+
+
+def _kept(earlier: Earlier, others: Collection[int], size: tuple[int, int]) -> dict[int, Mapping[str, Place]]:
+    """The places of the labels that a folder of results has and that stay, by frame index."""
+    table = KeypointTable(earlier.out / TABLE, tuple(map(str, earlier.objects)), size)
+    frames = earlier.digests.keys() - others
+    if missing := table.missing(frames):
+        raise changed(table.path, min(missing), "it is not there")
+    kept: dict[int, Mapping[str, Place]] = {}
+    for k in frames:
+        points = table.read(k)
+        named = zip(table.names, points.xy.tolist(), points.present, strict=True)
+        kept[k] = {name: (x, y) for name, (x, y), there in named if there}
+    return kept
 
 
 def read_point_table(path: Path) -> PointTable:
@@ -231,18 +269,29 @@ class KeypointTable:
     def write(self, index: int, label: Points) -> None:
         if index in self._found:
             return
-        rows = io.StringIO()
-        table = csv.writer(rows, lineterminator="\n")
-        for name, (x, y), confidence in zip(self.names, label.xy, label.confidence, strict=True):
-            place = ("", "") if np.isnan(x) else (repr(float(x)), repr(float(y)))
-            table.writerow((index, name, *place, repr(float(confidence))))
+        rows = self._rows(index, label)
         try:
             with self._journal.open("a", encoding="utf-8", newline="") as file:
-                file.write(rows.getvalue())
+                file.write(rows)
         except OSError as error:
             what = f"cannot be written ({error.strerror or error})"
             raise OutputError(self.path, what, "check the folder, its rights and the free space") from error
-        self._found[index] = rows.getvalue()
+        self._found[index] = rows
+
+    def revise(
+        self, frames: Collection[int], labels: Mapping[int, Points], before: Sequence[int] | Sequence[str]
+    ) -> None:
+        """As ``given.Store`` says; of points that the results do not have yet, what stays says that they are lost."""
+        self._read(tuple(map(str, before)))
+        found = {k: rows for k, rows in self._found.items() if k not in frames}
+        for k, rows in found.items():
+            by_name = {row[1]: row for row in csv.reader(io.StringIO(rows))}
+            found[k] = _text(by_name.get(name, [str(k), name, "", "", "0.0"]) for name in self.names)
+        found |= {k: self._rows(k, label) for k, label in labels.items()}
+        with replacing(self._journal) as file:
+            file.write("".join(found.values()).encode())
+        remove(self.path)
+        self._found.clear()
 
     def finish(self, frames: Iterable[int]) -> None:
         text = ",".join(COLUMNS) + "\n" + "".join(self._found[k] for k in frames)
@@ -269,7 +318,16 @@ class KeypointTable:
     def _journal(self) -> Path:
         return self.path.with_name(f".{self.path.name}")
 
-    def _read(self) -> None:
+    def _rows(self, index: int, label: Points) -> str:
+        """The rows of a frame."""
+        rows = []
+        for name, (x, y), confidence in zip(self.names, label.xy, label.confidence, strict=True):
+            place = ("", "") if np.isnan(x) else (repr(float(x)), repr(float(y)))
+            rows.append((str(index), name, *place, repr(float(confidence))))
+        return _text(rows)
+
+    def _read(self, *also: tuple[str, ...]) -> None:
+        """Find the whole rows of frames with these points, or with ``also`` others."""
         self._found.clear()
         for path in (self.path, self._journal):
             try:
@@ -277,8 +335,15 @@ class KeypointTable:
             except (OSError, UnicodeDecodeError):
                 continue
             for frame, rows in _by_frame(text).items():
-                if tuple(row[1] for row in csv.reader(rows)) == self.names and all(map(_is_whole, csv.reader(rows))):
+                names = tuple(row[1] for row in csv.reader(rows))
+                if names in (self.names, *also) and all(map(_is_whole, csv.reader(rows))):
                     self._found.setdefault(frame, "".join(rows))
+
+
+def _text(rows: Iterable[Sequence[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def _by_frame(text: str) -> dict[int, list[str]]:

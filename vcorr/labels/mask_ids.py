@@ -48,14 +48,18 @@ class Matched:
     notes: tuple[str, ...] = ()
 
 
-def match(labels: Mapping[int, MaskFile], corrections: Mapping[int, MaskFile]) -> tuple[dict[int, Matched], Integers]:
+def match(
+    labels: Mapping[int, MaskFile], corrections: Mapping[int, MaskFile], kept: Mapping[int, MaskFile]
+) -> tuple[dict[int, Matched], Integers]:
     """The ids of each file's values, by frame, and the palette of all: colours of the ids 0 to 255, each another.
 
     Raises:
         InputError: a file can be read two ways, or nothing in it says which objects it shows.
     """
     space = _Space(labels.values())
-    matched = {k: space.take(file) for k, file in [*sorted(labels.items()), *sorted(corrections.items())]}
+    matched = {k: space.take(file) for k, file in sorted(labels.items())}
+    matched |= {k: space.keep(file) for k, file in sorted(kept.items())}
+    matched |= {k: space.take(file) for k, file in sorted(corrections.items())}
     return matched, space.table
 
 
@@ -105,6 +109,17 @@ class _Space:
         if file.kind == "ids":
             return self._by_palette(file) if file.palette is not None else self._by_values(file)
         return self._by_levels(file)
+
+    def keep(self, file: MaskFile) -> Matched:
+        """A mask that was written with these ids; an InputError where the labels are not those of that time."""
+        shows = {int(i): -1 if file.palette is None else int(file.palette[i]) for i in file.objects}
+        for i, colour in shows.items():
+            if (other := self.colours.get(colour, i)) != i:
+                what = f"shows object {i} in {shown(colour)}, which is object {other} of the labels that are given now"
+                raise InputError(file.path, what, "give the labels that it was made from, and changes by --at K=FILE")
+            self._know(i, colour)
+        self.spoken.add("ids")
+        return self._matched(file, {i: i for i in shows}, dict.fromkeys(shows, ""))
 
     def _speaks_colours(self, file: MaskFile) -> bool:
         """Whether grey saved in colour is one of the colours of the objects, and no level."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from vcorr.errors import InputError, UsageError
-from vcorr.files import make_folder, sweep
+from vcorr.files import make_folder, remove, sweep
+from vcorr.labels.earlier import Earlier, changed
 from vcorr.labels.formats.arrays import read_ids_array
 from vcorr.labels.formats.coco import is_coco
 from vcorr.labels.formats.coco_masks import is_coco_video, read_coco_masks
@@ -22,13 +23,15 @@ from vcorr.labels.formats.drawings import Drawing, number_names
 from vcorr.labels.formats.labelme import is_labelme, read_labelme
 from vcorr.labels.formats.text import read_json
 from vcorr.labels.label import MaskLabels
-from vcorr.labels.mask_files import MaskFile
+from vcorr.labels.mask_files import MaskFile, read_mask_file
 from vcorr.labels.mask_names import NamedBy, frames_of_pictures, label_files
 from vcorr.labels.masks import Mask, is_whole, overlay, read_masks, write_mask
 from vcorr.labels.raw_ids import Ids, read_ids
 from vcorr.media.video import Video
 
 S = TypeVar("S", MaskFile, Drawing)
+
+MASKS = "masks"  # the folder of the results
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,17 +66,22 @@ class GivenMasks:
 
     def digest(self, frame: int) -> str:
         ids = self.masks[frame].ids
-        return hashlib.sha256(f"{ids.shape}".encode() + ids.tobytes()).hexdigest()
+        return hashlib.sha256(f"{ids.shape}".encode() + ids.astype("<u2").tobytes()).hexdigest()
 
     def told(self, frame: int, name: str) -> str:
         return self.masks[frame].told(name)
 
     def store(self, out: Path) -> MaskFolder:
-        return MaskFolder(out / "masks", self.size, next(iter(self.masks.values())).palette)
+        return MaskFolder(out / MASKS, self.size, next(iter(self.masks.values())).palette)
 
 
 def read_mask_set(
-    video: Video, labels: Path, start: int, at: Mapping[int, Path], named_by: NamedBy | None
+    video: Video,
+    labels: Path,
+    start: int,
+    at: Mapping[int, Path],
+    named_by: NamedBy | None,
+    earlier: Earlier | None = None,
 ) -> GivenMasks:
     """Masks of files by frame index, in one space of ids (``masks.read_masks``, ``drawings.number_names``).
 
@@ -81,10 +89,11 @@ def read_mask_set(
         labels: an image, an array or a LabelMe file of frame ``start``; a COCO file, which names its frames; or a
             folder of images, arrays and LabelMe files.
         at: files of one more frame each.
+        earlier: labels that are among the results of a folder.
 
     Raises:
-        InputError: see ``masks.read_masks``; names of objects beside ids of others.
-        UsageError: a frame that is labelled twice; ``named_by`` of one image.
+        InputError: see ``masks.read_masks``; names of objects beside ids of others; an earlier label is not there.
+        UsageError: a frame that is labelled twice; ``named_by`` of one image; no label that is left.
     """
     size = (video.height, video.width)
     if labels.is_dir():
@@ -98,6 +107,8 @@ def read_mask_set(
             what = f"speaks of a folder of masks, but {labels} is the mask of frame {start}"
             raise UsageError(f"--named-by {named_by}", what, "give the folder, or --start K for a mask of frame K")
         files = _stated(labels, size, video, named_by, start)
+    if earlier:
+        files = {k: source for k, source in files.items() if k not in earlier.without}
     corrections: dict[int, Path | MaskFile | Drawing] = {}
     for k, path in at.items():
         if k in files:
@@ -108,7 +119,7 @@ def read_mask_set(
             raise InputError(path, f"labels frame {min(found)}, not frame {k}", f"say --at {min(found)}={path}")
         corrections[k] = found[k]
     drawings = [s for s in (*files.values(), *corrections.values()) if isinstance(s, Drawing)]
-    ids = number_names(drawings)
+    ids = number_names(drawings, earlier)
     names = {id_: name for name, id_ in ids.items() if name != str(id_)}
     if names and len(drawings) < len(files) + len(corrections):
         other = next(_path(s) for s in (*files.values(), *corrections.values()) if not isinstance(s, Drawing))
@@ -119,10 +130,33 @@ def read_mask_set(
     def numbered(sources: Mapping[int, Path | MaskFile | Drawing]) -> dict[int, str | Path | MaskFile]:
         return {k: s.as_file(ids) if isinstance(s, Drawing) else s for k, s in sources.items()}
 
-    masks = read_masks(numbered(files), numbered(corrections), size=size)
+    kept = _kept(earlier, files.keys() | corrections.keys(), size) if earlier else {}
+    if not (files or corrections or kept):
+        raise UsageError("--without", "takes the last label back", "leave one frame labelled, or remove the folder")
+    masks = read_masks(numbered(files), numbered(corrections), kept=kept, size=size)
+    if earlier and kept:
+        present = {int(i) for mask in masks.values() for i in np.unique(mask.ids)}
+        names = {i: name for i, name in earlier.names.items() if i in present} | names
     if names:
         masks = {k: replace(mask, shown={**mask.shown, **names}) for k, mask in masks.items()}
-    return GivenMasks(masks, size, names)
+    given = GivenMasks(masks, size, names)
+    if earlier:
+        earlier.verify(kept, lambda k: kept[k].path, given.digest)
+    return given
+
+
+def _kept(earlier: Earlier, others: Collection[int], size: tuple[int, int]) -> dict[int, MaskFile]:
+    """The masks of the labels that a folder of results has and that stay, by frame index."""
+    kept = {}
+    for k in earlier.digests.keys() - others:
+        path = mask_file(earlier.out / MASKS, k)
+        try:
+            kept[k] = read_mask_file(path, size)
+        except InputError as error:
+            raise changed(path, k, error.what) from error
+        if kept[k].kind != "ids" and kept[k].objects.size:
+            raise changed(path, k, "another program wrote it")
+    return kept
 
 
 def _stated(
@@ -188,6 +222,13 @@ class MaskFolder:
     def read(self, index: int) -> Ids:
         return read_ids(self._file(index))
 
+    def revise(self, frames: Collection[int], labels: Mapping[int, Ids], before: Sequence[int] | Sequence[str]) -> None:
+        make_folder(self.path)
+        for k, label in labels.items():
+            write_mask(self._file(k), label, self.palette)
+        for k in set(frames) - labels.keys():
+            remove(self._file(k))
+
     def finish(self, frames: Iterable[int]) -> None:
         pass
 
@@ -197,7 +238,12 @@ class MaskFolder:
         return drawn
 
     def _file(self, index: int) -> Path:
-        return self.path / f"{index:05d}.png"
+        return mask_file(self.path, index)
+
+
+def mask_file(folder: Path, index: int) -> Path:
+    """Where the mask of a frame lies in a folder of results."""
+    return folder / f"{index:05d}.png"
 
 
 def _shrunk(ids: Ids, height: int, width: int) -> Ids:

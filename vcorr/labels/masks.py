@@ -80,6 +80,7 @@ def read_masks(
     files: Mapping[int, str | Path | MaskFile],
     corrections: Mapping[int, str | Path | MaskFile] | None = None,
     *,
+    kept: Mapping[int, MaskFile] | None = None,
     size: tuple[int, int] | None = None,
 ) -> dict[int, Mask]:
     """Reads mask files by frame, ascending, in one space of ids: `mask_ids` says how they are matched.
@@ -89,6 +90,7 @@ def read_masks(
     Args:
         files: the labels, matched as a set; those that are read already state ids, and have no soft edges.
         corrections: masks of further frames, which change no id of the labels.
+        kept: masks that were written with the ids of these labels, and have them.
         size: as in `read_mask`.
 
     Raises:
@@ -97,10 +99,10 @@ def read_masks(
     given = {**files, **(corrections or {})}
     read = {k: f if isinstance(f, MaskFile) else read_mask_file(Path(f), size) for k, f in given.items()}
     refuse_soft_edges(file for k, file in read.items() if not isinstance(given[k], MaskFile))
-    matched, table = match({k: read[k] for k in files}, {k: read[k] for k in corrections or {}})
+    matched, table = match({k: read[k] for k in files}, {k: read[k] for k in corrections or {}}, kept or {})
     top = max((int(m.ids.max()) for m in matched.values()), default=0)
     if top == 0:
-        path = next(iter(read.values())).path
+        path = next(iter([*read.values(), *(kept or {}).values()])).path
         raise InputError(path, "holds no object: every pixel is background", "paint the objects in values other than 0")
     palette = channels(table).astype(np.uint8)
     return {k: _mask(matched[k], palette, np.uint8 if top <= WHITE else np.uint16) for k in sorted(matched)}

@@ -19,8 +19,10 @@ from typing import Any
 import torch
 
 import vcorr
-from vcorr.files import agree, held, recorded, sha256, write_json
-from vcorr.labels.given import Given, Kind, read_given, told_given
+from vcorr.errors import UsageError
+from vcorr.files import agree, held, recorded, remove, sha256, write_json
+from vcorr.labels.earlier import Earlier
+from vcorr.labels.given import Given, Kind, Store, read_given, told_given
 from vcorr.labels.mask_names import NamedBy
 from vcorr.machine import conditions, goes_on, in_own_modes, pick_device
 from vcorr.media.video import Video, open_video, shrunk_size
@@ -29,19 +31,26 @@ from vcorr.model.weights import Weights, default_weights, load_weights
 from vcorr.propagation.blend import Waiting
 from vcorr.propagation.plan import Span, spans
 from vcorr.propagation.propagator import Propagator
-from vcorr.propagation.results import Results
+from vcorr.propagation.results import OVERLAY, Results
 from vcorr.propagation.resume import FORMAT, STATE, WAITING, label_stretches, resume_point, stretches_of
 from vcorr.propagation.timing import Seconds, seconds_a_frame
+from vcorr.propagation.update import earlier_labels, runs, stale_frames, told_update
 from vcorr.propagation.video import check_side, frame_range, pictures
 
 MANIFEST = "manifest.json"
 SAME = ("vcorr", "inputs", "options")  # what must be equal in the manifest for a folder to be continued
 ELSEWHERE = "give another --out, or remove it"
+CORRECT = "say --update to correct it, or give another --out"
 
 
 @dataclass(frozen=True)
 class Request:
-    """What ``propagate`` is asked to do; see ``propagation.propagate`` for the meaning of each field."""
+    """What ``propagate`` is asked to do; see ``propagation.propagate`` for the meaning of each field.
+
+    Attributes:
+        update: the folder has results: its labels stay, those that are given now are added or take their place.
+        without: frames whose labels are taken back in an update.
+    """
 
     video: str
     labels: Path
@@ -54,6 +63,8 @@ class Request:
     device: str = "cpu"
     named_by: NamedBy | None = None
     kind: Kind | None = None
+    update: bool = False
+    without: Collection[int] = ()
 
 
 @dataclass(frozen=True)
@@ -84,7 +95,7 @@ class Work:
     Attributes:
         request: with the device that ``auto`` stands for. weights: as they were loaded.
         video, given: the inputs. start, end: frames to label, start .. end-1. plan: in which order.
-        results: the files of the folder. missing: frames that have no label there.
+        results: the files of the folder. missing: frames without a label that fits those given.
         manifest: of this request. found: the one in the folder, of the same inputs; empty where there is none.
     """
 
@@ -103,7 +114,8 @@ class Work:
     @property
     def complete(self) -> bool:
         """Whether the folder holds everything already."""
-        whole = not self.missing and self.results.has_overlay() and self.results.has_table()
+        left_over = any((self.results.out / name).exists() for name in (STATE, WAITING))
+        whole = not (self.missing or left_over) and self.results.has_overlay() and self.results.has_table()
         return bool(self.found.get("complete")) and whole
 
 
@@ -116,6 +128,7 @@ def propagate_to(
 ) -> Summary:
     """Label a video and write the output folder, or go on where a stopped run of the same inputs left it.
 
+    An update labels anew what the labels that it changes decide, and nothing else; its own labels come from the folder.
     In a folder that is complete, what went missing or was damaged is made again, and nothing else. Where no overlay
     can be drawn, the labels stand all the same.
 
@@ -140,17 +153,25 @@ def propagate_to(
         estimate = seconds_a_frame(propagator, frames, given.by_frame) if missing else 0.0
         blind = _tell_blind(video, given.by_frame, say)
         with held(request.out, say):
-            found, missing = _found(request.out, manifest), results.missing()
-            if not missing:  # they are left as they were made
+            found = _found(request, manifest)
+            waiting = Waiting(request.out / WAITING)
+            if stale := _stale(found, manifest, results.frames):
+                say(told_update(found, manifest, stale, results.frames))
+                _revise(request.out, found, manifest, stale, given, store)
+                (request.out / STATE).unlink(missing_ok=True)
+                waiting.clear()
+            missing = results.missing()
+            if not (missing or stale):  # they are left as they were made
                 manifest["machine"] = found.get("machine", manifest["machine"])
             elif len(missing) < end - start:
                 manifest["machine"] = goes_on(manifest["machine"], found.get("machine"), say)
             write_json(request.out / MANIFEST, manifest | {"complete": False})
             results.prepare()
-            if found.get("complete") and missing:
+            for k in set(given.by_frame) & set(results.frames):  # so that an update finds them
+                store.write(k, given.by_frame[k])
+            if found.get("complete") and missing and not stale:
                 said = f"labels of {len(missing)} frames are missing or damaged, and are made again"
                 say(f"{said}: {_some(sorted(missing))}")
-            waiting = Waiting(request.out / WAITING)
             stretches = stretches_of(plan, resume_point(request.out, device), missing, waiting)
             left = sum(s.left(plan) for s in stretches)
             labelled = sum(s.left(plan) for s in stretches if not plan[s.span].waits)
@@ -188,17 +209,29 @@ def propagate_to(
     return Summary(request.out, given.kind, store.path, end - start, labelled, taken, shares, drawn)
 
 
-def _found(out: Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    """The manifest of the request's results in a folder; empty where it holds nothing yet.
+def _recorded(out: Path) -> dict[str, Any] | None:
+    """The manifest of a folder; None where it holds nothing yet.
 
     Raises:
         OutputError: it holds something else, or cannot be read.
     """
-    found = recorded(out, MANIFEST, holds="results of vcorr", advice=ELSEWHERE)
+    return recorded(out, MANIFEST, holds="results of vcorr", advice=ELSEWHERE)
+
+
+def _found(request: Request, manifest: dict[str, Any]) -> dict[str, Any]:
+    """The manifest of the request's results in its folder; empty where it holds nothing yet.
+
+    Raises:
+        OutputError: it holds something else, or cannot be read.
+    """
+    found = _recorded(request.out)
     if found is None:
         return {}
     before, now = ({key: m.get(key) for key in SAME} for m in (found, manifest))
-    agree(out, before, now, what="holds the results of another run", advice=ELSEWHERE)
+    other_labels = before | {"inputs": {**(found.get("inputs") or {}), "labels": manifest["inputs"]["labels"]}}
+    advice = CORRECT if before != now == other_labels else ELSEWHERE
+    said = other_labels if request.update else before
+    agree(request.out, said, now, what="holds the results of another run", advice=advice)
     return found
 
 
@@ -218,19 +251,57 @@ def opened(request: Request, say: Callable[[str], None] = lambda line: None) -> 
     request = dataclasses.replace(request, device=str(device))
     weights_file = request.weights or default_weights()
     weights = load_weights(weights_file)
+    if request.without and not request.update:
+        raise UsageError("--without", "takes labels back from a folder of results", "say --update as well")
     with open_video(request.video, apart=[request.labels, *request.at.values()]) as video:
         start, end = frame_range(video, request.start, request.end)
-        given = read_given(video, request.labels, start, end, request.at, request.named_by, request.kind)
+        earlier, recorded_now = None, _recorded(request.out)
+        if request.update:
+            earlier = earlier_labels(request.out, recorded_now, range(start, end), request.at, request.without)
+        given = read_given(video, request.labels, start, end, request.at, request.named_by, request.kind, earlier)
         plan = spans(list(given.by_frame), start, end)
         manifest = _manifest(request, video, given, weights_file, start, end)
+        if earlier:
+            manifest |= _of_update(manifest, recorded_now or {}, earlier)
         for note in [*video.notes, *told_given(video, given)]:
             say(note)
         if unused := sorted(given.by_frame.keys() - set(range(start, end))):
             say(f"labels of frames {_some(unused)} are not used: frames {start} to {end - 1} are labelled")
         results = Results(request.out, video, range(start, end), given.store(request.out))
-        found = _found(request.out, manifest)
-        missing = results.missing()
+        found = _found(request, manifest)
+        missing = results.missing() | _stale(found, manifest, results.frames)
         yield Work(request, weights, video, given, start, end, plan, results, missing, manifest, found)
+
+
+def _stale(found: dict[str, Any], manifest: dict[str, Any], frames: range) -> set[int]:
+    """Frames whose results are of other labels than there are now."""
+    return stale_frames(found, manifest, frames) if found else set()
+
+
+def _revise(
+    out: Path,
+    found: dict[str, Any],
+    manifest: dict[str, Any],
+    stale: set[int],
+    given: Given[Any],
+    store: Store[Any],
+) -> None:
+    """Take out the results of frames that are labelled anew, and put in the labels of those that are labelled.
+
+    The manifest says beforehand which they are: a run that is killed here is made good by the next one.
+    """
+    before = found.get("stale", {}).get("objects", found["objects"])
+    mark = {"complete": False, "stale": {"frames": runs(stale), "objects": before}, "machine": found.get("machine")}
+    write_json(out / MANIFEST, manifest | mark)
+    remove(out / OVERLAY)
+    store.revise(stale, {k: given.by_frame[k] for k in stale & given.by_frame.keys()}, before)
+
+
+def _of_update(manifest: dict[str, Any], found: dict[str, Any], earlier: Earlier) -> dict[str, Any]:
+    """What a manifest says of an update beside what it says of any run."""
+    paths = manifest["paths"]
+    at = {k: path for k, path in found.get("paths", {}).get("at", {}).items() if int(k) in earlier.digests}
+    return {"paths": paths | {"at": at | paths["at"]}, "taken_back": sorted(earlier.without)}
 
 
 def _manifest(request: Request, video: Video, given: Given[Any], weights: Path, start: int, end: int) -> dict[str, Any]:

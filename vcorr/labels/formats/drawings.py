@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcorr.errors import InputError
+from vcorr.labels.earlier import Earlier
 from vcorr.labels.formats.text import short
 from vcorr.labels.mask_files import MaskFile
 
@@ -43,8 +44,10 @@ class Drawing:
         return MaskFile(self.path, "ids", codes, values.astype(np.int64), background="all else", white=MAX_ID + 1)
 
 
-def number_names(drawings: Iterable[Drawing]) -> dict[str, int]:
+def number_names(drawings: Iterable[Drawing], earlier: Earlier | None = None) -> dict[str, int]:
     """Ids of all names: a whole number is its own id, the others are numbered in order, from 1, past these.
+
+    Names of earlier labels have the ids that they had.
 
     Raises:
         InputError: a number that is no id.
@@ -56,7 +59,9 @@ def number_names(drawings: Iterable[Drawing]) -> dict[str, int]:
             if len(name) > 5 or not 1 <= int(name) <= MAX_ID:
                 raise InputError(path, f"has the object {short(name)}", f"ids must lie in 1 to {MAX_ID}")
             ids[name] = int(name)
-    taken, following = set(ids.values()), 1
+    if earlier:
+        ids |= {name: i for i, name in earlier.names.items() if name in names}
+    taken, following = set(ids.values()) | {int(i) for i in (earlier.objects if earlier else ())}, 1
     for name in names:
         if name not in ids:
             while following in taken:
