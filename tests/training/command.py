@@ -4,8 +4,7 @@ It logs and saves every step, and prints what it says. It fails if threads that 
 training. The environment may ask for more:
 
 TEST_OPTIONS    other options, as JSON
-TEST_KILL       "ATTEMPT:PHASE:STEP": in this attempt of torchrun (0 without it) the first process is killed when it has
-                taken this step, before it saves it
+TEST_KILL       "PHASE:STEP": the first process is killed when it has taken this step, before it saves it
 """
 
 from __future__ import annotations
@@ -24,8 +23,7 @@ from vcorr.training.loop import Options, Progress, train
 
 
 def report(progress: Progress) -> None:
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    if os.environ.get("TEST_KILL") == f"{attempt}:{progress.phase}:{progress.step}":
+    if os.environ.get("TEST_KILL") == f"{progress.phase}:{progress.step}":
         os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -40,13 +41,18 @@ def unbroken(films, tmp_path_factory):
     return out
 
 
-@pytest.fixture
-def stopped(films, tmp_path):
-    """A run of 12 steps that a signal stopped after 5; its plateau ends after 8."""
-    out = tmp_path / "stopped"
+@pytest.fixture(scope="session")
+def stopped_once(films, tmp_path_factory):
+    out = tmp_path_factory.mktemp("stopped_once") / "run"
     with pytest.raises(Stopped):
         Run(films, out)(stop_at=("pairs", 5))
     return out
+
+
+@pytest.fixture
+def stopped(stopped_once, tmp_path):
+    """A run of 12 steps that a signal stopped after 5; its plateau ends after 8."""
+    return shutil.copytree(stopped_once, tmp_path / "stopped")
 
 
 @pytest.fixture(autouse=True)

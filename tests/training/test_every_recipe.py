@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
 
+from tests import forked
 from tests.training.runs import EVERY_STEP, assert_same_run, newest
-from tests.training.together import LIMIT, environment, side_by_side, torchrun
+from tests.training.together import side_by_side
 from vcorr.model.weights import load_weights
 from vcorr.training import recipe
 from vcorr.training.loop import Options, Stopped, train
@@ -31,6 +30,7 @@ def tiny(name):
     return [f"{key}={value}" for key, value in pairs.items() if value]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(recipe.shipped()))
 def test_stopped_within_each_stage_it_ends_as_if_it_had_not_been(films, tmp_path, name):
     experiment = recipe.load(name, tiny(name))
@@ -48,46 +48,44 @@ def test_stopped_within_each_stage_it_ends_as_if_it_had_not_been(films, tmp_path
     assert_same_run(parts, whole)
 
 
-def forty(name):
-    """Overrides for forty steps in all, ten of them before the last stage; and the step of that one after twenty."""
+def twenty(name):
+    """Overrides for twenty steps in all, six of them before the last stage; and the step of that one after ten."""
     *early, last = [phase.name for phase in recipe.load(name).recipe.phases]
-    steps = {phase: 10 // len(early) for phase in early}
+    steps = {phase: 6 // len(early) for phase in early}
     before = sum(steps.values())
-    steps[last] = 40 - before
-    return [*tiny(name), *(f"{phase}.steps={n}" for phase, n in steps.items())], f"0:{last}:{21 - before}"
+    steps[last] = 20 - before
+    return [*tiny(name), *(f"{phase}.steps={n}" for phase, n in steps.items())], f"{last}:{11 - before}"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(recipe.shipped()))
-def test_forty_steps_are_twenty_a_kill_and_twenty(films, tmp_path, name):
-    overrides, kill = forty(name)
+def test_twenty_steps_are_ten_a_kill_and_ten(films, tmp_path, name):
+    overrides, kill = twenty(name)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train(recipe.load(name, overrides), films, whole, options=LAST_STEP)
-    command = [sys.executable, "-m", "tests.training.command", name, str(films), str(parts), *overrides]
-    killed = subprocess.run(command, stdout=subprocess.DEVNULL, env=environment(TEST_KILL=kill), timeout=LIMIT)
-    assert killed.returncode == -signal.SIGKILL
-    assert newest(parts).name == "00000020.safetensors"
+    killed = forked.run("-m", "tests.training.command", name, str(films), str(parts), *overrides, TEST_KILL=kill)
+    assert killed.code == -signal.SIGKILL, killed
+    assert newest(parts).name == "00000010.safetensors"
     train(recipe.load(name, overrides), films, parts, options=LAST_STEP)
-    assert newest(parts).name == "00000040.safetensors"
+    assert newest(parts).name == "00000020.safetensors"
     assert_same_run(parts, whole)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mast_momentum", "liir"])
 def test_so_they_are_on_two_processes_with_two_workers_each(films, tmp_path, name):
-    """With a slow encoder, and with a bank that both write: killed in their stage, restarted by torchrun."""
-    overrides, kill = forty(name)
+    """With a slow encoder, and with a bank that both write: the first is killed in that stage, and both start again."""
+    overrides, kill = twenty(name)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     module, common = "tests.training.command", [name, str(films)]
     ended = side_by_side(module, *common, str(whole), *overrides, TEST_OPTIONS='{"workers": 2, "save_every": 1e9}')
     assert [code for code, _, _ in ended] == [0, 0], ended
-    again = torchrun(
-        "-m", module, *common, str(parts), *overrides, restarts=1, TEST_OPTIONS='{"workers": 2}', TEST_KILL=kill
-    )
-    assert again.returncode == 0, again.stderr
-    assert [line for line in again.stdout.splitlines() if line.startswith("going on")] == [
-        "going on from step 20 of 40"
-    ]
+    job = [module, *common, str(parts), *overrides]
+    killed, alone = side_by_side(*job, TEST_OPTIONS='{"workers": 2}', TEST_KILL=kill)
+    assert killed.code == -signal.SIGKILL and alone.code > 0, (killed, alone)
+    first, second = side_by_side(*job, TEST_OPTIONS='{"workers": 2}')
+    assert (first.code, second.code) == (0, 0), (first, second)
+    assert "going on from step 10 of 20" in first.stdout.splitlines()
     assert_same_run(parts, whole)
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 
+from tests import forked
 from tests.training.runs import TOY, Run, assert_same_run, metrics, tensors
 from vcorr.errors import OutputError
 from vcorr.training.loop import Options, Stopped
@@ -22,7 +21,6 @@ import torch
 torch.set_num_threads(1)
 from vcorr.training import recipe
 from vcorr.training.loop import Options, train
-import vcorr.model.color, kornia.color, vcorr.kernels   # before the fork: a child that has threads cannot be forked
 
 data, out, kills, *overrides = sys.argv[1:]
 chance = random.Random(os.getpid())
@@ -57,12 +55,11 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(start(), 0)[1]))
 """
 
 
+@pytest.mark.slow
 def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(films, tmp_path, unbroken):
     out = tmp_path / "run"
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(films), str(out), "3", *TOY], capture_output=True, text=True, timeout=200
-    )
-    assert done.returncode == 0, done.stderr
+    done = forked.run("-c", KILLED, str(films), str(out), "3", *TOY)
+    assert done.code == 0, done.stderr
     assert int(done.stdout) >= 2
     assert_same_run(out, unbroken)
     assert not list(out.rglob("*.part"))
@@ -108,6 +105,7 @@ def test_a_run_killed_while_it_made_its_folder_starts_afresh(films, tmp_path, un
     assert_same_run(out, unbroken)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [("pairs", 4), ("pairs", 5), ("late", 1), ("late", 3)])
 def test_a_run_of_two_stages_resumes_within_and_between_them(films, tmp_path, two_stages, stop_at):
     whole, parts = tmp_path / "whole", tmp_path / "parts"

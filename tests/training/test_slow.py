@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
 
+from tests import forked
 from tests.training import slow_and_bank
 from tests.training.runs import EVERY_STEP, assert_same_run, metrics, newest
-from tests.training.together import LIMIT, environment
 from vcorr.errors import InputError, OutputError
 from vcorr.model.weights import load_tensors, save_tensors
 from vcorr.training import recipe
@@ -41,19 +39,17 @@ def group(tensors, name):
     return {k.removeprefix(f"{name}/"): v for k, v in tensors.items() if k.startswith(f"{name}/")}
 
 
-def test_forty_steps_are_twenty_a_kill_and_twenty(films, tmp_path):
-    steps = ["pairs.steps=8", "memory.steps=32", "memory.cooldown=0.5"]
+def test_twenty_steps_are_ten_a_kill_and_ten(films, tmp_path):
+    steps = ["pairs.steps=4", "memory.steps=16", "memory.cooldown=0.5"]
     run(films, tmp_path / "whole", *steps)
     parts = tmp_path / "parts"
-    command = [sys.executable, "-m", "tests.training.command", RECIPE, str(films), str(parts), *steps]
-    killed = subprocess.run(
-        command, stdout=subprocess.DEVNULL, env=environment(TEST_SIGNALS=f"0:0:12:{int(signal.SIGKILL)}"), timeout=LIMIT
-    )
-    assert killed.returncode == -signal.SIGKILL
-    assert newest(parts).name == "00000020.safetensors"
+    command = ["-m", "tests.training.command", RECIPE, str(films), str(parts), *steps]
+    killed = forked.run(*command, TEST_SIGNALS=f"0:0:6:{int(signal.SIGKILL)}")
+    assert killed.code == -signal.SIGKILL, killed
+    assert newest(parts).name == "00000010.safetensors"
     run(films, parts, *steps)
     assert_same_run(parts, tmp_path / "whole")
-    assert int(state(parts, 40)["extra/pushed"]) == 32 * 4
+    assert int(state(parts, 20)["extra/pushed"]) == 16 * 4
 
 
 def test_a_state_holds_the_slow_encoder_and_the_bank_in_the_stage_that_has_them(whole, films, tmp_path):

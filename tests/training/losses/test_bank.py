@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import tempfile
 from collections import deque
 from pathlib import Path
@@ -15,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.examples import examples
+from tests.forked import Forked
 from vcorr import rng
 from vcorr.kernels import windowed_attention_lse
 from vcorr.model.weights import load_tensors, save_tensors
@@ -110,11 +108,9 @@ dist.destroy_process_group()
 @pytest.mark.slow
 def test_two_processes_keep_the_bank_that_one_would():
     with tempfile.TemporaryDirectory() as where:
-        environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo"}
-        ranks = [
-            subprocess.Popen([sys.executable, "-c", GATHERED, str(rank), where], env=environment) for rank in range(2)
-        ]
-        assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
+        ranks = [Forked("-c", GATHERED, str(rank), where, GLOO_SOCKET_IFNAME="lo") for rank in range(2)]
+        ended = [rank.wait() for rank in ranks]
+        assert [rank.code for rank in ended] == [0, 0], ended
         found = [torch.load(Path(where) / str(rank)) for rank in range(2)]
     alone = bank.init(BankConfig(5, 2), 3)
     for step in range(3):
