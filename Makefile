@@ -11,7 +11,7 @@ demo: .venv/demo
 	$(BIN)/vcorr propagate examples/goat.mp4 examples/goat_mask.png --out $(OUT)
 
 # A process a core, each of one thread: threads that share a core wait for one another. TESTS: some paths, or options of
-# pytest. Hypothesis draws a fifth of its examples; test-all, which CI runs, draws all of them.
+# pytest. Hypothesis draws a tenth of its examples; test-all, which CI runs, draws all of them.
 WORKERS ?= auto
 TESTS ?=
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal

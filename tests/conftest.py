@@ -22,7 +22,7 @@ torch.set_num_threads(1)
 
 # A busy machine is no failure. CI takes every example (--hypothesis-profile all), a share of them does elsewhere.
 hypothesis.settings.register_profile("all", deadline=None, max_examples=ALL)
-hypothesis.settings.register_profile("some", deadline=None, max_examples=ALL // 5)
+hypothesis.settings.register_profile("some", deadline=None, max_examples=ALL // 10)
 hypothesis.settings.load_profile("some")
 
 

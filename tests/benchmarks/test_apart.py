@@ -18,6 +18,7 @@ def apart() -> Iterator[Apart]:
     made.close()
 
 
+@pytest.mark.slow
 def test_calls_share_a_process_until_one_takes_it_along(apart: Apart) -> None:
     first = apart(os.getpid)
     assert first != os.getpid()

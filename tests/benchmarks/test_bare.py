@@ -71,6 +71,7 @@ def make_gpu(python: Path, out: Path, *more: str) -> subprocess.CompletedProcess
     return subprocess.run(command, cwd=ROOT, env=surroundings(), capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_without_a_gpu_nothing_is_begun(python: Path, tmp_path: Path) -> None:
     done = make_gpu(python, tmp_path / "out")
     assert done.returncode == 2
@@ -79,6 +80,7 @@ def test_without_a_gpu_nothing_is_begun(python: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_every_part_runs(python: Path, tmp_path: Path) -> None:
     """On a CPU, where the tests are found and skipped, which is no result."""
     parts = ("--only", "tests", "--only", "operators-fp32")

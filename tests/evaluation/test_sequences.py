@@ -68,6 +68,7 @@ def is_quiet(out: Path) -> bool:
     return written(out) == before
 
 
+@pytest.mark.slow
 @posix
 def test_an_interrupt_ends_the_labelling_at_once_and_in_one_line(labelling, tmp_path) -> None:
     os.killpg(labelling.pid, signal.SIGINT)  # as a terminal does
@@ -132,6 +133,7 @@ def dies(job: int) -> int:
     return job
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_is_told(tmp_path) -> None:
     with pytest.raises(WorkerLost, match=r"one of 2 processes was killed, .*; give fewer --workers"):
         list(outcomes(dies, [0, 1, 2], 2))

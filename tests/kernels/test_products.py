@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -12,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests import forked
 from tests.examples import examples
 from tests.kernels import oracle
 from tests.kernels.test_read import draw, gradients, inputs_of, oracle_options, permuted, readings, sliced
@@ -151,10 +150,10 @@ def test_products_go_to_onednn_only_where_that_was_measured(amd, used, expected)
     code = (
         f"import torch; torch.cpu.get_capabilities = lambda: {{'avx512_f': True, 'sse4a': {amd}}};"
         f"torch.backends.cpu.get_cpu_capability = lambda: {used!r};"
-        "from vcorr.kernels.cpu import products; print(products.GROUPED, products.ONEDNN)"
+        "import importlib; from vcorr.kernels.cpu import products; importlib.reload(products);"
+        "print(products.GROUPED, products.ONEDNN)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [expected, expected]
+    assert forked.run("-c", code).stdout.split() == [expected, expected]
 
 
 GROUPS = st.tuples(st.integers(1, 20), st.integers(1, 5), st.integers(1, 20), st.integers(1, 20))

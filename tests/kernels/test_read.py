@@ -34,8 +34,10 @@ def readings(draw_):
     else:
         radii = draw_(st.lists(st.integers(1, 2), min_size=count, max_size=count))
     dilations = [1 if r is None else draw_(st.integers(1, 3)) for r in radii]
+    width = draw_(st.integers(1, 19))
+    height = draw_(st.integers(1, min(11, 120 // width)))  # the oracle holds every tap of every cell by every cell
     return {
-        "size": (draw_(st.integers(1, 2)), draw_(st.integers(1, 11)), draw_(st.integers(1, 19))),
+        "size": (draw_(st.integers(1, 2)), height, width),
         "features": draw_(st.integers(1, 5)),
         "channels": draw_(st.integers(1, 4)),
         "offset_kind": offset_kind,
@@ -107,11 +109,12 @@ def test_read_equals_the_oracle(impl, case):
         torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-7, msg=lambda text, name=name: f"{name}: {text}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calls", [-(2**50), 2**50], ids=["tiles", "strips"])
 @examples(40)
 @given(case=readings())
 def test_some_cells_equal_the_oracle_by_either_way(calls, case):
-    case = {**case, "offset_kind": "none", "restricted": True, "size": (case["size"][0], 13, 19)}
+    case = {**case, "offset_kind": "none", "restricted": True, "size": (case["size"][0], 10, 12)}
     with mock.patch.object(cover, "CALLS", calls):
         test_read_equals_the_oracle.hypothesis.inner_test("cpu", case)
 
@@ -137,8 +140,8 @@ def test_lower_precision_errs_no_more_than_its_inputs(case, dtype):
     [
         pytest.param(1, 40, 3, id="one-row"),
         pytest.param(40, 1, 3, id="one-column"),
-        pytest.param(5, 31, 12, id="radius-past-the-frame"),
-        pytest.param(63, 17, 2, id="63-rows"),
+        pytest.param(3, 21, 9, id="radius-past-the-frame"),
+        pytest.param(63, 3, 2, id="63-rows"),
         pytest.param(9, 9, 0, id="radius-0"),
     ],
 )
@@ -219,6 +222,7 @@ FRACTIONS = draw(3, 1, 3, 4, 2)
 SOME = torch.tensor([[[1, 1, 0, 1], [1, 1, 1, 1], [0, 1, 1, 1]]], dtype=torch.bool)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "given",
     [
@@ -238,7 +242,7 @@ def test_gradcheck_of_fractions_and_masks(impl, options, given):
         settings_ = {"radius": 1, "scale": 0.7, **options, **each}
         return memory_read_lse(query, frames[:2], frames[2:], **settings_, impl=impl)
 
-    assert torch.autograd.gradcheck(read, (query, *frames), fast_mode=impl == "reference")  # which is slow
+    assert torch.autograd.gradcheck(read, (query, *frames), fast_mode=True)
 
 
 @pytest.mark.parametrize("wanted", [(0,), (1,), (2,), (0, 2)])
@@ -284,20 +288,21 @@ ODD_CELLS = {
     "dilation": {"radius": 1, "dilation": 2},
     "zeros": {"radius": 2, "border": "zeros"},
     "frame": {"radius": None},
-    "whole offset": {"radius": 1, "offset": torch.ones(1, 12, 9, 2)},
-    "fractional offset": {"radius": 1, "offset": torch.full((1, 12, 9, 2), 0.25)},
+    "whole offset": {"radius": 1, "offset": torch.ones(1, 7, 9, 2)},
+    "fractional offset": {"radius": 1, "offset": torch.full((1, 7, 9, 2), 0.25)},
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("impl", ["reference", "cpu"])
 @pytest.mark.parametrize("features", [3, 32])  # float32 with 24 or more may go by panels
 @pytest.mark.parametrize("odd", [torch.nan, torch.inf])
 @pytest.mark.parametrize("name", ODD_CELLS)
 def test_masked_cells_may_hold_anything(monkeypatch, impl, features, odd, name):
     monkeypatch.setattr(Panels, "pay", staticmethod(lambda *_: features >= 24))
-    options, mask = ODD_CELLS[name], torch.ones(1, 12, 9, dtype=torch.bool)
+    options, mask = ODD_CELLS[name], torch.ones(1, 7, 9, dtype=torch.bool)
     mask[:, 1:6, 4] = False
-    clean = [draw(i, 1, 12, 9, c, dtype=torch.float32) for i, c in enumerate((features, features, 2))]
+    clean = [draw(i, 1, 7, 9, c, dtype=torch.float32) for i, c in enumerate((features, features, 2))]
     poisoned = [clean[0], *(x.masked_fill(~mask[..., None], odd) for x in clean[1:])]
 
     def read(inputs):
@@ -309,6 +314,7 @@ def test_masked_cells_may_hold_anything(monkeypatch, impl, features, odd, name):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("impl", IMPLEMENTATIONS)
 @pytest.mark.parametrize("features", [3, 32])
 @pytest.mark.parametrize("calls", [0, 2**50])  # by tiles, or by strips or panels
@@ -316,8 +322,8 @@ def test_masked_cells_may_hold_anything(monkeypatch, impl, features, odd, name):
 def test_cells_that_are_not_read_may_hold_anything(monkeypatch, impl, features, calls, name):
     monkeypatch.setattr(Panels, "pay", staticmethod(lambda *_: features >= 24))
     monkeypatch.setattr(cover, "CALLS", calls)
-    read_, frames = torch.zeros(1, 12, 9, dtype=torch.bool), [
-        draw(i, 1, 12, 9, c, dtype=torch.float32) for i, c in enumerate((features, features, 2))]  # fmt: skip
+    read_, frames = torch.zeros(1, 7, 9, dtype=torch.bool), [
+        draw(i, 1, 7, 9, c, dtype=torch.float32) for i, c in enumerate((features, features, 2))]  # fmt: skip
     read_[:, 1:4, 2:4] = True
     odd = frames[0].masked_fill(~read_[..., None], torch.nan)
     full, full_lse = windowed_attention_lse(*frames, impl=impl, **ODD_CELLS[name])

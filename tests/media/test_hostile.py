@@ -60,6 +60,7 @@ def test_cut_anywhere(film: Path, tmp_path: Path, capfd: pytest.CaptureFixture[s
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_bytes_changed_anywhere(film: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     rng = random.Random(0)

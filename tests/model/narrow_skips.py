@@ -1,6 +1,6 @@
 """Strided 1x1 convolutions over 1 to 16 channels against float64, in a process of its own. See test_nn.
 
-python -m tests.model.narrow_skips THREADS
+python -m tests.model.narrow_skips THREADS ...
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ def found(weight, x, slope):
     return [y.detach(), *torch.autograd.grad(y, (weight, x), slope)]
 
 
-def main():
-    torch.set_num_threads(int(sys.argv[1]))
+def check(threads):
+    torch.set_num_threads(threads)
     draws = rng.generator(0, "test")
     for channels in range(1, 17):
         for size in ((2, 24, 24), (3, 15, 17)):
@@ -33,8 +33,11 @@ def main():
             wanted = found(weight.double(), x.double(), slope.double())
             for name, a, b in zip(("y", "weight", "x"), got, wanted, strict=True):
                 error = (a - b).abs().max() / b.abs().max()
-                assert error < 1e-5, f"{channels} channels of {size}: {name} is off by {error:.1e} of its largest"
+                assert error < 1e-5, (
+                    f"{channels} channels of {size}, {threads} threads: {name} is off by {error:.1e} of its largest"
+                )
 
 
 if __name__ == "__main__":
-    main()
+    for number in sys.argv[1:]:
+        check(int(number))

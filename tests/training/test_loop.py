@@ -71,6 +71,7 @@ def test_training_works_outside_the_main_thread(films, tmp_path, unbroken):
     assert_same_run(tmp_path / "run", unbroken)
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_the_code_of_its_signal(films, tmp_path):
     out = tmp_path / "run"
     command = ["train", "mast_cpu", *TOY, "pairs.steps=100_000", "--data", str(films), "--out", str(out)]

@@ -75,6 +75,7 @@ def test_metrics_are_means_over_the_processes(together, alone):
     assert two[4]["apart"] == pytest.approx(one[4]["apart"], rel=0.02) and two[4]["apart"] > 0
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_and_the_death_of_one_change_nothing_under_restarts(films, tmp_path, together):
     """The first attempt stops by agreement after the second step of the second stage, the next loses a process."""
     out = tmp_path / "run"

@@ -75,6 +75,7 @@ def test_a_finished_run_is_left_as_it_is_and_its_weights_come_back(films, tmp_pa
     assert_same_run(out, unbroken)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", callers.STATES)
 def test_the_state_of_the_caller_changes_no_run(films, tmp_path, unbroken, name):
     with callers.STATES[name]():
