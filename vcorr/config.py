@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import difflib
+import functools
 import json
 import typing
 from collections.abc import Iterator
@@ -129,7 +130,14 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 def to_json(config: Any) -> dict[str, Any]:
     """Config as plain JSON values; ``from_json`` reads it back."""
-    return typing.cast("dict[str, Any]", TypeAdapter(type(config)).dump_python(config, mode="json"))
+    kind: Any = type(config)
+    return typing.cast("dict[str, Any]", _adapter(kind).dump_python(config, mode="json"))
+
+
+@functools.lru_cache(maxsize=64)
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    """Takes milliseconds to make, and a training asks for several each time it saves."""
+    return TypeAdapter(kind)
 
 
 def from_json(kind: Any, data: Any) -> Any:
