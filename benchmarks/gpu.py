@@ -95,15 +95,15 @@ def run_tests(folder: Path) -> bool:
 
 def measure_operators(folder: Path, given: argparse.Namespace, dtype: str, name: str, apart: Apart) -> bool:
     """Whether every method was right."""
-    options = operators.Options(given.device, dtype, given.rounds, impl=given.impl, peers="benchmarks.peers")
-    measured: dict[str, tuple[cases.Case, list[operators.Row]]] = {}
+    options = operators.BenchOptions(given.device, dtype, given.rounds, impl=given.impl, peers="benchmarks.peers")
+    measured: dict[str, tuple[cases.Case, list[operators.OperatorRow]]] = {}
     tiles: dict[Any, tuning.Tiling] = {}
     for case_name, case in given.cases.items():
         say(f"{name}: {case_name}")
         try:
             rows = apart(operators.measure, case_name, case, options, say)
         except Failed as failure:
-            rows = [operators.Row(case_name, operators.OURS, ok=False, note=f"failed: {failure}")]
+            rows = [operators.OperatorRow(case_name, operators.OURS, ok=False, note=f"failed: {failure}")]
         for row in rows:
             if not row.ok:
                 say(f"{case_name}, {row.method}: {row.note}")

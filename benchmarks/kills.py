@@ -23,7 +23,7 @@ import torch
 from vcorr.model import color
 from vcorr.training import recipe
 from vcorr.training.clips.dataset import scan
-from vcorr.training.loop import Options, train
+from vcorr.training.loop import TrainOptions, train
 
 
 def child(name: str, overrides: list[str], data: Path, out: Path) -> int:
@@ -32,7 +32,7 @@ def child(name: str, overrides: list[str], data: Path, out: Path) -> int:
     if not pid:
         code = 1
         try:
-            train(recipe.load(name, overrides), data, out, options=Options(log_every=1, save_every=0))
+            train(recipe.load(name, overrides), data, out, options=TrainOptions(log_every=1, save_every=0))
             code = 0
         finally:
             os._exit(code)

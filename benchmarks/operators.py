@@ -33,7 +33,7 @@ def main() -> None:
     given = parser.parse_intermixed_args()  # cases may follow options
     if given.threads:
         torch.set_num_threads(given.threads)
-    options = operators.Options(
+    options = operators.BenchOptions(
         given.device, given.dtype, given.rounds, full=given.full, impl=given.impl, peers="benchmarks.peers"
     )
     try:

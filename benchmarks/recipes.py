@@ -47,7 +47,7 @@ from vcorr.training import recipe
 from vcorr.training import step as learner
 from vcorr.training.clips.cut import Clips
 from vcorr.training.clips.dataset import scan
-from vcorr.training.loop import Options, train
+from vcorr.training.loop import TrainOptions, train
 
 PAGE = Path(__file__).parent.parent / "docs" / "recipes.md"
 SMALL = {
@@ -124,7 +124,7 @@ def learn(row: Row, data: Path, out: Path, steps: int, more: list[str]) -> list[
     phases = experiment.recipe.phases
     watched = tuple(keeping(phase, kept) for phase in phases)
     experiment = dataclasses.replace(experiment, recipe=dataclasses.replace(experiment.recipe, phases=watched))
-    train(experiment, data, out, options=Options(log_every=1, save_every=1e9))
+    train(experiment, data, out, options=TrainOptions(log_every=1, save_every=1e9))
     seconds = time.monotonic() - began
     losses: dict[str, list[float]] = {phase.name: [] for phase in phases if phase.stage.steps}
     for line in map(json.loads, (out / "metrics.jsonl").read_text().splitlines()):
@@ -300,7 +300,7 @@ def share(name: str, data: Path, out: Path, steps: int, batch: int, more: list[s
         experiment = recipe.load(name, [f"{key}={value}" for key, value in pairs.items()])
         phases = tuple(map(with_full_bank, experiment.recipe.phases))
         experiment = dataclasses.replace(experiment, recipe=dataclasses.replace(experiment.recipe, phases=phases))
-        train(experiment, data, out, options=Options(save_every=1e9))
+        train(experiment, data, out, options=TrainOptions(save_every=1e9))
     return [{"recipe": name} | line for line in watch.shares()]
 
 

@@ -158,7 +158,7 @@ def test_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "peers_of", lambda setting, full: found | {"absent": Peer(wrong, "is absent")})
     said: list[str] = []
     rows = operators.measure(
-        "x", SMALL["training"], operators.Options(rounds=2, memory=False, peers="benchmarks.peers"), said.append
+        "x", SMALL["training"], operators.BenchOptions(rounds=2, memory=False, peers="benchmarks.peers"), said.append
     )
     by_method = {row.method: row for row in rows}
     assert [*by_method] == ["vcorr", "right", "wrong", "broken", "absent"]
@@ -183,7 +183,7 @@ def test_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_wrong_operator_is_no_number(monkeypatch: pytest.MonkeyPatch, wrong) -> None:
     monkeypatch.setattr(operators, "ours", lambda case, impl: wrong)
     case = SMALL["training"]
-    rows = operators.measure("x", case, operators.Options(memory=False), lambda line: None)
+    rows = operators.measure("x", case, operators.BenchOptions(memory=False), lambda line: None)
     assert [(row.method, row.ok, row.ms) for row in rows] == [("vcorr", False, None)]
     assert rows[0].note.startswith(("wrong: relative error", "failed: radius must be at least 0"))
     assert rows[0].note in "".join(tables.text("x", case, rows))
@@ -205,7 +205,7 @@ def test_slow_methods_are_timed_less() -> None:
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is read from Linux's /proc")
 def test_memory_of_a_call() -> None:
     case = Case(40, 50, 16, 0, bank=4000)  # the full matrix holds 32 MB, once scaled and once not
-    rows = operators.measure("x", case, operators.Options(rounds=1, peers="benchmarks.peers"), lambda line: None)
+    rows = operators.measure("x", case, operators.BenchOptions(rounds=1, peers="benchmarks.peers"), lambda line: None)
     extra = {row.method: row.extra_mb for row in rows}
     assert 32 <= extra["full matrix"] <= 80
     assert extra["vcorr"] < 16  # some blocks of it, and what oneDNN sets up, 13 in all by torch 2.11

@@ -54,7 +54,7 @@ def rows_of(out: str, kind: str, row_type: type) -> list:
 def test_operators_as_json(bench) -> None:
     code, out, err = bench("operators", TINY, "--device", "cpu", "--rounds", 2, "--json")
     assert code == 0, err
-    rows = rows_of(out, "operators", operators.Row)
+    rows = rows_of(out, "operators", operators.OperatorRow)
     assert {row.case for row in rows} == {TINY}
     assert rows[0].method == "vcorr"
     assert rows[0].error < 1e-5
@@ -87,7 +87,7 @@ def test_propagation(bench, weights: Path) -> None:
     common = ("propagation", "480p:height=48,width=65,frames=4,objects=2", "--weights", weights, "--device", "cpu")
     code, out, err = bench(*common, "--json")
     assert code == 0, err
-    (row,) = rows_of(out, "propagation", propagation.Row)
+    (row,) = rows_of(out, "propagation", propagation.PropagationRow)
     assert (row.frames, row.objects, row.height, row.width) == (4, 2, 48, 64)
     assert row.shares.keys() == set(propagation.SHARES)
     assert row.frames_per_second > 0
@@ -125,7 +125,7 @@ def test_errors(bench, args: tuple[object, ...], wanted: int, words: str) -> Non
 
 
 def test_both_parts_run_unasked(bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    row = propagation.Row("480p", 2, 1, 32, 40, None, 1.0, 2.0, dict.fromkeys(propagation.SHARES, 0.25))
+    row = propagation.PropagationRow("480p", 2, 1, 32, 40, None, 1.0, 2.0, dict.fromkeys(propagation.SHARES, 0.25))
     monkeypatch.setattr("vcorr.bench.cases.default", lambda device, full: [TINY])
     monkeypatch.setattr(operators, "_extra_bytes", lambda *_: {})
     monkeypatch.setattr(propagation, "measure", lambda *_: row)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from vcorr.training import recipe
-from vcorr.training.loop import Options, train
+from vcorr.training.loop import TrainOptions, train
 
 TINY = [
     *("net.widths=8,8,8,8", "net.features=8", "matching.radius=2", "pairs.batch=4", "pairs.warmup=0", "memory.batch=2"),
@@ -30,7 +30,7 @@ def album(tmp_path_factory):
 
 def test_both_stages_learn_from_stills(album, tmp_path):
     experiment = recipe.load("images", [*TINY, "pairs.steps=3", "memory.steps=2"])
-    train(experiment, album, tmp_path / "run", options=Options(log_every=1))
+    train(experiment, album, tmp_path / "run", options=TrainOptions(log_every=1))
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [(line["phase"], line["step"]) for line in lines] == [
         *(("pairs", k) for k in (1, 2, 3)), *(("memory", k) for k in (1, 2))

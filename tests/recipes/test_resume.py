@@ -13,7 +13,7 @@ from tests.training.conftest import films  # noqa: F401 (a fixture)
 from tests.training.runs import assert_same_run, newest
 from vcorr.model.weights import load_tensors, load_weights
 from vcorr.training import recipe
-from vcorr.training.loop import Options, train
+from vcorr.training.loop import TrainOptions, train
 
 TINY = [
     *(
@@ -39,7 +39,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from vcorr.training import recipe
-from vcorr.training.loop import Options, train
+from vcorr.training.loop import TrainOptions, train
 
 name, data, out, phase, step, *overrides = sys.argv[1:]
 
@@ -47,12 +47,12 @@ def report(progress):
     if (progress.phase, progress.step) == (phase, int(step)):
         os.kill(os.getpid(), signal.SIGKILL)
 
-train(recipe.load(name, overrides), Path(data), Path(out), options=Options(1, 0), report=report)
+train(recipe.load(name, overrides), Path(data), Path(out), options=TrainOptions(1, 0), report=report)
 """
 
 
 def run(name, data, out):
-    train(recipe.load(name, RECIPES[name]), data, out, options=Options(1, 0))
+    train(recipe.load(name, RECIPES[name]), data, out, options=TrainOptions(1, 0))
 
 
 @pytest.mark.slow
@@ -83,7 +83,7 @@ def test_killed_in_the_second_stage_it_ends_as_if_it_had_not_been(name, films, t
 def test_the_second_stage_may_come_later(films, tmp_path):  # noqa: F811
     """Pairs alone are a run by themselves, whose weights have no slow encoder; memory added goes on from them."""
     whole, parts, name = tmp_path / "whole", tmp_path / "parts", "mast_momentum"
-    train(recipe.load(name, [*RECIPES[name], "memory.steps=0"]), films, parts, options=Options(1, 0))
+    train(recipe.load(name, [*RECIPES[name], "memory.steps=0"]), films, parts, options=TrainOptions(1, 0))
     assert not load_weights(parts / "weights.safetensors").slow
     run(name, films, parts)
     run(name, films, whole)

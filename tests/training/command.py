@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from vcorr.training import recipe
-from vcorr.training.loop import Options, Progress, train
+from vcorr.training.loop import Progress, TrainOptions, train
 
 
 def report(progress: Progress) -> None:
@@ -30,7 +30,7 @@ def report(progress: Progress) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     name, data, out, *overrides = sys.argv[1:]
-    options = Options(**{"log_every": 1, "save_every": 0} | json.loads(os.environ.get("TEST_OPTIONS", "{}")))
+    options = TrainOptions(**{"log_every": 1, "save_every": 0} | json.loads(os.environ.get("TEST_OPTIONS", "{}")))
     say = partial(print, flush=True)
     train(recipe.load(name, overrides), Path(data), Path(out), options=options, say=say, report=report)
     left = {task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")}

@@ -10,7 +10,7 @@ import torch
 
 from vcorr.model.weights import load_tensors
 from vcorr.training import recipe
-from vcorr.training.loop import Options, train
+from vcorr.training.loop import TrainOptions, train
 
 TOY = [
     *(
@@ -23,7 +23,7 @@ TOY = [
     ),
     *("pairs.batch=2", "pairs.warmup=3", "pairs.steps=12"),
 ]
-EVERY_STEP = Options(log_every=1, save_every=0)
+EVERY_STEP = TrainOptions(log_every=1, save_every=0)
 
 TWO_STAGES = """
 from __future__ import annotations

@@ -12,10 +12,10 @@ from tests.training.runs import EVERY_STEP, assert_same_run, newest
 from tests.training.together import side_by_side
 from vcorr.model.weights import load_weights
 from vcorr.training import recipe
-from vcorr.training.loop import Options, Stopped, train
+from vcorr.training.loop import Stopped, TrainOptions, train
 
 STEPS = 3
-LAST_STEP = Options(log_every=1, save_every=1e9)  # the only one that is saved
+LAST_STEP = TrainOptions(log_every=1, save_every=1e9)  # the only one that is saved
 TINY = {
     **{"net.widths": "8,8,8,8", "net.features": "8", "radius": "2", "jitter.share": "0.5"},
     **{"batch": "2", "steps": str(STEPS), "warmup": "0", "size": "24", "smallest": "20", "read": "48"},

@@ -13,7 +13,7 @@ from tests.training.runs import Run, assert_same_run, newest
 from vcorr.errors import InputError, OutputError
 from vcorr.files import sha256
 from vcorr.model.weights import load_weights, save_weights
-from vcorr.training.loop import Options, Stopped
+from vcorr.training.loop import Stopped, TrainOptions
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +61,7 @@ def test_a_run_that_began_from_other_weights_or_from_none_is_another_run(films, 
 def test_a_run_without_a_state_must_be_told_again(films, tmp_path, trained):
     out = tmp_path / "run"
     with pytest.raises(Stopped):
-        Run(films, out)(stop_at=("pairs", 2), init=trained, options=Options(1, 1e9))
+        Run(films, out)(stop_at=("pairs", 2), init=trained, options=TrainOptions(1, 1e9))
     shutil.rmtree(out / "state")
     with pytest.raises(OutputError, match=r"holds no training state yet; give those by --init again"):
         Run(films, out)()

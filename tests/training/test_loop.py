@@ -17,12 +17,12 @@ import torch
 from tests.training.runs import TOY, Run, assert_same_run, metrics, newest
 from vcorr.model.weights import load_tensors, load_weights
 from vcorr.training import step as learner
-from vcorr.training.loop import Diverged, Options, Stopped
+from vcorr.training.loop import Diverged, Stopped, TrainOptions
 
 
 def test_the_loss_falls(films, tmp_path):
     Run(films, tmp_path / "run", "pairs.steps=60", "pairs.batch=4", "pairs.lr=3e-3", "clips.size=32")(
-        options=Options(log_every=1)
+        options=TrainOptions(log_every=1)
     )
     losses = [line["loss"] for line in metrics(tmp_path / "run")]
     assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:5])
@@ -36,7 +36,7 @@ def test_a_signal_stops_after_the_step_and_saves(films, tmp_path, number, code):
     out = tmp_path / "run"
     handler = signal.getsignal(number)
     with pytest.raises(Stopped, match=f"stopped by {number.name}, saved; run the same command to resume") as stop:
-        Run(films, out)(stop_at=("pairs", 3), signals=[number], options=Options(1, 1e9))
+        Run(films, out)(stop_at=("pairs", 3), signals=[number], options=TrainOptions(1, 1e9))
     assert stop.value.exit_code == code
     assert newest(out).name == "00000003.safetensors"
     assert load_weights(out / "weights.safetensors").meta["step"] == 3
@@ -46,7 +46,7 @@ def test_a_signal_stops_after_the_step_and_saves(films, tmp_path, number, code):
 
 def test_a_second_ctrl_c_stops_at_once(films, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        Run(films, tmp_path / "run")(stop_at=("pairs", 3), signals=[signal.SIGINT] * 2, options=Options(1, 1e9))
+        Run(films, tmp_path / "run")(stop_at=("pairs", 3), signals=[signal.SIGINT] * 2, options=TrainOptions(1, 1e9))
     assert not list((tmp_path / "run" / "state").iterdir())
 
 
@@ -124,7 +124,7 @@ def test_ten_steps_in_a_row_end_the_run_with_the_last_good_state(films, tmp_path
     with pytest.raises(
         Diverged, match="not finite in any of the 10 steps up to 14; the state of step 4 is kept"
     ) as end:
-        run(options=Options(log_every=1, save_every=1e9))
+        run(options=TrainOptions(log_every=1, save_every=1e9))
     assert end.value.exit_code == 1 and "lower pairs.lr" in str(end.value)
     assert newest(out).name == "00000004.safetensors"
     assert load_tensors(newest(out))[1]["skipped"] == 1

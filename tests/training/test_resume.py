@@ -10,7 +10,7 @@ import pytest
 from tests import forked
 from tests.training.runs import TOY, Run, assert_same_run, metrics, tensors
 from vcorr.errors import OutputError
-from vcorr.training.loop import Options, Stopped
+from vcorr.training.loop import Stopped, TrainOptions
 
 # --- exact resume --------------------------------------------------------------------------------------------------
 
@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from vcorr.training import recipe
-from vcorr.training.loop import Options, train
+from vcorr.training.loop import TrainOptions, train
 
 data, out, kills, *overrides = sys.argv[1:]
 chance = random.Random(os.getpid())
@@ -29,7 +29,7 @@ def start():
     child = os.fork()
     if not child:
         try:
-            train(recipe.load("mast_cpu", overrides), Path(data), Path(out), options=Options(1, 0))
+            train(recipe.load("mast_cpu", overrides), Path(data), Path(out), options=TrainOptions(1, 0))
         except BaseException as error:
             print(repr(error), file=sys.stderr)
             os._exit(1)
@@ -90,7 +90,7 @@ def test_kills_in_between_leave_nothing_that_matters(films, stopped, unbroken):
 def test_a_run_killed_before_its_first_state_starts_afresh(films, tmp_path, unbroken):
     out = tmp_path / "run"
     with pytest.raises(Stopped):
-        Run(films, out)(stop_at=("pairs", 2), options=Options(1, 1e9))
+        Run(films, out)(stop_at=("pairs", 2), options=TrainOptions(1, 1e9))
     shutil.rmtree(out / "state")
     Run(films, out)()
     assert_same_run(out, unbroken)

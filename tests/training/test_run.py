@@ -15,7 +15,7 @@ from tests.training.runs import EVERY_STEP, TOY, Run, assert_same_run, metrics, 
 from vcorr.errors import InputError, OutputError
 from vcorr.model.weights import load_tensors, load_weights, save_tensors
 from vcorr.training import recipe
-from vcorr.training.loop import Options, Stopped, train
+from vcorr.training.loop import Stopped, TrainOptions, train
 
 # --- what a run leaves ---------------------------------------------------------------------------------------------
 
@@ -61,7 +61,7 @@ def test_a_state_keeps_the_form_that_older_runs_have(unbroken):
 
 
 def test_logging_and_saving_less_often_changes_nothing(films, tmp_path, unbroken):
-    Run(films, tmp_path / "run")(options=Options(log_every=5, save_every=1e9))
+    Run(films, tmp_path / "run")(options=TrainOptions(log_every=5, save_every=1e9))
     got, wanted = tensors(tmp_path / "run")[0], tensors(unbroken)[0]
     assert all(torch.equal(got[k], wanted[k]) for k in wanted)
     assert metrics(tmp_path / "run") == [line for line in metrics(unbroken) if line["step"] in (5, 10, 12)]

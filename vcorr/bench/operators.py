@@ -57,7 +57,7 @@ class Peer:
 
 
 @dataclass(frozen=True)
-class Options:
+class BenchOptions:
     """How to measure.
 
     Attributes:
@@ -79,7 +79,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Row:
+class OperatorRow:
     """One method on one case; of a method that was left out, or is wrong (not ``ok``), ``note`` says why.
 
     Attributes:
@@ -108,15 +108,15 @@ class Row:
     onednn_gflops: float | None = None
 
 
-def measure(name: str, case: Case, options: Options, say: Callable[[str], None]) -> list[Row]:
+def measure(name: str, case: Case, options: BenchOptions, say: Callable[[str], None]) -> list[OperatorRow]:
     """The rows of a case, that of vcorr first; if that is wrong, there is nothing to compare and it stands alone."""
     setting = Setting(case, torch.device(options.device), cases.DTYPES[options.dtype])
     inputs = cases.draw(setting)
     work: dict[str, Callable[[], object]] = {}
-    rows: dict[str, Row] = {}
+    rows: dict[str, OperatorRow] = {}
     for method, peer in methods(setting, options, options.full).items():
         say(f"{name}: {method}")
-        row = Row(name, method)
+        row = OperatorRow(name, method)
         if peer.obstacle is None:
             run, row = _checked(row, setting, inputs, peer)
             if run is not None:
@@ -154,7 +154,7 @@ def measure(name: str, case: Case, options: Options, say: Callable[[str], None])
     return list(rows.values())
 
 
-def methods(setting: Setting, options: Options, full: bool) -> dict[str, Peer]:
+def methods(setting: Setting, options: BenchOptions, full: bool) -> dict[str, Peer]:
     """vcorr and its peers by name; on a GPU plain torch counts among them."""
     found = {OURS: Peer(lambda s: ours(s.case, options.impl))}
     if setting.device.type == "cuda" and options.impl != "cpu":
@@ -184,7 +184,9 @@ def call(method: Method, setting: Setting, inputs: Inputs) -> Callable[[], objec
     return lambda: truth.results(method, next(turns))
 
 
-def _checked(row: Row, setting: Setting, inputs: Inputs, peer: Peer) -> tuple[Callable[[], object] | None, Row]:
+def _checked(
+    row: OperatorRow, setting: Setting, inputs: Inputs, peer: Peer
+) -> tuple[Callable[[], object] | None, OperatorRow]:
     """The call of a method whose result is right, and its row so far."""
     began = time.perf_counter()
     try:
@@ -208,7 +210,11 @@ def _checked(row: Row, setting: Setting, inputs: Inputs, peer: Peer) -> tuple[Ca
 
 
 def _extra_bytes(
-    setting: Setting, options: Options, work: dict[str, Callable[[], object]], say: Callable[[str], None], name: str
+    setting: Setting,
+    options: BenchOptions,
+    work: dict[str, Callable[[], object]],
+    say: Callable[[str], None],
+    name: str,
 ) -> dict[str, int]:
     """Bytes that one call of each method adds: of a GPU's allocator, or of a process of its own (Linux)."""
     say(f"{name}: memory")
@@ -237,7 +243,7 @@ def answer(request: str) -> dict[str, int]:
     """What each method's call adds to the peak of this process."""
     asked = json.loads(request)
     torch.set_num_threads(asked["threads"])
-    options = Options(**asked["options"])
+    options = BenchOptions(**asked["options"])
     setting = Setting(Case(**asked["case"]), torch.device(options.device), cases.DTYPES[options.dtype])
     inputs, small = cases.draw(setting), dataclasses.replace(setting, case=cases.smaller(setting.case))
     found = {}

@@ -55,7 +55,7 @@ QUICK = ("480p",)
 
 
 @dataclass(frozen=True)
-class Row:
+class PropagationRow:
     """How one film was labelled.
 
     Attributes:
@@ -81,7 +81,7 @@ class CommandFailedError(VcorrError):
 
 def measure(
     name: str, film: Film, video: Path | None, labels: Path | None, options: Sequence[str], say: Callable[[str], None]
-) -> Row:
+) -> PropagationRow:
     """Label a film drawn for it, or ``video`` from the mask ``labels``, and say how it went.
 
     Args:
@@ -110,7 +110,7 @@ def measure(
             raise CommandFailedError(name, (result.stderr.strip() or "killed").splitlines()[-1], "see vcorr propagate")
         manifest = json.loads((out / "manifest.json").read_text())
     unit = 1 if sys.platform == "darwin" else 1024
-    return Row(
+    return PropagationRow(
         name,
         manifest["video"]["frames"],
         objects,
@@ -179,11 +179,11 @@ def _to_and_fro(source: Path, frames: int) -> Iterator[NDArray[np.uint8]]:
         yield cycle[k % len(cycle)]
 
 
-def _memory(row: Row) -> str:
+def _memory(row: PropagationRow) -> str:
     return "unknown" if row.peak_mb is None else f"{row.peak_mb:.0f} MB"
 
 
-def text(row: Row) -> str:
+def text(row: PropagationRow) -> str:
     """A line for the eye."""
     shares = ", ".join(f"{part} {row.shares[part]:.0%}" for part in SHARES)
     return (
@@ -192,7 +192,7 @@ def text(row: Row) -> str:
     )
 
 
-def markdown(rows: Sequence[Row]) -> Iterable[str]:
+def markdown(rows: Sequence[PropagationRow]) -> Iterable[str]:
     """The table of the README."""
     yield "| video | objects | frames | peak memory | frames/s | encoder | read | reading and writing | other |"
     yield "|---|---|---|---|---|---|---|---|---|"

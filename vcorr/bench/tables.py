@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from vcorr.bench.cases import Case
-from vcorr.bench.operators import OURS, Row
+from vcorr.bench.operators import OURS, OperatorRow
 
 Machine = Mapping[str, str | int]
 SCHEMA = 1  # of the JSON: raised when a key changes its meaning or goes
 
 
-def text(name: str, case: Case, rows: Sequence[Row]) -> Iterable[str]:
+def text(name: str, case: Case, rows: Sequence[OperatorRow]) -> Iterable[str]:
     """Lines for the eye, a method each."""
     rates = _rates(rows)
     yield f"{name}: {case}{f'; product {rates}' if rates else ''}"
@@ -29,7 +29,9 @@ def text(name: str, case: Case, rows: Sequence[Row]) -> Iterable[str]:
         )
 
 
-def markdown(command: str, machine: Machine, measured: Mapping[str, tuple[Case, Sequence[Row]]]) -> Iterable[str]:
+def markdown(
+    command: str, machine: Machine, measured: Mapping[str, tuple[Case, Sequence[OperatorRow]]]
+) -> Iterable[str]:
     """One table, a case a line: vcorr, and how many times as long each peer takes."""
     reached = _rates([row for _, rows in measured.values() for row in rows])
     yield from preface(command, machine, f"matrix products reach {reached or '0 GFLOP/s'}")
@@ -49,7 +51,7 @@ def markdown(command: str, machine: Machine, measured: Mapping[str, tuple[Case, 
         )
 
 
-def _rates(rows: Sequence[Row]) -> str:
+def _rates(rows: Sequence[OperatorRow]) -> str:
     """From the least to the most that matrix products reached, as torch takes them and by oneDNN; "" where unknown."""
     found = []
     for column, more in (("product_gflops", ""), ("onednn_gflops", "by oneDNN ")):
@@ -74,15 +76,15 @@ def document(kind: str, machine: Machine, options: Mapping[str, Any], rows: Iter
     return {"schema": SCHEMA, "kind": kind, "machine": dict(machine), "options": dict(options), "rows": listed}
 
 
-def _time(row: Row) -> str:
+def _time(row: OperatorRow) -> str:
     assert row.ms is not None
     return f"{1e3 * row.ms:.0f} us" if row.ms < 1 else f"{row.ms:.3g} ms" if row.ms < 1e3 else f"{row.ms / 1e3:.2f} s"
 
 
-def _ratio(row: Row) -> str:
+def _ratio(row: OperatorRow) -> str:
     assert row.over_vcorr is not None
     return f"{row.over_vcorr:.0f}x" if row.over_vcorr >= 10 else f"{row.over_vcorr:.1f}x"
 
 
-def _memory(row: Row, form: str) -> str:
+def _memory(row: OperatorRow, form: str) -> str:
     return "" if row.extra_mb is None else form.format(f"{row.extra_mb:.0f} MB")

@@ -78,7 +78,7 @@ def operators(
     where = _device(device, threads)
     _can(impl, where)
     chosen = sizes.pick(cases or sizes.default(where, full), sizes.CASES)
-    options = measured.Options(where, dtype.value, rounds, budget, full, impl.value, memory)
+    options = measured.BenchOptions(where, dtype.value, rounds, budget, full, impl.value, memory)
     machine, results = clock.machine_facts(where), {}
     for name, case in chosen.items():
         results[name] = (case, measured.measure(name, case, options, say))

@@ -30,7 +30,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the scores as JSON."
 Csv = Annotated[Path | None, typer.Option("--csv", help="Write the scores of every object to this file.")]
 
 
-class Scores(Protocol):
+class ScoreTable(Protocol):
     """What every benchmark's scores can be shown as."""
 
     @property
@@ -217,7 +217,7 @@ def _results(
         yield pred
 
 
-def _show(scores: Scores, as_json: bool, csv: Path | None) -> None:
+def _show(scores: ScoreTable, as_json: bool, csv: Path | None) -> None:
     """The scores on stdout, and in a file for a table."""
     if csv is not None:
         import csv as writer

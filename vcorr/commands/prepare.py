@@ -28,10 +28,10 @@ def prepare(
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Decode and shrink videos once, into frame folders for `vcorr train --data DST`."""
-    from vcorr.training.prepare.frames import Options
+    from vcorr.training.prepare.frames import PrepareOptions
     from vcorr.training.prepare.videos import prepare as run
 
-    options = Options(size, every, "png" if png else "jpg")
+    options = PrepareOptions(size, every, "png" if png else "jpg")
     with stoppable(out), bar("preparing", "videos") as progress:
         summary = run(source, out, options, workers=workers, say=say, progress=progress)
     for path, note in (summary.notes | summary.left_out | summary.failed).items():

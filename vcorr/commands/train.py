@@ -55,10 +55,10 @@ def train(
     if data is None:
         raise UsageError("--data", "is missing", "give a folder of videos and/or folders of frames")
     from vcorr.model.weights import default_weights
-    from vcorr.training.loop import Options
+    from vcorr.training.loop import TrainOptions
     from vcorr.training.loop import train as run
 
-    options = Options(save_every=save_every, probe=probe, workers=workers)
+    options = TrainOptions(save_every=save_every, probe=probe, workers=workers)
     weights = run(
         experiment,
         data,

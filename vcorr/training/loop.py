@@ -28,9 +28,9 @@ from vcorr.model import color
 from vcorr.model.nn import Tensors
 from vcorr.training.clips.ahead import ReadAhead, workers_for
 from vcorr.training.clips.cut import Clips
-from vcorr.training.clips.dataset import Footage, scan
+from vcorr.training.clips.dataset import Dataset, scan
 from vcorr.training.recipe import Batch, Experiment, Phase, State
-from vcorr.training.run import GROUPS, Point, RunFolder
+from vcorr.training.run import GROUPS, Checkpoint, RunFolder
 from vcorr.training.step import Learner, Taken
 from vcorr.training.watch.monitor import Monitor
 from vcorr.training.watch.report import NAME as REPORT
@@ -58,7 +58,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Options:
+class TrainOptions:
     """What does not change the result.
 
     Attributes:
@@ -82,7 +82,7 @@ def train(
     *,
     device: torch.device | str = "cpu",
     init: Path | None = None,
-    options: Options | None = None,
+    options: TrainOptions | None = None,
     say: Callable[[str], None] = lambda line: None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Path:
@@ -110,24 +110,24 @@ def train(
         OutputError: the folder holds another run, another process works in it, or it cannot be written.
         Diverged, Stopped: as they say; the last good state is saved.
     """
-    options, wanted = options or Options(), pick_device(device)
+    options, wanted = options or TrainOptions(), pick_device(device)
     probe = None if options.probe is None else Probe(options.probe)
-    footage = scan(data)
+    dataset = scan(data)
     with ranks.joined(wanted) as own_device, _signals() as stopped:
         folder = RunFolder(experiment, out, own_device, say, init)
         with held(out, say) if ranks.rank() == 0 else nullcontext():
-            point = ranks.from_first(lambda: folder.open(footage))
+            point = ranks.from_first(lambda: folder.open(dataset))
             point = dataclasses.replace(point, state=_place(point.state, folder.device))
             monitor = Monitor(folder, probe, lambda: bool(stopped)) if ranks.rank() == 0 else None
             if point.step >= folder.steps and monitor is not None:
                 _make_good(folder, point, monitor)
             for phase in experiment.recipe.phases:
                 if point.step < folder.offset(phase.name) + phase.stage.steps:
-                    point = _Loop(folder, phase, footage, point, options, stopped, report, monitor).run()
+                    point = _Loop(folder, phase, dataset, point, options, stopped, report, monitor).run()
     return out / "weights.safetensors"
 
 
-def _make_good(folder: RunFolder, point: Point, monitor: Monitor) -> None:
+def _make_good(folder: RunFolder, point: Checkpoint, monitor: Monitor) -> None:
     """What went missing of a run that is over."""
     if folder.states():
         folder.save_weights(point)
@@ -143,16 +143,16 @@ class _Loop:
         self,
         folder: RunFolder,
         phase: Phase,
-        footage: Footage,
-        point: Point,
-        options: Options,
+        dataset: Dataset,
+        point: Checkpoint,
+        options: TrainOptions,
         stopped: list[int],
         report: Callable[[Progress], None],
         monitor: Monitor | None,
     ) -> None:
         self.folder, self.phase, self.options, self.stopped, self.report = folder, phase, options, stopped, report
         self.monitor = monitor
-        self.clips = Clips(footage, phase.clips, folder.experiment.config.seed, folder.device)
+        self.clips = Clips(dataset, phase.clips, folder.experiment.config.seed, folder.device)
         self.first = point.step - folder.offset(phase.name)
         self.skipped = point.skipped
         state = point.state if self.first else _place(phase.enter(point.state), folder.device)
@@ -163,7 +163,7 @@ class _Loop:
         self.saved = time.monotonic()
         self.told = 0
 
-    def run(self) -> Point:
+    def run(self) -> Checkpoint:
         stage = self.phase.stage
         self._tell_what_comes()
         workers = self.options.workers
@@ -213,10 +213,10 @@ class _Loop:
             self.monitor.saved(self.phase.name, step, stopped=stopped)
         self.saved = time.monotonic()
 
-    def _point(self, step: int) -> Point:
+    def _point(self, step: int) -> Checkpoint:
         """Where the run stands after ``step`` steps of this phase."""
         done = self.folder.offset(self.phase.name) + step
-        return Point(done, self.phase.name, self.learner.state, self.learner.moments(), self.skipped)
+        return Checkpoint(done, self.phase.name, self.learner.state, self.learner.moments(), self.skipped)
 
     def _diverged(self, step: int, bad: int) -> None:
         good = step + 1 - bad

@@ -70,7 +70,7 @@ class Batch:
     Attributes:
         rgb: [b t 3 h w] in [0, 1], as filmed.
         samples: which samples these are, for draws that must follow a sample.
-        videos: index of the video that each clip was cut from, in the order of the footage.
+        videos: index of the video that each clip was cut from, in the order of the dataset.
     """
 
     rgb: Tensor

@@ -25,7 +25,7 @@ from vcorr.errors import InputError, OutputError
 from vcorr.files import changes, differences, make_folder, recorded, replacing, sha256, sweep
 from vcorr.model.nn import Tensors
 from vcorr.model.weights import Weights, check_shapes, load_tensors, load_weights, save_tensors, save_weights
-from vcorr.training.clips.dataset import Footage
+from vcorr.training.clips.dataset import Dataset
 from vcorr.training.recipe import Experiment, State, from_json, to_json
 
 FORMAT = "vcorr-state-1"
@@ -35,7 +35,7 @@ FREE = "cache"  # last part of keys that change no result
 
 
 @dataclass(frozen=True)
-class Point:
+class Checkpoint:
     """Where a run stands.
 
     Attributes:
@@ -85,7 +85,7 @@ class RunFolder:
 
     # --- who may go on --------------------------------------------------------------------------------------------
 
-    def open(self, footage: Footage) -> Point:
+    def open(self, dataset: Dataset) -> Checkpoint:
         """Make the folder this run's, or check that it is, and read where it stands.
 
         The same run has the same recipe, configuration and videos, and began from the same weights if from any; the
@@ -97,11 +97,11 @@ class RunFolder:
             InputError: what it holds is damaged.
         """
         config = to_json(self.experiment.config)
-        videos = {"videos": len(footage.sources), "frames": footage.frames, "sha256": footage.fingerprint()}
+        videos = {"videos": len(dataset.sources), "frames": dataset.frames, "sha256": dataset.fingerprint()}
         self.began = None if self.init is None else sha256(self.init)
         wanted = {
             "recipe": self.experiment.name,
-            "data": {"path": str(footage.root)} | videos,
+            "data": {"path": str(dataset.root)} | videos,
             "init": self.began,
             "config": config,
         }
@@ -163,17 +163,17 @@ class RunFolder:
             (p for p in self.out.glob("state/*.safetensors") if p.stem.isdecimal()), key=lambda p: int(p.stem)
         )
 
-    def _restore(self, raised: dict[str, int]) -> Point:
+    def _restore(self, raised: dict[str, int]) -> Checkpoint:
         """The newest training state that can be read, or a fresh start."""
         files = self.states()
         if not files and (found := self._weights_step()) == self.steps:
             self.say("the training states are gone, the weights of the last step are there: nothing is left to do")
-            return Point(self.steps, self.recipe.phases[-1].name, self._fresh(), {})
+            return Checkpoint(self.steps, self.recipe.phases[-1].name, self._fresh(), {})
         if not files:
             if found is not None:
                 self.say(f"no training state is left beside the weights of step {found}: starting anew")
             self._trim_log(0)
-            return Point(0, None, self._beginning(), {})
+            return Checkpoint(0, None, self._beginning(), {})
         for file in reversed(files):
             try:
                 point, meta = self._read(file, raised)
@@ -236,7 +236,7 @@ class RunFolder:
                 return state
         raise KeyError(name)
 
-    def _read(self, file: Path, raised: dict[str, int]) -> tuple[Point, dict[str, Any]]:
+    def _read(self, file: Path, raised: dict[str, int]) -> tuple[Checkpoint, dict[str, Any]]:
         tensors, meta = load_tensors(file)
         groups: dict[str, Tensors] = {group: {} for group in (*GROUPS, "moments")}
         try:
@@ -258,9 +258,9 @@ class RunFolder:
             check_shapes(file, wanted, groups[group])
             # A file's order is the alphabet's; the gradient's norm is a sum in the order of the parameters.
             ordered[group] = {name: groups[group][name] for name in wanted}
-        return Point(step, phase, State(**ordered), groups["moments"], skipped), meta
+        return Checkpoint(step, phase, State(**ordered), groups["moments"], skipped), meta
 
-    def _check_raised(self, raised: dict[str, int], point: Point) -> None:
+    def _check_raised(self, raised: dict[str, int], point: Checkpoint) -> None:
         """More steps may come to the stage that runs, or to later ones; say where they make it another."""
         assert point.phase is not None
         names = [phase.name for phase in self.recipe.phases]
@@ -285,7 +285,7 @@ class RunFolder:
                     f"quite that of {stage.steps} steps from the start"
                 )
 
-    def save(self, point: Point) -> None:
+    def save(self, point: Checkpoint) -> None:
         """Write the weights and the training state, and drop the states before the last two.
 
         The weights come first: where there is a state, there are weights as new as it.
@@ -304,7 +304,7 @@ class RunFolder:
             with contextlib.suppress(OSError):  # a state too many does no harm
                 old.unlink()
 
-    def save_weights(self, point: Point) -> None:
+    def save_weights(self, point: Checkpoint) -> None:
         """Write the weights for ``propagate``."""
         about = (
             {

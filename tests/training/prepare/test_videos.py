@@ -22,7 +22,7 @@ from vcorr.media.video import open_video
 from vcorr.training.clips.cut import ClipConfig, Clips
 from vcorr.training.clips.dataset import scan
 from vcorr.training.prepare import frames as prepared
-from vcorr.training.prepare.frames import RECORD, Options
+from vcorr.training.prepare.frames import RECORD, PrepareOptions
 from vcorr.training.prepare.videos import prepare
 
 
@@ -65,7 +65,7 @@ def jpgs(count, every=1):
 
 def test_videos_become_frame_folders_of_the_same_tree(source, tmp_path):
     out, seen = tmp_path / "out", []
-    summary = prepare(source, out, Options(size=48), progress=lambda *counts: seen.append(counts))
+    summary = prepare(source, out, PrepareOptions(size=48), progress=lambda *counts: seen.append(counts))
     assert tree(out) == {"a": jpgs(12), "deep/b": jpgs(7), "deep/frames": jpgs(4)}
     assert (summary.videos, summary.frames, summary.made, summary.failed, summary.gone) == (3, 23, 3, {}, 0)
     assert sorted(seen) == [(1, 3), (2, 3), (3, 3)]
@@ -75,7 +75,7 @@ def test_videos_become_frame_folders_of_the_same_tree(source, tmp_path):
 
 
 def test_training_reads_what_was_prepared(source, tmp_path):
-    prepare(source, tmp_path / "out", Options(size=48))
+    prepare(source, tmp_path / "out", PrepareOptions(size=48))
     found = scan(tmp_path / "out")
     assert [(s.path.name, s.frames) for s in found.sources] == [("a", 12), ("b", 7), ("frames", 4)]
     rgb, _ = Clips(found, ClipConfig(size=16, smallest=8), seed=0).batch(range(6))
@@ -83,13 +83,13 @@ def test_training_reads_what_was_prepared(source, tmp_path):
 
 
 def test_every_few_frames_keep_their_numbers(source, tmp_path):
-    prepare(source, tmp_path / "out", Options(every=5))
+    prepare(source, tmp_path / "out", PrepareOptions(every=5))
     assert tree(tmp_path / "out")["a"] == jpgs(12, 5)
     assert number(np.asarray(Image.open(tmp_path / "out" / "a" / "00010.jpg"))) == 10
 
 
 def test_png_keeps_every_pixel_and_jpeg_every_colour(source, tmp_path):
-    prepare(source, tmp_path / "png", Options(format="png"))
+    prepare(source, tmp_path / "png", PrepareOptions(format="png"))
     with open_video(source / "a.mp4") as video:
         np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "png" / "a" / "00003.png")), video.frame(3))
     prepare(source, tmp_path / "jpg")
@@ -213,7 +213,7 @@ def test_other_options_or_videos_are_refused_with_the_difference(source, tmp_pat
     prepare(source, out)
     before = tree(out)
     with pytest.raises(OutputError, match="size 480 -> 240; every 1 -> 2; format jpg -> png"):
-        prepare(source, out, Options(240, 2, "png"))
+        prepare(source, out, PrepareOptions(240, 2, "png"))
     with pytest.raises(OutputError, match=r"source .*source -> .*deep"):
         prepare(source / "deep", out)
     assert tree(out) == before
@@ -233,7 +233,7 @@ def test_folders_of_others_are_left_alone(source, tmp_path):
 
 def test_what_is_written_below_the_source_is_not_read_again(source):
     for _ in range(2):
-        assert prepare(source, source / "small", Options(size=32)).videos == 3
+        assert prepare(source, source / "small", PrepareOptions(size=32)).videos == 3
 
 
 def test_one_process_at_a_time(source, tmp_path, monkeypatch):
@@ -343,7 +343,7 @@ def test_a_full_disk_leaves_whole_folders_and_no_rest(source, tmp_path, monkeypa
 def test_options_out_of_range():
     for values in ({"size": 0}, {"every": 0}, {"format": "gif"}):
         with pytest.raises(UsageError):
-            Options(**values)
+            PrepareOptions(**values)
 
 
 # --- killed at any time ---------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from vcorr.matching import affinity
 from vcorr.matching.affinity import Views
 from vcorr.matching.settings import Matching
 from vcorr.training import recipe
-from vcorr.training.loop import Options, Stopped
+from vcorr.training.loop import Stopped, TrainOptions
 from vcorr.training.recipe import Batch
 from vcorr.training.watch import monitor, pictures, report
 from vcorr.training.watch import validation as probe
@@ -134,7 +134,7 @@ def test_the_log_says_how_sharp_the_softmax_is(unbroken) -> None:
 
 def test_labelled_clips_change_no_bit_and_are_shown(films, tmp_path, unbroken, davis) -> None:
     run = Run(films, tmp_path / "run")
-    run(options=Options(log_every=1, save_every=0, probe=davis))
+    run(options=TrainOptions(log_every=1, save_every=0, probe=davis))
     got, wanted = tensors(tmp_path / "run"), tensors(unbroken)
     assert got[1] == wanted[1]
     assert [k for k in wanted[0] if not torch.equal(got[0][k], wanted[0][k])] == []
@@ -207,7 +207,7 @@ def test_whatever_goes_wrong_is_told_once_and_harms_nothing(films, tmp_path, unb
     monkeypatch.setattr(monitor.affinity, "saturation", fails)
     monkeypatch.setattr(monitor, "SHARE", 1.0)
     run = Run(films, tmp_path / "run")
-    run(options=Options(log_every=1, save_every=0, probe=davis))
+    run(options=TrainOptions(log_every=1, save_every=0, probe=davis))
     assert_same_run(tmp_path / "run", unbroken)
     assert sum("(RuntimeError: no luck); the training goes on without" in line for line in run.said) == 3
 
@@ -216,7 +216,7 @@ def test_a_probe_is_given_up_when_the_run_is_to_stop(films, tmp_path, davis, mon
     asked = []
     monkeypatch.setattr(probe.Probe, "run", lambda self, *args, cancelled: asked.append(cancelled()))
     with pytest.raises(Stopped):
-        Run(films, tmp_path / "run")(stop_at=("pairs", 1), options=Options(1, 0, davis))
+        Run(films, tmp_path / "run")(stop_at=("pairs", 1), options=TrainOptions(1, 0, davis))
     assert asked == []  # stopped before it was due
     assert "probe" not in (tmp_path / "run/metrics.jsonl").read_text()
     assert metrics(tmp_path / "run")[-1]["step"] == 1

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vcorr import rng as random
 from vcorr.errors import InputError, UsageError
-from vcorr.training.clips.dataset import Footage, Frames, Picture
+from vcorr.training.clips.dataset import Dataset, Frames, Picture
 from vcorr.training.clips.device import DeviceFrames, resample
 from vcorr.training.clips.order import Intervals, Order, Place, Starts
 from vcorr.training.clips.stills import LARGEST_MOVE, still_clip
@@ -115,7 +115,7 @@ class Clips:
     """The training set: every clip that fits in a video, cut as the configuration says.
 
     Args:
-        footage: the videos.
+        dataset: the videos.
         cfg: how clips are cut.
         seed: of the run.
         device: that trains.
@@ -132,28 +132,28 @@ class Clips:
         InputError: every video is too short.
     """
 
-    def __init__(self, footage: Footage, cfg: ClipConfig, seed: int, device: torch.device | str = "cpu") -> None:
+    def __init__(self, dataset: Dataset, cfg: ClipConfig, seed: int, device: torch.device | str = "cpu") -> None:
         if cfg.weights and len(cfg.weights) != len(cfg.gaps):
             raise UsageError(
                 "clips.weights", f"{len(cfg.weights)} weights for {len(cfg.gaps)} gaps", "give one a gap, or none"
             )
-        footage = footage.as_stills() if cfg.source == "stills" else footage.with_stills(cfg.stills)
+        dataset = dataset.as_stills() if cfg.source == "stills" else dataset.with_stills(cfg.stills)
         self.cfg, self.seed = cfg, seed
-        self.skipped = dict(footage.skipped)
+        self.skipped = dict(dataset.skipped)
         self.unreadable: dict[str, str] = {}
         self._odds = cfg.weights or (1.0,) * len(cfg.gaps)
         smallest = min(gap for gap, odds in zip(cfg.gaps, self._odds, strict=True) if odds)
         reach = cfg.least * smallest
-        starts = [1 if s.image else s.frames - reach for s in footage.sources]
+        starts = [1 if s.image else s.frames - reach for s in dataset.sources]
         self._videos = [k for k, n in enumerate(starts) if n > 0]  # stages may differ in reach
-        self.sources = [footage.sources[k] for k in self._videos]
-        for source, n in zip(footage.sources, starts, strict=True):
+        self.sources = [dataset.sources[k] for k in self._videos]
+        for source, n in zip(dataset.sources, starts, strict=True):
             if n <= 0:
                 self.skipped[str(source.path)] = f"{source.frames} frames, a clip needs {reach + 1}"
         if not self.sources:
-            longest = max(s.frames for s in footage.sources)
+            longest = max(s.frames for s in dataset.sources)
             raise InputError(
-                footage.root,
+                dataset.root,
                 f"no video is long enough: a clip needs {reach + 1} frames, the longest has {longest}",
                 "give longer videos, or lower clips.gaps",
             )
@@ -176,7 +176,7 @@ class Clips:
         return len(self._order)
 
     def batch(self, samples: Iterable[int]) -> tuple[Tensor, tuple[int, ...]]:
-        """The clips of some samples, uint8 [b t h w 3], and which video of the footage each was cut from.
+        """The clips of some samples, uint8 [b t h w 3], and which video of the dataset each was cut from.
 
         Raises:
             InputError: sample after sample cannot be read.
@@ -185,7 +185,7 @@ class Clips:
         return torch.stack(clips), videos
 
     def clip(self, sample: int) -> tuple[Tensor, int]:
-        """The clip of a sample, uint8 [t h w 3], and its video's index in the footage."""
+        """The clip of a sample, uint8 [t h w 3], and its video's index in the dataset."""
         for attempt in range(ATTEMPTS):
             rng = random.generator(self.seed, f"clip.{attempt}" if attempt else "clip", sample)
             place = self._order.place(sample, attempt)

@@ -46,7 +46,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Footage:
+class Dataset:
     """What a folder holds to train on, in one order on every machine.
 
     Attributes:
@@ -64,7 +64,7 @@ class Footage:
         """Frames of all videos."""
         return sum(s.frames for s in self.sources)
 
-    def as_stills(self) -> Footage:
+    def as_stills(self) -> Dataset:
         """Each image file as a source of its own; video files are left out.
 
         Raises:
@@ -74,12 +74,12 @@ class Footage:
         films = {str(s.path): "is a video, not a still image" for s in self.sources if s.stills is None}
         if not images:
             raise InputError(self.root, "holds no still images", "give a folder of images, or train another recipe")
-        return Footage(self.root, tuple(images), self.skipped | films)
+        return Dataset(self.root, tuple(images), self.skipped | films)
 
-    def with_stills(self, folders: Collection[str]) -> Footage:
+    def with_stills(self, folders: Collection[str]) -> Dataset:
         """Of folders of these names each image file is a source of its own; the others hold the frames of a video."""
         parted = [_images(s) if s.path.name in folders else [s] for s in self.sources]
-        return Footage(self.root, tuple(source for part in parted for source in part), self.skipped)
+        return Dataset(self.root, tuple(source for part in parted for source in part), self.skipped)
 
     def fingerprint(self) -> str:
         """SHA-256 over the names of videos and frames below the root, frame counts, and sizes of video files in bytes.
@@ -101,7 +101,7 @@ def _images(source: Source) -> list[Source]:
     return [Source(file, (file,), 1, source.height, source.width, image=True) for file in source.stills or ()]
 
 
-def scan(root: str | Path) -> Footage:
+def scan(root: str | Path) -> Dataset:
     """Find the video files and frame folders at any depth. Hidden files and folders are passed over.
 
     Folders of indexed PNG files are label masks, not video, and are left out; so are folders that hold two pictures
@@ -123,7 +123,7 @@ def scan(root: str | Path) -> Footage:
     if not sources:
         found = "; ".join(f"{p}: {why}" for p, why in list(skipped.items())[:3]) or "no videos or frame folders"
         raise InputError(root, f"nothing to train on ({found})", "give a folder of videos and/or folders of frames")
-    return Footage(root, tuple(sources), skipped)
+    return Dataset(root, tuple(sources), skipped)
 
 
 def walk(root: Path, skipped: dict[str, str]) -> Iterator[tuple[Path, list[Path] | None]]:

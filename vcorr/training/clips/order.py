@@ -17,7 +17,7 @@ from vcorr import rng as random
 
 @dataclass(frozen=True)
 class Place:
-    """Where in the footage a clip begins.
+    """Where in the dataset a clip begins.
 
     Attributes:
         source: which video.

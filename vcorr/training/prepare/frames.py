@@ -28,7 +28,7 @@ SAVE: dict[str, dict[str, Any]] = {"jpg": {"quality": 95, "subsampling": 0}, "pn
 
 
 @dataclass(frozen=True)
-class Options:
+class PrepareOptions:
     """What is kept of a video.
 
     Attributes:
@@ -138,7 +138,7 @@ def read_records(out: Path) -> dict[str, Record]:
     return records
 
 
-def write_frames(original: Original, options: Options, part: Path, stopped: Callable[[], bool]) -> Record | None:
+def write_frames(original: Original, options: PrepareOptions, part: Path, stopped: Callable[[], bool]) -> Record | None:
     """Fill a new folder ``part`` with the frames and the record of a video; None where it was stopped.
 
     Raises:
@@ -173,7 +173,7 @@ class _Frames:
         notes: what the user should know.
     """
 
-    def __init__(self, original: Original, options: Options) -> None:
+    def __init__(self, original: Original, options: PrepareOptions) -> None:
         self._original, self._options = original, options
         self.count = self.damaged = 0
         self.fps: float | None = None

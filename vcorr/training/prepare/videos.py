@@ -24,7 +24,7 @@ from vcorr.files import agree, held, recorded, sweep, sync_folder, write_json
 from vcorr.machine import cores
 from vcorr.media.naming import folders_for
 from vcorr.training.clips.dataset import MasksFound, walk
-from vcorr.training.prepare.frames import RECORD, Options, Original, Record, read_records, write_frames
+from vcorr.training.prepare.frames import RECORD, Original, PrepareOptions, Record, read_records, write_frames
 
 FORMAT = "vcorr-prepared-1"
 MANIFEST = "manifest.json"
@@ -32,7 +32,7 @@ UNFINISHED = ".unfinished"
 
 
 @dataclass(frozen=True)
-class Summary:
+class PrepareSummary:
     """What the folder holds now.
 
     Attributes:
@@ -61,12 +61,12 @@ class Summary:
 def prepare(
     source: Path,
     out: Path,
-    options: Options | None = None,
+    options: PrepareOptions | None = None,
     *,
     workers: int | None = None,
     say: Callable[[str], None] = lambda line: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Summary:
+) -> PrepareSummary:
     """Decode and shrink every video below a folder into frame folders of the same relative tree.
 
     What is there already from the same bytes is left as it is; a video that changed is made anew. Frames that cannot be
@@ -83,7 +83,7 @@ def prepare(
         UsageError: ``source`` lies in ``out``.
         OutputError: ``out`` holds something else, is used by another process, or cannot be written.
     """
-    options = options or Options()
+    options = options or PrepareOptions()
     if source.resolve().is_relative_to(out.resolve()):
         raise UsageError(out, "holds the source folder", "give another folder to write to")
     failed: dict[str, str] = {}
@@ -108,7 +108,7 @@ def prepare(
         raise InputError(source, f"none of its {len(reasons)} videos can be read ({path}: {reason})", "check the files")
     notes = {str(source / r.source): "; ".join(r.notes) for _, r in sorted(run.records.items()) if r.notes}
     frames = sum(r.kept for r in run.records.values())
-    return Summary(out, len(run.records), frames, len(run.made), len(gone), failed, run.left_out, notes)
+    return PrepareSummary(out, len(run.records), frames, len(run.made), len(gone), failed, run.left_out, notes)
 
 
 def _find(source: Path, out: Path, failed: dict[str, str]) -> list[Original]:
@@ -145,7 +145,7 @@ class _Run:
     """The work of one call, in a folder that is ours; ``failed`` and what follows it is filled."""
 
     out: Path
-    options: Options
+    options: PrepareOptions
     found: Sequence[Original]
     failed: dict[str, str]
     left_out: dict[str, str] = field(default_factory=dict)
