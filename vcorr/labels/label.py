@@ -1,4 +1,4 @@
-"""What propagation needs of a label: its values in cells, and the label again from values of cells.
+"""What propagation needs of a label: to turn it into values of cells, and values of cells into a label.
 
 Whatever is carried through a video is values of cells [1 h w v]: shares of classes, heat maps of points, or values as
 they are. A kind of label says how many channels it has and how it gets there and back; the loop asks nothing else.

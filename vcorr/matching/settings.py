@@ -1,4 +1,4 @@
-"""How two frames are compared, in training and when labels are read alike."""
+"""How two frames are compared, both in training and when labels are read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How labels are read with trained weights; it is saved with them, so that propagation needs no recipe."""
+"""Inference settings: how labels are read with trained weights. They are saved with the weights."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Same = Literal["same"]
 
 @dataclass(frozen=True)
 class References:
-    """Which frames a frame reads from.
+    """The frames that a query reads.
 
     Attributes:
-        long: these, counted from the labelled one. short: these many frames back.
+        long: positions counted from the labelled frame. short: numbers of frames before the query.
     """
 
     long: tuple[int, ...] = (0, 5)
@@ -31,16 +31,15 @@ class References:
 
 @dataclass(frozen=True)
 class Inference:
-    """How labels are read, beside how frames are compared (``Matching``).
+    """How labels are read. ``Matching`` says how frames are compared.
 
     Attributes:
-        references: the frames that are read.
-        radius, scale: where they differ from those of training.
-        feedback: labels of earlier frames are read as the scores of their cells (soft), or as one class a pixel, made
+        references: the frames that a query reads.
+        radius, scale: of the window and the logits; "same" takes those of training.
+        feedback: what later frames read: the scores of the cells (soft), or the argmax of every pixel, downsampled to
             cells again (hard).
-        least: shares of an object below this are fed back as background: what is surely background need not be read.
-        top_k: softmax over so many largest logits of all references jointly, or over as many as there are; None is
-            over all.
+        least: shares of an object below this count as background in later frames. Background cells need no reading.
+        top_k: the softmax covers only this many largest logits of all references jointly; None covers all.
         compactness: where a reference is matched surely, read from the so many best cells of it (``compactness.read``);
             0 reads from all.
         roi_search: in references more than so many frames away, look for the region to read from first (``region``;

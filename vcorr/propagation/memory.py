@@ -1,4 +1,4 @@
-"""Which earlier frames are read, and how long each must be kept.
+"""The references of a query, and how long the memory keeps each frame.
 
 Positions count along a span from its labelled frame: that is 0, its neighbour 1, whichever way the span goes. The
 ``long`` ones of ``References`` are read for ever once they are past; ``short`` says how many positions back to read.

@@ -1,4 +1,4 @@
-"""Which frames are labelled from which given ones, in which order."""
+"""The spans between labelled frames, and the order in which they are labelled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labels of frames one after the other, each read from frames labelled before.
+"""Labels a stream of frames one at a time. Each frame reads the labels of a few earlier frames.
 
 Every frame is encoded once. The values of frame t at cell x are sum_r sum_y A(x, y) values_r(y), A one softmax over the
 windows of all references jointly (``kernels.memory_read``); the label is what its kind makes of them. A frame that

@@ -1,4 +1,4 @@
-"""Values of a query frame, read from frames in memory: the settings as arguments of the operators."""
+"""Reads the values of a query from its references: turns the settings into arguments of the operators."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labels of some frames of a video -> labels of all.
+"""Propagates the labels of some frames of a video to all of them.
 
 One decoded frame is held at a time, ``CHUNK`` of them where a span goes backwards, and what its ``Propagator`` holds.
 """
