@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from tests.examples import examples
 from tests.kernels import oracle
-from vcorr.kernels import memory_read, memory_read_lse, memory_topk
+from vcorr import rng
+from vcorr.kernels import memory_best, memory_read, memory_read_lse, memory_topk
 
 IMPLEMENTATIONS = ["reference", "cpu"]
 
@@ -146,3 +147,15 @@ def test_compiled_code_refuses_fractions_when_it_runs():
     with pytest.raises(ValueError, match="offset must be whole cells with top_k, got fractions"):
         compiled(offset)
     assert compiled(offset.round()).shape == query.shape
+
+
+@pytest.mark.parametrize("impl", ["reference", "cpu"])
+def test_the_best_of_each_reference_is_the_first_of_its_largest(impl: str) -> None:
+    generator = rng.generator(5, "test")
+    query, one, other = (torch.randn(1, 7, 9, 5, generator=generator) for _ in range(3))
+    mask = torch.rand(1, 7, 9, generator=generator) > 0.3
+    options = dict(radius=2, scale=3.0, query_mask=mask, impl=impl)
+    logits, cells = memory_best(query, [one, other], **options)
+    wanted, at, _ = memory_topk(query, [one, other], top_k=1, **options)
+    torch.testing.assert_close(logits, wanted[..., 0])
+    assert torch.equal(cells, at[..., 0]) and bool((cells[~mask] == -1).all())

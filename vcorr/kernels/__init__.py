@@ -6,6 +6,7 @@ The package stands alone: it needs torch, and triton only where a Triton kernel 
 from __future__ import annotations
 
 from vcorr.kernels.faces import (
+    memory_best,
     memory_read,
     memory_read_lse,
     memory_topk,
@@ -19,6 +20,7 @@ from vcorr.kernels.reach import label_query_mask
 __all__ = [
     "Options",
     "label_query_mask",
+    "memory_best",
     "memory_read",
     "memory_read_lse",
     "memory_topk",

@@ -130,6 +130,25 @@ def memory_topk(
     return logits, indices, read(reading)[1]
 
 
+def memory_best(query: Tensor, keys: Tensor | Sequence[Tensor], **options: Unpack[Options]) -> tuple[Tensor, Tensor]:
+    """The largest logit of each reference, and the cell it belongs to: ``memory_topk`` with ``top_k=1``, without the
+    time that the logsumexp takes.
+
+    Returns:
+        logits [b h w r], -inf where no tap could be read; indices [b h w r], as of ``memory_topk``.
+
+    >>> import torch
+    >>> frame = torch.eye(12).reshape(1, 3, 4, 12)
+    >>> logits, indices = memory_best(frame, [frame], radius=1)
+    >>> bool((indices.flatten() == torch.arange(12)).all())
+    True
+    """
+    key_frames = arguments.frames("keys", keys)
+    blank = [key[..., :1].detach() for key in key_frames]
+    logits, indices = largest.of_each(arguments.reading("memory_best", query, key_frames, blank, options), 1)
+    return logits[..., 0], indices[..., 0]
+
+
 def read(reading: Reading, top_k: int | None = None) -> tuple[Tensor, Tensor]:
     """Readout and logsumexp of one softmax over all references, by the implementation asked for."""
     if top_k is not None:

@@ -14,26 +14,29 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vcorr.kernels import memory_topk
+from vcorr.kernels import memory_best
 
 
-def best_match(query: Tensor, key: Tensor, *, radius: int, offset: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def best_match(
+    query: Tensor, key: Tensor, *, radius: int, offset: Tensor | None = None, query_mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The best match of each cell in a window of a reference.
 
     Args:
         query, key: features [b h w c] of the frame and of the reference.
         radius: of the window, in cells. offset: where it is centred, [b h w 2] as (dy, dx) in whole cells.
+        query_mask: where a match is looked for [b h w]; None is everywhere.
 
     Returns:
-        The product of the features [b h w], -inf where the window lies outside the frame, and how far the match lies
-        from the cell, [b h w 2] as (dy, dx) in whole cells, of query's type; 0 where there is none.
+        The product of the features [b h w], -inf where the window lies outside the frame or none is looked for; and how
+        far the match lies from the cell, [b h w 2] as (dy, dx) in whole cells, of query's type; 0 where there is none.
     """
     height, width = query.shape[1:3]
-    logits, cells, _ = memory_topk(query, [key], top_k=1, radius=radius, scale=1.0, offset=[offset])
-    cell = cells[..., 0, 0]
+    logits, cells = memory_best(query, [key], radius=radius, scale=1.0, offset=[offset], query_mask=query_mask)
+    cell = cells[..., 0]
     found = torch.stack([cell // width, cell % width], -1).to(query.dtype)
     moved = torch.where((cell >= 0)[..., None], found - places(height, width, query), 0.0)
-    return logits[..., 0, 0], moved
+    return logits[..., 0], moved
 
 
 def carried(offset: Tensor, step: Tensor) -> Tensor:
@@ -55,7 +58,15 @@ def carried(offset: Tensor, step: Tensor) -> Tensor:
 
 
 def follow(
-    query: Tensor, key: Tensor, offset: Tensor, step: Tensor, *, radius: int, near: int, margin: float
+    query: Tensor,
+    key: Tensor,
+    offset: Tensor,
+    step: Tensor,
+    *,
+    radius: int,
+    near: int,
+    margin: float,
+    query_mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Where the windows of a reference go, and where its cells are looked for at the next frame.
 
@@ -65,14 +76,15 @@ def follow(
             frame before lies from it. Both [b h w 2] as (dy, dx) in whole cells.
         radius: of the window around a cell's own place. near: of that around the carried place.
         margin: of the product of the features.
+        query_mask: the cells that are followed [b h w]; all others stay in their own place.
 
     Returns:
         Offsets of the windows, and those to carry on: the best matches found, both [b h w 2].
     """
     moved = carried(offset, step)
-    there, match = best_match(query, key, radius=near, offset=moved)
-    here, own = best_match(query, key, radius=radius)
-    proven = (there >= here + margin)[..., None]
+    there, match = best_match(query, key, radius=near, offset=moved, query_mask=query_mask)
+    here, own = best_match(query, key, radius=radius, query_mask=query_mask)
+    proven = ((there >= here + margin) & (there > -torch.inf))[..., None]
     return torch.where(proven, moved, 0.0), torch.where(proven, match, own)
 
 

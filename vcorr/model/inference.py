@@ -44,6 +44,8 @@ class Inference:
             0 reads from all.
         roi_search: in references more than so many frames away, look for the region to read from first (``region``;
             MAST: 15); 0 looks nowhere.
+        follow: windows of long references go with what moves (``matching.carry``): where the best match at the carried
+            place is better by so much than at the cell's own, as cosines; None leaves them in place.
         upsampling: of the scores of classes to pixels: bilinear, or guided by the colours of the frame (``guided``),
             which needs the alignment cell.
         slow: encode references with the slow encoder, where the weights hold one (MAST-momentum).
@@ -57,6 +59,7 @@ class Inference:
     top_k: int | None = None
     compactness: int = 0
     roi_search: int = 0
+    follow: float | None = None
     upsampling: Literal["bilinear", "guided"] = "bilinear"
     slow: bool = False
 
@@ -71,6 +74,12 @@ class Inference:
         if self.roi_search < 0 or (self.roi_search and (self.top_k or self.compactness)):
             got = f"{self.roi_search} with top_k {self.top_k}, compactness {self.compactness}"
             raise ValueError(f"roi_search must be >= 0, and 0 where there is a top_k or compactness, got {got}")
+        if self.follow is not None and (self.compactness or self.roi_search):
+            got = f"{self.follow} with compactness {self.compactness}, roi_search {self.roi_search}"
+            raise ValueError(f"follow must be None where there is compactness or a roi_search, got {got}")
+        if self.follow is not None and not (self.references.short and 0 <= self.follow <= 2):
+            got = f"{self.follow} with short references {self.references.short}"
+            raise ValueError(f"follow must lie in [0, 2], and needs a short reference, got {got}")
 
     def matching(self, trained: Matching) -> Matching:
         """How frames are compared when labels are read, from how they were in training.
@@ -84,6 +93,8 @@ class Inference:
             raise ValueError(f"upsampling must be bilinear where the alignment is not cell, got {read.alignment}")
         if self.roi_search and read.radius is None:
             raise ValueError(f"roi_search must be 0 where the whole frame is read (radius none), got {self.roi_search}")
+        if self.follow is not None and read.radius is None:
+            raise ValueError(f"follow must be None where the whole frame is read (radius none), got {self.follow}")
         return read
 
 

@@ -35,10 +35,17 @@ def kept_after(t: int, references: References) -> frozenset[int]:
 
 @dataclass(frozen=True)
 class MemoryFrame:
-    """A frame that is read from: features [1 h w c] and values [1 h w v]."""
+    """A frame that is read from.
+
+    Attributes:
+        feature, values: [1 h w c] and [1 h w v].
+        window: where the windows of the frame that reads are centred, as (dy, dx) in whole cells [1 h w 2]; None is
+            each cell's own place.
+    """
 
     feature: Tensor
     values: Tensor
+    window: Tensor | None = None
 
 
 @dataclass
@@ -49,11 +56,13 @@ class Memory:
         references: which frames are read.
         frames: by position.
         ahead: position and frame of the labelled one at the span's far end, if there is one; it is always read.
+        places: where the cells of the latest frame lie in long references, by position (``follow``).
     """
 
     references: References
     frames: dict[int, MemoryFrame] = field(default_factory=dict)
     ahead: tuple[int, MemoryFrame] | None = None
+    places: dict[int, Tensor] = field(default_factory=dict)
 
     def read(self, t: int) -> Mapping[int, MemoryFrame]:
         """The frames that position t reads, by how many positions they lie back: nearest last, one ahead < 0."""

@@ -19,6 +19,7 @@ from vcorr.labels.label import L, Labels
 from vcorr.matching.cells import Grid
 from vcorr.model import color
 from vcorr.model.encoder import Model, Picture
+from vcorr.propagation.follow import followed
 from vcorr.propagation.memory import Memory, MemoryFrame
 from vcorr.propagation.reading import Read, reading
 
@@ -71,7 +72,10 @@ class Propagator(Generic[L]):
             return label
         else:
             query = self.model.encoder.query(picture)
-            self.values, grid = self.read(query, self.memory.read(self.position)), self.grid(picture)
+            frames = self.memory.read(self.position)
+            if self.model.inference.follow is not None:
+                frames = followed(query, frames, self.memory, self.position, self.model, self.labels.background)
+            self.values, grid = self.read(query, frames), self.grid(picture)
             label = self.labels.from_cells(self.values, grid)
             fed_back = self._feedback(label, grid)
         self.memory.keep(self.position, MemoryFrame(self.model.encoder.reference(picture, query), fed_back))

@@ -51,7 +51,10 @@ def _read(
     keys = [frame.feature for frame in frames.values()]
     if inference.compactness:
         return compactness.read(query, keys, values, peaks=inference.compactness, **matching.window)
-    offset = [_roi(matching, inference, query, key, gap) for gap, key in zip(frames, keys, strict=True)]
+    offset = [
+        _roi(matching, inference, query, frame.feature, gap) if frame.window is None else frame.window
+        for gap, frame in frames.items()
+    ]
     top_k = inference.top_k and min(inference.top_k, len(keys) * _taps(matching, query))
     if matching.border == "zeros":
         return memory_read(query, keys, values, offset=offset, top_k=top_k, **matching.window)

@@ -23,6 +23,7 @@ STATE = ".resume.safetensors"
 WAITING = ".waiting"  # what was read of a span from one side
 SAVE_EVERY = 10  # frames between two states to go on from
 _VALUES = "values"  # in a state, of the last frame; its other tensors are named by position
+_PLACES = "places."  # and then the position
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ def label_stretches(
             for position, (index, label) in enumerate(labelled, start=point.first(plan)):
                 if label is not None:
                     results.store.write(index, label)
-                point = Point(number, Start(position + 1, propagator.kept(), propagator.values))
+                places = dict(propagator.memory.places)
+                point = Point(number, Start(position + 1, propagator.kept(), propagator.values, places))
                 done += 1
                 progress(done)
                 if position % SAVE_EVERY == 0:
@@ -102,6 +104,7 @@ def _save_point(out: Path, point: Point) -> None:
     # Frames that repeat each other share their values, which a file may not.
     start = point.start
     tensors = {str(position): values.clone() for position, values in start.kept.items()}
+    tensors |= {f"{_PLACES}{position}": places.clone() for position, places in start.places.items()}
     if start.values is not None:
         tensors[_VALUES] = start.values.clone()
     save_tensors(out / STATE, tensors, {"format": FORMAT, "span": point.span, "position": start.position})
@@ -112,7 +115,10 @@ def resume_point(out: Path, device: torch.device) -> Point:
     try:
         tensors, meta = load_tensors(out / STATE)
         values = tensors.pop(_VALUES, None)
+        places = {k: tensors.pop(k).to(device) for k in list(tensors) if k.startswith(_PLACES)}
         kept = {int(k): v.to(device) for k, v in tensors.items()}
-        return Point(meta["span"], Start(meta["position"], kept, values if values is None else values.to(device)))
+        values = values if values is None else values.to(device)
+        by_position = {int(k.removeprefix(_PLACES)): v for k, v in places.items()}
+        return Point(meta["span"], Start(meta["position"], kept, values, by_position))
     except (InputError, KeyError, ValueError):
         return Point()

@@ -24,11 +24,13 @@ class Start:
         position: of the first frame, counted along the span.
         kept: ``propagator.kept()`` of the time.
         values: ``propagator.values`` of the time.
+        places: ``propagator.memory.places`` of the time.
     """
 
     position: int = 0
     kept: Mapping[int, Tensor] = field(default_factory=dict)
     values: Tensor | None = None
+    places: Mapping[int, Tensor] = field(default_factory=dict)
 
 
 def steps(
@@ -54,7 +56,7 @@ def steps(
     for position, values in start.kept.items():
         label = last if position == start.position - 1 else None
         propagator.recall(position, _picture(pictures, span.frames[position]), values, label)
-    propagator.values = start.values
+    propagator.values, propagator.memory.places = start.values, dict(start.places)
     for position, (index, picture) in enumerate(pictures(span.frames[start.position :]), start=start.position):
         yield index, picture, propagator.step(picture, given[index] if position == 0 else None)
 
