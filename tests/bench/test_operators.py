@@ -74,6 +74,7 @@ def test_what_runs_unasked_exists() -> None:
             assert cases.pick(cases.default(device, full), cases.CASES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("dtype", cases.DTYPES.values(), ids=str)
 def test_the_operators_are_right(name: str, dtype: torch.dtype) -> None:
@@ -202,6 +203,7 @@ def test_slow_methods_are_timed_less() -> None:
         assert len(product.device) == sum(rounds)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is read from Linux's /proc")
 def test_memory_of_a_call() -> None:
     case = Case(40, 50, 16, 0, bank=4000)  # the full matrix holds 32 MB, once scaled and once not

@@ -51,6 +51,7 @@ def rows_of(out: str, kind: str, row_type: type) -> list:
     return [TypeAdapter(row_type).validate_json(json.dumps(row), extra="forbid", strict=True) for row in document.rows]
 
 
+@pytest.mark.slow
 def test_operators_as_json(bench) -> None:
     code, out, err = bench("operators", TINY, "--device", "cpu", "--rounds", 2, "--json")
     assert code == 0, err
@@ -61,6 +62,7 @@ def test_operators_as_json(bench) -> None:
     assert "timing" in err
 
 
+@pytest.mark.slow
 def test_operators_as_text_and_table(bench) -> None:
     common = ("operators", TINY, "top-10:h=5,w=6,c=8,radius=2,r=2,top_k=3", *QUICK)
     code, out, _ = bench(*common, "--dtype", "bf16")
