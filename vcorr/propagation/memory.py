@@ -55,22 +55,16 @@ class Memory:
     Attributes:
         references: which frames are read.
         frames: by position.
-        ahead: position and frame of the labelled one at the span's far end, if there is one; it is always read.
         places: where the cells of the latest frame lie in long references, by position (``follow``).
     """
 
     references: References
     frames: dict[int, MemoryFrame] = field(default_factory=dict)
-    ahead: tuple[int, MemoryFrame] | None = None
     places: dict[int, Tensor] = field(default_factory=dict)
 
     def read(self, t: int) -> Mapping[int, MemoryFrame]:
-        """The frames that position t reads, by how many positions they lie back: nearest last, one ahead < 0."""
-        found = {t - p: self.frames[p] for p in read_at(t, self.references)}
-        if self.ahead is not None:
-            position, frame = self.ahead
-            found[t - position] = frame
-        return found
+        """The frames that position t reads, by how many positions they lie back: nearest last."""
+        return {t - p: self.frames[p] for p in read_at(t, self.references)}
 
     def keep(self, t: int, frame: MemoryFrame) -> None:
         """Keep the frame at position t, the latest, and forget what no later position reads."""

@@ -95,12 +95,6 @@ class Propagator(Generic[L]):
         """Start anew: the next frame must come with its label."""
         self.position, self.memory, self.last = 0, Memory(self.model.inference.references), None
 
-    @torch.inference_mode()
-    def look_ahead(self, position: int, picture: Picture, given: L) -> None:
-        """Read from a labelled frame that is still to come as well, at a position."""
-        values = self.labels.to_cells(given, self.grid(picture))
-        self.memory.ahead = position, MemoryFrame(self.model.encoder.reference(picture), values)
-
     def kept(self) -> dict[int, Tensor]:
         """What ``resume`` needs to go on from here beside the pictures: values by position."""
         return {p: frame.values for p, frame in self.memory.frames.items()}

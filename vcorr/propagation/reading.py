@@ -68,7 +68,7 @@ def _read(
 def _roi(matching: Matching, inference: Inference, query: Tensor, key: Tensor, gap: int) -> Tensor | None:
     """Where the windows of a reference go; None is each cell's own place."""
     radius, scale, border = matching.radius, matching.scale, matching.border
-    if radius is None or not 0 < inference.roi_search < abs(gap):
+    if radius is None or not 0 < inference.roi_search < gap:
         return None
     return region.offsets(query, key, gap, search=inference.roi_search, radius=radius, scale=scale, border=border)
 
