@@ -48,7 +48,7 @@ def colors() -> Model:
 
 def untrained() -> Model:
     """The encoder as it is before the first step of training."""
-    experiment = recipe.load("mast_cpu")
+    experiment = recipe.load("default")
     state = experiment.recipe.init(rng.generator(experiment.config.seed, "init"))
     how = Matching(), Inference(scale=UNTRAINED_SCALE)
     return Model.of(Weights(state.params, state.stats, experiment.recipe.net, *how, {}), "cpu")

@@ -39,7 +39,7 @@ class Config:
     balance: two_views.Balance = two_views.Balance(contrast=0.5, cycle=0.0)
     decay: float = 0.998
     matching: Matching = Matching(scale=14.0)
-    inference: Inference = Inference(scale=20.0, top_k=20, least=1 / 256, upsampling="guided")
+    inference: Inference = Inference(scale=28.0, least=1 / 256, upsampling="guided")
 
 
 def build(cfg: Config) -> Recipe:

@@ -46,7 +46,7 @@ def test_the_public_names_are_listed() -> None:
 
 def test_the_default_weights_are_whole() -> None:
     weights = load_weights()
-    assert sum(p.numel() for p in weights.params.values()) == 5_291_648
+    assert sum(p.numel() for p in weights.params.values()) == 2_941_536
     assert default_weights().stat().st_size < 12_000_000
     config = weights.meta["config"]
     # they say which recipe made them, and that recipe still takes the configuration
