@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-TESTS = ("tests/propagation/test_oracle.py", "tests/propagation/test_propagator.py")
+TESTS = tuple(f"tests/propagation/test_{name}.py" for name in ("oracle", "propagator", "follow"))
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ MUTATIONS = {
     "radius of training": Mutation(INFERENCE, '"radius": self.radius', '"radius": "same"'),
     "scale of training": Mutation(INFERENCE, '"scale": self.scale', '"scale": "same"'),
     "compactness ignored": Mutation(READING, "if inference.compactness:", "if False:"),
-    "no search": Mutation(READING, "not 0 < inference.roi_search < abs(gap)", "True"),
+    "no search": Mutation(READING, "not 0 < inference.roi_search < gap", "True"),
     "values of another reference": Mutation(
         READING, "[frame.values for frame in frames.values()]", "[frame.values for frame in frames.values()][::-1]"
     ),
@@ -61,7 +61,7 @@ MUTATIONS = {
     "first frame forgotten": Mutation(
         MEMORY, "tuple(sorted(lasting | recent)) or (0,)", "tuple(sorted(recent)) or (0,)"
     ),
-    "no look ahead": Mutation(MEMORY, "if self.ahead is not None:", "if False:"),
+    "nothing followed": Mutation(PROPAGATOR, "self.model.inference.follow is not None", "False"),
     "result rolled by one pixel": Mutation(
         LABEL, "self.classes[choice.cpu().numpy()]", "np.roll(self.classes[choice.cpu().numpy()], 1, axis=1)"
     ),
