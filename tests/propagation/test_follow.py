@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -14,9 +15,11 @@ from vcorr.labels.label import Ids, MaskLabels
 from vcorr.matching.settings import Matching
 from vcorr.model.encoder import Encoder, Model, Picture
 from vcorr.model.inference import Inference, References
+from vcorr.propagation.follow import followed
 from vcorr.propagation.plan import Span
 from vcorr.propagation.propagator import Propagator
 from vcorr.propagation.span import Start, steps
+from vcorr.propagation.timing import Seconds
 
 CELLS, SIDE, STRIDE = (16, 48), 6, 4
 SIZE = (CELLS[0] * STRIDE, CELLS[1] * STRIDE)
@@ -69,6 +72,19 @@ def test_frames_that_repeat_do_not_lose_the_place() -> None:
         picture, ids = frame(left)
         label = task.step(picture, ids if t == 0 else None)
     assert overlap(label, ids) > 0.75
+
+
+def test_the_time_of_following_is_time_of_reading() -> None:
+    seconds, plain = Seconds(), propagator(0.05)
+
+    def slow(*args) -> dict:
+        time.sleep(0.05)
+        return followed(*args)
+
+    task = seconds.propagator(Propagator(plain.model, plain.labels, follow=slow))
+    for t, left in enumerate(LEFT[:3]):
+        task.step(frame(left)[0], frame(left)[1] if t == 0 else None)
+    assert seconds.read >= 0.1
 
 
 def test_a_stopped_span_goes_on_with_the_places() -> None:

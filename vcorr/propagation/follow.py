@@ -14,6 +14,9 @@ from vcorr.model import nn
 from vcorr.model.encoder import Model
 from vcorr.propagation.memory import Memory, MemoryFrame
 
+Follow = Callable[[Tensor, Mapping[int, MemoryFrame], Memory, int, Model, bool], Mapping[int, MemoryFrame]]
+"""Arguments and result of ``followed``."""
+
 NEAR = 6  # cells around a carried place in which its match is looked for
 COARSE = 2  # cells a side that are followed as one: windows need not be centred better, and it takes a 16th of the time
 

@@ -19,7 +19,7 @@ from vcorr.labels.label import L, Labels
 from vcorr.matching.cells import Grid
 from vcorr.model import color
 from vcorr.model.encoder import Model, Picture
-from vcorr.propagation.follow import followed
+from vcorr.propagation.follow import Follow, followed
 from vcorr.propagation.memory import Memory, MemoryFrame
 from vcorr.propagation.reading import Read, reading
 
@@ -30,7 +30,7 @@ class Propagator(Generic[L]):
     Args:
         model: features of frames, and how labels are read with them.
         labels: the kind of label.
-        read: reads values in place of what the model says.
+        read, follow: read values, and move windows (``follow.followed``), in place of what the model says.
 
     Attributes:
         position: of the next frame; the last labelled one that was given is 0.
@@ -39,9 +39,10 @@ class Propagator(Generic[L]):
         last: the last frame and its label, which a frame that repeats it has as well.
     """
 
-    def __init__(self, model: Model, labels: Labels[L], *, read: Read | None = None) -> None:
+    def __init__(self, model: Model, labels: Labels[L], *, read: Read | None = None, follow: Follow = followed) -> None:
         self.model, self.labels = model, labels
         self.read = read or reading(model.reading, model.inference, background=labels.background)
+        self.follow = follow
         self.values: Tensor | None = None
         self.last: tuple[Picture, L] | None = None
         self.forget()
@@ -74,7 +75,7 @@ class Propagator(Generic[L]):
             query = self.model.encoder.query(picture)
             frames = self.memory.read(self.position)
             if self.model.inference.follow is not None:
-                frames = followed(query, frames, self.memory, self.position, self.model, self.labels.background)
+                frames = self.follow(query, frames, self.memory, self.position, self.model, self.labels.background)
             self.values, grid = self.read(query, frames), self.grid(picture)
             label = self.labels.from_cells(self.values, grid)
             fed_back = self._feedback(label, grid)

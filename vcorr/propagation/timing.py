@@ -39,7 +39,8 @@ class Seconds:
         slow = encoder.slow and self.calls("encoder", encoder.slow)
         timed = dataclasses.replace(encoder, query=query, slow=slow)
         model = dataclasses.replace(model, encoder=timed)
-        return Propagator(model, _Timed(labels, self), read=self.calls("read", propagator.read))
+        read, follow = self.calls("read", propagator.read), self.calls("read", propagator.follow)
+        return Propagator(model, _Timed(labels, self), read=read, follow=follow)
 
     def calls(self, part: str, function: Callable[P, T]) -> Callable[P, T]:
         """The function, its calls timed."""
