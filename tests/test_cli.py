@@ -20,7 +20,7 @@ from PIL import Image
 from tests.toys import HEIGHT, NOT_TEXT, WIDTH, save_mask, scene, takes_any_name
 from vcorr import cli, rng
 from vcorr.model import resnet
-from vcorr.model.weights import Weights, save_weights
+from vcorr.model.weights import Weights, load_weights, save_weights
 from vcorr.training.recipe import Inference, Matching
 
 
@@ -427,3 +427,9 @@ def test_export(vcorr, frames: Path, mask: Path, weights: Path, tmp_path: Path) 
     assert (code, Path(out.strip()).name) == (0, "yolo")
     code, _, err = vcorr(*common, "--out", "others", "--export", "deeplabcut")
     assert (code, "does not hold masks" in err, (tmp_path / "others").exists()) == (2, True, False)
+
+
+def test_the_weights_that_come_with_vcorr_are_copied_with_other_settings_by_name(vcorr) -> None:
+    code, out, _ = vcorr("weights", "default", "inference.follow=0.05", "--export", "follow.safetensors")
+    assert code == 0 and "inference.follow=0.05" in out
+    assert load_weights(Path("follow.safetensors")).inference.follow == 0.05

@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
+from vcorr.commands.options import weights_file
+
 
 class _ShowUnlessTold(TyperGroup):
     """``vcorr weights FILE`` shows a file; ``vcorr weights convert FILE`` is a command of its own."""
@@ -46,7 +48,9 @@ def convert(
 
 @app.command()
 def show(
-    file: Annotated[Path | None, typer.Argument(help="Weights file; default: the shipped weights.")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(help="Weights file; default, also by that name: the shipped weights.")
+    ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Change settings of reading, such as inference.radius=8."),
@@ -58,7 +62,7 @@ def show(
     from vcorr.model.inference import Settings
     from vcorr.model.weights import load_weights, save_weights
 
-    loaded = load_weights(file)
+    loaded = load_weights(None if file is None else weights_file(file))
     how = override(Settings(loaded.matching, loaded.inference, loaded.space), overrides or [])
     loaded = dataclasses.replace(loaded, matching=how.matching, inference=how.inference, space=how.space)
     facts = {k: v for k, v in loaded.meta.items() if not isinstance(v, dict)}
