@@ -32,15 +32,6 @@ from vcorr.propagation import resume
 from vcorr.propagation.run import Request, propagate_to
 
 
-@pytest.fixture
-def request_for(frames: Path, mask: Path, weights: Path, tmp_path: Path) -> Callable[..., Request]:
-    def make(out: str = "out", **changes: object) -> Request:
-        given: dict[str, object] = {"video": str(frames), "labels": mask, "out": tmp_path / out, "weights": weights}
-        return Request(**(given | changes))  # type: ignore[arg-type]
-
-    return make
-
-
 def files(out: Path) -> dict[str, bytes]:
     return {str(p.relative_to(out)): p.read_bytes() for p in sorted(out.rglob("*.png"))}
 

@@ -20,15 +20,6 @@ from vcorr.propagation.update import runs, stale_frames
 
 
 @pytest.fixture
-def request_for(frames: Path, mask: Path, weights: Path, tmp_path: Path) -> Callable[..., Request]:
-    def make(out: str = "out", **changes: object) -> Request:
-        given: dict[str, object] = {"video": str(frames), "labels": mask, "out": tmp_path / out, "weights": weights}
-        return Request(**(given | changes))  # type: ignore[arg-type]
-
-    return make
-
-
-@pytest.fixture
 def given(tmp_path: Path) -> dict[int, Path]:
     return {k: save_mask(tmp_path / f"given{k}.png", scene(k)[1]) for k in range(1, 8)}
 
