@@ -48,9 +48,7 @@ def convert(
 
 @app.command()
 def show(
-    file: Annotated[
-        Path | None, typer.Argument(help="Weights file; default, also by that name: the shipped weights.")
-    ] = None,
+    file: Annotated[Path | None, typer.Argument(help="Weights file; default: the shipped weights.")] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Change settings of reading, such as inference.radius=8."),
