@@ -107,7 +107,7 @@ def _chart(values: Sequence[float]) -> str:
         for x, y in points
     )
     return (
-        f'<svg viewBox="0 0 550 195" role="img" aria-label="J&amp;F against position">{grid}'
+        f'<svg viewBox="0 -8 550 203" role="img" aria-label="J&amp;F against position">{grid}'
         f'<path d="M{line}" fill="none" stroke="#1f6fd6" stroke-width="2"/>{dots}'
         '<text x="40" y="190">first frame</text><text x="540" y="190" text-anchor="end">last frame</text></svg>'
     )
