@@ -125,6 +125,15 @@ class TestDepth:
         (tmp_path / "p.pgm").write_text(f"P2 {ids.shape[1]} {ids.shape[0]} {top} {text}\n")
         np.testing.assert_array_equal(read_mask(tmp_path / "p.pgm").ids, ids)
 
+    @pytest.mark.parametrize("top", [255, 1023, 65535])
+    def test_white_is_told_by_the_number_in_the_file(self, tmp_path: Path, top: int) -> None:
+        ids = grid(0, 1)
+        data = (ids.astype(int) * top).astype("u1" if top < 256 else ">u2").tobytes()
+        (tmp_path / "m.pgm").write_bytes(b"P5\n%d %d\n%d\n" % (*ids.shape[::-1], top) + data)
+        mask = read_mask(tmp_path / "m.pgm")
+        np.testing.assert_array_equal(mask.ids, ids)
+        assert f"object 1 (value {top})" in mask.told("0")
+
     def test_inverted_grey_can_be_read_two_ways(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="two ways"):
             read_mask(save(tmp_path / "m.tif", grid(255, 0), tiffinfo={262: 0}))

@@ -55,6 +55,7 @@ class MaskFile:
         palette: colours int64 [256] of the ids, -1 where the file has none; None without a palette of its own.
         background: how the file shows its background, for people.
         white: the level that is white: 255, or 65535 in 16 bits. Beside ids it is void.
+        full: the number that the file holds for white, where ``values`` has 255 for it.
     """
 
     path: Path
@@ -64,6 +65,7 @@ class MaskFile:
     palette: Integers | None = None
     background: str = "black"
     white: int = WHITE
+    full: int = WHITE
 
     @property
     def objects(self) -> Integers:
@@ -80,6 +82,10 @@ class MaskFile:
         """A grey mask that was saved in colour as grey."""
         assert self.is_grey
         return MaskFile(self.path, "grey", self.codes, self.values & 255, background=self.background)
+
+    def written(self, level: int) -> int:
+        """The number that the file holds for a grey level."""
+        return self.full if level == WHITE else level
 
     def count(self, values: Integers) -> int:
         """Pixels that have any of these values."""
@@ -200,7 +206,7 @@ def _grey(image: Image.Image, path: Path, top: int) -> MaskFile:
         codes, values = merged(codes, np.where(values == clear, 0, values))
         background = "transparent"
     if deep and np.isin(values, (0, white)).all():
-        return MaskFile(path, "grey", codes, values // 257, background=background)
+        return MaskFile(path, "grey", codes, values // 257, background=background, full=top or white)
     if top:
         values = (values * top + white // 2) // white
     return MaskFile(path, "ids" if deep else "grey", codes, values, background=background, white=white)

@@ -148,7 +148,7 @@ class _Space:
         self._know(id_)
         self.colours.setdefault(int(levels(np.array(level))), id_)
         background = file.background if dark == 0 else f"value {dark}"
-        return self._matched(file, {level: id_}, {id_: _named("value", level, id_)}, background, notes)
+        return self._matched(file, {level: id_}, {id_: _named("value", file.written(level), id_)}, background, notes)
 
     def _single(self, file: MaskFile, level: int) -> tuple[int, tuple[str, ...]]:
         """The id of the one object of a grey file, and notes."""
@@ -166,7 +166,7 @@ class _Space:
             return min(self.known), ()
         if level == WHITE:
             objects = _listed(sorted(self.known | self.coming))
-            what = f"is painted in 255, which beside the ids of the other masks ({objects}) means unlabelled"
+            what = f"is painted in {file.full}, which beside the ids of the other masks ({objects}) means unlabelled"
             raise InputError(file.path, what, "paint in the value of the object's id, or in its colour as RGB")
         if grey_copy := self._grey_copy([level]):
             return grey_copy[level], (f"value {level} is the grey of object {grey_copy[level]}'s colour",)
