@@ -43,7 +43,7 @@ def scored(data: Path, path: Path, model: Model, short_side: int) -> list[tuple[
         labels = KeypointLabels(table.names, (video.height, video.width), model.encoder.device)
         xy = np.array([truth[first].get(name, (np.nan, np.nan)) for name in table.names])
         given, span = {first: Points.given(xy)}, Span(range(first, last + 1))
-        for k, points in label_span(pictures(video, short_side), span, given, Propagator(model, labels)):
+        for k, _, points in label_span(pictures(video, short_side), span, given, Propagator(model, labels)):
             if k == first or k not in truth:
                 continue
             longer = float(np.ptp(np.array(list(truth[k].values())), axis=0).max())

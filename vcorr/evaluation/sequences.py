@@ -194,7 +194,7 @@ def _label_points(task: PointTask, load: Load) -> Labelled:
         model = load()
         propagator = Propagator(model, KeypointLabels(task.points, task.size, model.encoder.device))
         given = {0: Points.given(task.given())}
-        for index, points in label_span(_pictures(video, task.read), Span(frames), given, propagator):
+        for index, _, points in label_span(_pictures(video, task.read), Span(frames), given, propagator):
             if pool.stopped():
                 raise CancelledError
             table.write(index, points)

@@ -23,7 +23,7 @@ from vcorr.files import replacing
 from vcorr.labels.label import L, Side
 from vcorr.propagation.plan import Span
 from vcorr.propagation.propagator import Propagator
-from vcorr.propagation.span import Pictures, Start, label_span, steps
+from vcorr.propagation.span import Pictures, Start, label_span
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def go_through(
     start: Start = Start(),  # noqa: B008 (frozen)
     last: L | None = None,
 ) -> Iterator[tuple[int, L | None]]:
-    """Label the frames of a span of a plan; arguments as in ``span.steps``.
+    """Label the frames of a span of a plan; arguments as in ``span.label_span``.
 
     Args:
         waiting: where what is read of a frame waits for the other side.
@@ -86,14 +86,11 @@ def go_through(
     Yields:
         (frame index, label): None of a frame that waits, or of which nothing waits.
     """
-    if span.until is None:
-        yield from label_span(pictures, span, given, propagator, start, last)
-        return
     labels, first = propagator.labels, given[span.frames[0]]
-    walk = steps(pictures, span, given, propagator, start, last)
-    for position, (index, picture, label) in enumerate(walk, start=start.position):
-        if position == 0:
-            if not span.waits:
+    steps = label_span(pictures, span, given, propagator, start, last)
+    for position, (index, picture, label) in enumerate(steps, start=start.position):
+        if position == 0 or span.until is None:
+            if position >= span.first:
                 yield index, label
             continue
         grid = propagator.grid(picture)

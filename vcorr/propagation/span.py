@@ -33,7 +33,7 @@ class Start:
     places: Mapping[int, Tensor] = field(default_factory=dict)
 
 
-def steps(
+def label_span(
     pictures: Pictures,
     span: Span,
     given: Mapping[int, L],
@@ -59,26 +59,6 @@ def steps(
     propagator.values, propagator.memory.places = start.values, dict(start.places)
     for position, (index, picture) in enumerate(pictures(span.frames[start.position :]), start=start.position):
         yield index, picture, propagator.step(picture, given[index] if position == 0 else None)
-
-
-def label_span(
-    pictures: Pictures,
-    span: Span,
-    given: Mapping[int, L],
-    propagator: Propagator[L],
-    start: Start = Start(),
-    last: L | None = None,
-) -> Iterator[tuple[int, L]]:
-    """Label the frames of a span from its first one alone; arguments as in ``steps``.
-
-    Yields:
-        (frame index, label).
-    """
-    for position, (index, _, label) in enumerate(
-        steps(pictures, span, given, propagator, start, last), start=start.position
-    ):
-        if position >= span.first:
-            yield index, label
 
 
 def _picture(pictures: Pictures, index: int) -> Picture:
