@@ -14,9 +14,10 @@ from PIL import Image
 from tests.toys import model, save_mask, scene
 from vcorr.errors import InputError, OutputError, UsageError
 from vcorr.labels.masks import read_mask
+from vcorr.phrases import ranges
 from vcorr.propagation import run
 from vcorr.propagation.run import Request, propagate_to
-from vcorr.propagation.update import runs, stale_frames
+from vcorr.propagation.update import stale_frames
 
 
 @pytest.fixture
@@ -239,4 +240,4 @@ def test_frames_are_stale_whose_own_or_next_labels_change() -> None:
         (of(k2="a", k6="b", k9="c", k11="d"), [(10, 11)]),
         (of(k2="a", k6="b", k9="c", k12="d"), []),
     ]:
-        assert runs(stale_frames(before, now, frames)) == stale
+        assert ranges(stale_frames(before, now, frames)) == stale

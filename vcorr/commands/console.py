@@ -58,18 +58,6 @@ def table(rows: list[tuple[str, ...]]) -> None:
         )
 
 
-def size(count: int) -> str:
-    """Bytes, for a person."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(1, round(count / 1e6))} MB"
-
-
-def duration(seconds: float) -> str:
-    """Seconds, for a person."""
-    if seconds < 90:
-        return f"{round(seconds)} s"
-    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 @contextmanager
 def bar(what: str, unit: str = "frames") -> Iterator[Callable[[int, int], None]]:
     """Takes (done, total): a bar with the rate and the time left on a terminal, ten lines elsewhere."""

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from vcorr.commands.console import bar, duration, say, size
+from vcorr.commands.console import bar, say
 from vcorr.commands.export import FORMS
 from vcorr.commands.options import Device
 from vcorr.commands.signals import stoppable
 from vcorr.errors import UsageError
+from vcorr.phrases import duration, file_size
 
 if TYPE_CHECKING:
     from vcorr.propagation.run import Request
@@ -123,13 +124,13 @@ def _foretell(request: Request, as_json: bool) -> None:
         typer.echo(json.dumps(found.to_json()))
         return
     what = f"{found.objects} {'object' if found.kind == 'masks' else 'point'}{'s' * (found.objects != 1)}"
-    memory = "unknown" if found.memory is None else f"about {size(found.memory)}"
+    memory = "unknown" if found.memory is None else f"about {file_size(found.memory)}"
     rows = {
         "frames": f"{found.frames}, {found.frames - found.left} of them labelled already",
         "size": f"{found.width}x{found.height}, read at {found.read_width}x{found.read_height}; {what}",
         "time": f"about {duration(found.seconds)} on {found.device}, without drawing the overlay",
         "memory": memory,
-        "disk": f"about {size(found.disk)}; {size(found.free)} are free",
+        "disk": f"about {file_size(found.disk)}; {file_size(found.free)} are free",
     }
     for name, text in rows.items():
         typer.echo(f"{name:8}{text}")

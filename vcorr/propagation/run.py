@@ -28,13 +28,14 @@ from vcorr.machine import conditions, goes_on, in_own_modes, pick_device
 from vcorr.media.video import Video, open_video, shrunk_size
 from vcorr.model.encoder import Model
 from vcorr.model.weights import Weights, default_weights, load_weights
+from vcorr.phrases import duration, frame_list, ranges
 from vcorr.propagation.blend import Waiting
 from vcorr.propagation.plan import Span, spans
 from vcorr.propagation.propagator import Propagator
 from vcorr.propagation.results import OVERLAY, Results
 from vcorr.propagation.resume import FORMAT, STATE, WAITING, label_stretches, resume_point, stretches_of
 from vcorr.propagation.timing import Seconds, seconds_a_frame
-from vcorr.propagation.update import earlier_labels, runs, stale_frames, told_update
+from vcorr.propagation.update import earlier_labels, stale_frames, told_update
 from vcorr.propagation.video import check_side, frame_range, pictures
 
 MANIFEST = "manifest.json"
@@ -171,7 +172,7 @@ def propagate_to(
                 store.write(k, given.by_frame[k])
             if found.get("complete") and missing and not stale:
                 said = f"labels of {len(missing)} frames are missing or damaged, and are made again"
-                say(f"{said}: {_some(sorted(missing))}")
+                say(f"{said}: {frame_list(missing)}")
             stretches = stretches_of(plan, resume_point(request.out, device), missing, waiting)
             left = sum(s.left(plan) for s in stretches)
             labelled = sum(s.left(plan) for s in stretches if not plan[s.span].waits)
@@ -179,7 +180,7 @@ def propagate_to(
             if left:
                 after = f", going on after {total - left} of {total} steps" if left < total else ""
                 said = _what_comes(video, request.short_side, given)
-                say(f"{end - start} {said}: about {_duration(estimate * left)} on {device}{after}")
+                say(f"{end - start} {said}: about {duration(estimate * left)} on {device}{after}")
             began, seconds = time.monotonic(), Seconds()
             frames, propagator = seconds.items("io", frames), seconds.propagator(propagator)
             before = total - left
@@ -199,7 +200,7 @@ def propagate_to(
                 which = (
                     "frames took the picture beside them" if len(video.damaged) > 1 else "frame took the one beside it"
                 )
-                say(f"{len(video.damaged)} damaged {which}: {_some(video.damaged)}")
+                say(f"{len(video.damaged)} damaged {which}: {frame_list(video.damaged)}")
                 _tell_blind(video, given.by_frame.keys() - blind, say)
             shares = {k: round(v / taken, 3) for k, v in dataclasses.asdict(seconds).items()} if left else {}
             about = {"complete": True, "seconds": round(taken, 2), "shares": shares}
@@ -266,7 +267,7 @@ def opened(request: Request, say: Callable[[str], None] = lambda line: None) -> 
         for note in [*video.notes, *told_given(video, given)]:
             say(note)
         if unused := sorted(given.by_frame.keys() - set(range(start, end))):
-            say(f"labels of frames {_some(unused)} are not used: frames {start} to {end - 1} are labelled")
+            say(f"labels of frames {frame_list(unused)} are not used: frames {start} to {end - 1} are labelled")
         results = Results(request.out, video, range(start, end), given.store(request.out))
         found = _found(request, manifest)
         missing = results.missing() | _stale(found, manifest, results.frames)
@@ -291,7 +292,7 @@ def _revise(
     The manifest says beforehand which they are: a run that is killed here is made good by the next one.
     """
     before = found.get("stale", {}).get("objects", found["objects"])
-    mark = {"complete": False, "stale": {"frames": runs(stale), "objects": before}, "machine": found.get("machine")}
+    mark = {"complete": False, "stale": {"frames": ranges(stale), "objects": before}, "machine": found.get("machine")}
     write_json(out / MANIFEST, manifest | mark)
     remove(out / OVERLAY)
     store.revise(stale, {k: given.by_frame[k] for k in stale & given.by_frame.keys()}, before)
@@ -337,15 +338,6 @@ def _what_comes(video: Video, short_side: int, given: Given[Any]) -> str:
 def _tell_blind(video: Video, labelled: Collection[int], say: Callable[[str], None]) -> set[int]:
     """Labels whose picture is another frame's: of the first labelled frame that is known before the work begins."""
     if blind := sorted(set(labelled) & set(video.damaged)):
-        say(f"labelled and damaged: {_some(blind)}; their labels go with the picture beside them, better label another")
+        advice = "their labels go with the picture beside them, better label another"
+        say(f"labelled and damaged: {frame_list(blind)}; {advice}")
     return set(blind)
-
-
-def _some(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers[:5])) + (", ..." if len(numbers) > 5 else "")
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

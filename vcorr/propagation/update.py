@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from vcorr.errors import UsageError
 from vcorr.labels.earlier import Earlier
+from vcorr.phrases import frame_list
 
 Source = tuple[tuple[int, str] | None, ...]
 
@@ -69,28 +70,9 @@ def told_update(found: Mapping[str, Any], manifest: Mapping[str, Any], stale: se
         "labelled otherwise": {k for k in now.keys() & before.keys() if now[k] != before[k]},
         "taken back": before.keys() - now.keys(),
     }
-    said = [f"{what}: {_listed(which)}" for what, which in changes.items() if which] or ["an update goes on"]
+    said = [f"{what}: {frame_list(which)}" for what, which in changes.items() if which] or ["an update goes on"]
     anew = stale - now.keys()
     return (
-        f"{'; '.join(said)}. Labelled anew: {_listed(anew) if anew else 'nothing else'} "
+        f"{'; '.join(said)}. Labelled anew: {frame_list(anew) if anew else 'nothing else'} "
         f"({len(anew)} of {len(frames)} frames); the others stay as they are"
     )
-
-
-def runs(frames: Iterable[int]) -> list[tuple[int, int]]:
-    """Frames as (first, last) of each row of neighbours.
-
-    >>> runs({1, 2, 3, 7})
-    [(1, 3), (7, 7)]
-    """
-    found: list[tuple[int, int]] = []
-    for k in sorted(frames):
-        if found and found[-1][1] == k - 1:
-            found[-1] = found[-1][0], k
-        else:
-            found.append((k, k))
-    return found
-
-
-def _listed(frames: Collection[int]) -> str:
-    return ", ".join(str(first) if first == last else f"{first} to {last}" for first, last in runs(frames))

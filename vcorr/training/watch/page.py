@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from itertools import pairwise
 
 from vcorr.training.watch.curves import show
 from vcorr.training.watch.pictures import COLOURS, ERROR, Picture, Scene, inline
@@ -171,20 +170,6 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, html: bool 
         for row in rows
     )
     return f"<table><tr>{top}</tr>{body}</table>"
-
-
-def duration(seconds: float) -> str:
-    """A length of time in the two largest of its units.
-
-    >>> [duration(s) for s in (7, 61, 3725, 200000)]
-    ['7 s', '1 min 1 s', '1 h 2 min', '2 d 7 h']
-    """
-    whole = int(min(max(seconds, 0), 1e10))
-    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
-    for (name, size), (next_name, next_size) in pairwise(units):
-        if whole >= size:
-            return f"{whole // size} {name} {whole % size // next_size} {next_name}"
-    return f"{whole} s"
 
 
 def number(value: object) -> str:

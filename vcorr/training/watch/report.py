@@ -18,6 +18,7 @@ import torch
 import vcorr
 from vcorr.config import flatten
 from vcorr.files import replacing
+from vcorr.phrases import duration
 from vcorr.training.run import RunFolder
 from vcorr.training.watch import curves, history, page
 from vcorr.training.watch.curves import Curve
@@ -84,7 +85,7 @@ def _head(folder: RunFolder, now: Now, logged: History) -> str:
     left = _seconds_left(folder, now.step, logged)
     progress = f"{now.step:,} of {steps:,} steps"
     if now.status == "running" and left is not None:
-        progress += f", about {page.duration(left)} left"
+        progress += f", about {duration(left)} left"
     if now.status == "stopped":
         progress += "; the same command goes on"
     facts = {"Recipe": name, "Folder": str(folder.out.absolute())}
