@@ -33,7 +33,8 @@ from vcorr.propagation.run import Request, propagate_to
 
 
 def files(out: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(out)): p.read_bytes() for p in sorted(out.rglob("*.png"))}
+    found = [*out.rglob("*.png"), *out.glob("confidence.csv")]
+    return {str(p.relative_to(out)): p.read_bytes() for p in sorted(found)}
 
 
 def cut_short(path: Path) -> None:
@@ -47,7 +48,8 @@ def test_the_folder(request_for: Callable[..., Request], mask: Path) -> None:
     request = request_for()
     summary = propagate_to(request, say=lines.append, progress=lambda done, total: counts.append((done, total)))
     out = request.out
-    assert sorted(p.name for p in out.iterdir()) == ["frames.csv", "manifest.json", "masks", "overlay.mp4"]
+    results = ["confidence.csv", "frames.csv", "manifest.json", "masks", "overlay.mp4"]
+    assert sorted(p.name for p in out.iterdir()) == results
     assert sorted(p.name for p in (out / "masks").iterdir()) == [f"{k:05d}.png" for k in range(8)]
     np.testing.assert_array_equal(read_mask(out / "masks" / "00000.png").ids, read_mask(mask).ids)
     with open_video(out / "overlay.mp4") as video:
@@ -322,7 +324,7 @@ def test_what_is_missing_of_a_complete_folder_is_made_again(request_for: Callabl
     kept = (masks / "00006.png").stat().st_mtime_ns
     lines: list[str] = []
     assert propagate_to(request, say=lines.append).overlay
-    assert any("labels of 4 frames are missing or damaged, and are made again: 3, 4, 5, 7" in line for line in lines)
+    assert any("labels of 4 frames are missing or damaged, and are made again: 3 to 5, 7" in line for line in lines)
     assert files(request.out) == files(whole.out)
     assert (masks / "00006.png").stat().st_mtime_ns == kept
     assert (request.out / "overlay.mp4").stat().st_size and (request.out / "frames.csv").exists()

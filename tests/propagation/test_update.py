@@ -26,7 +26,7 @@ def given(tmp_path: Path) -> dict[int, Path]:
 
 
 def masks(out: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in sorted((out / "masks").iterdir())}
+    return {p.name: p.read_bytes() for p in sorted([*(out / "masks").iterdir(), *out.glob("confidence.csv")])}
 
 
 def times(out: Path) -> dict[str, int]:

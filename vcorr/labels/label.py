@@ -116,8 +116,12 @@ class MaskLabels:
         return (shares.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
 
     def blend(self, near: Side, far: Side, share: float, grid: Grid) -> Ids:
-        cells = (1 - share) * torch.from_numpy(near).to(self.device) + share * torch.from_numpy(far).to(self.device)
-        return self.from_cells(cells[None], grid)
+        return self.from_cells(mixed(near, far, share, self.device), grid)
+
+
+def mixed(near: Side, far: Side, share: float, device: torch.device) -> Tensor:
+    """Scores of the classes [1 h w v] from what ``MaskLabels.side`` kept; ``share`` is the weight of the far side."""
+    return ((1 - share) * torch.from_numpy(near).to(device) + share * torch.from_numpy(far).to(device))[None]
 
 
 def _shares(cells: Tensor, grid: Grid) -> Tensor:

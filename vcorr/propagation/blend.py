@@ -15,12 +15,14 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic
 
 import numpy as np
+from torch import Tensor
 
 from vcorr.errors import OutputError
 from vcorr.files import replacing
-from vcorr.labels.label import L, Side
+from vcorr.labels.label import L, Side, mixed
 from vcorr.propagation.plan import Span
 from vcorr.propagation.propagator import Propagator
 from vcorr.propagation.span import Pictures, Start, label_span
@@ -69,6 +71,21 @@ class Waiting:
         return self.folder / f"{index:05d}.npz"
 
 
+@dataclass(frozen=True)
+class Step(Generic[L]):
+    """A frame of a span, gone through.
+
+    Attributes:
+        index: of the frame.
+        label: None of a frame that waits, or of which nothing waits.
+        values: shares of classes [1 h w v] that the label was made of; None where it was given, or is of another kind.
+    """
+
+    index: int
+    label: L | None
+    values: Tensor | None = None
+
+
 def go_through(
     pictures: Pictures,
     span: Span,
@@ -77,33 +94,30 @@ def go_through(
     waiting: Waiting,
     start: Start = Start(),  # noqa: B008 (frozen)
     last: L | None = None,
-) -> Iterator[tuple[int, L | None]]:
+) -> Iterator[Step[L]]:
     """Label the frames of a span of a plan; arguments as in ``span.label_span``.
 
     Args:
         waiting: where what is read of a frame waits for the other side.
-
-    Yields:
-        (frame index, label): None of a frame that waits, or of which nothing waits.
     """
     labels, first = propagator.labels, given[span.frames[0]]
     steps = label_span(pictures, span, given, propagator, start, last)
     for position, (index, picture, label) in enumerate(steps, start=start.position):
         if position == 0 or span.until is None:
             if position >= span.first:
-                yield index, label
+                yield Step(index, label, propagator.values if labels.background and position > 0 else None)
             continue
         grid = propagator.grid(picture)
         assert propagator.values is not None
         near = labels.side(propagator.values, grid, first)
         if span.waits:
             waiting.write(index, near)
-            yield index, None
+            yield Step(index, None)
+        elif (far := waiting.read(index)) is None:
+            yield Step(index, None)
         else:
-            far = waiting.read(index)
-            yield (
-                index,
-                None if far is None else labels.blend(near, far, position / (span.until - span.frames[0]), grid),
-            )
+            share = position / (span.until - span.frames[0])
+            values = mixed(near, far, share, propagator.values.device) if labels.background else None
+            yield Step(index, labels.blend(near, far, share, grid), values)
     if not span.waits:
         waiting.clear()

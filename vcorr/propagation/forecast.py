@@ -126,12 +126,12 @@ def _disk(work: Work) -> int:
             """Bytes of the overlay and of all other results of some frames."""
             out = Path(folder) / name
             out.mkdir()
-            store = work.given.store(out)
-            results = Results(out, work.video, frames, store)
+            results = Results.of(out, work.video, frames, work.given)
             results.prepare()
             for k in frames:
-                store.write(k, work.given.by_frame[index])
-            store.finish(frames)
+                results.store.write(k, work.given.by_frame[index])
+            results.store.finish(frames)
+            results.rate([])
             rest = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
             results.draw(lambda line: None)
             return sum(file.stat().st_size for file in out.rglob("*") if file.is_file()) - rest, rest

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vcorr.errors import InputError, OutputError
 from vcorr.files import replacing, sweep
-from vcorr.labels.given import Store
+from vcorr.labels.given import Given, Store
+from vcorr.media.cuts import CutFinder, Picture
 from vcorr.media.video import Video, VideoWriter, shrunk_size
 from vcorr.media.writer import is_whole_video
+from vcorr.propagation.blend import Step
+from vcorr.propagation.confidence import confidence, signals
+from vcorr.propagation.confidence_table import TABLE as CONFIDENCE
+from vcorr.propagation.confidence_table import ConfidenceTable
 
 OVERLAY = "overlay.mp4"
 TABLE = "frames.csv"
@@ -26,12 +31,23 @@ class Results:
 
     Attributes:
         out: the folder. video: what is labelled. frames: those that are labelled. store: where their labels go.
+        given: frames whose labels were given.
+        sure: how sure the others are, of masks; keypoints say it themselves.
     """
 
     out: Path
     video: Video
     frames: range
     store: Store[Any]
+    given: frozenset[int]
+    sure: ConfidenceTable | None
+
+    @classmethod
+    def of(cls, out: Path, video: Video, frames: range, given: Given[Any]) -> Results:
+        """Those of the labels that a video is given."""
+        ids = [i for i in given.objects if isinstance(i, int)]
+        sure = ConfidenceTable(out / CONFIDENCE, ids, frames) if given.kind == "masks" else None
+        return cls(out, video, frames, given.store(out), frozenset(given.by_frame), sure)
 
     def prepare(self) -> None:
         """Make what is made at once, and clear away what a kill left half written.
@@ -41,12 +57,26 @@ class Results:
         """
         sweep(self.out)
         self.store.prepare()
+        if self.sure:
+            self.sure.prepare()
         with replacing(self.out / TABLE) as file:
             file.write(self._table())
 
     def missing(self) -> set[int]:
-        """Frames without a whole label."""
-        return self.store.missing(self.frames)
+        """Frames without a whole label, or of which nothing says how sure it is."""
+        return self.store.missing(self.frames) | (self.sure.missing() - self.given if self.sure else set())
+
+    def write(self, step: Step[Any]) -> None:
+        """Write the label of a frame that was gone through, unless it waits, and how sure it is.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        if step.label is None:
+            return
+        self.store.write(step.index, step.label)
+        if self.sure and step.values is not None:
+            self.sure.write(step.index, signals(step.values))
 
     def has_overlay(self) -> bool:
         """Whether the overlay is there, from its first byte to its last."""
@@ -59,19 +89,45 @@ class Results:
         except OSError:
             return False
 
-    def draw(self, say: Callable[[str], None]) -> bool:
-        """Draw the overlay; False where its format does not hold such a video, the disk no more, or a mask no ids."""
+    def draw(self, say: Callable[[str], None]) -> tuple[bool, list[int]]:
+        """Draw the overlay, and find the scene cuts on the way.
+
+        Returns:
+            Whether there is an overlay: not where its format does not hold such a video, the disk no more, or a mask
+            no ids; and the first frames of new scenes.
+        """
         say("drawing the overlay")
         height, width = shrunk_size(self.video.height, self.video.width, OVERLAY_SIDE)
-        frames = self.video.frames(self.frames.start, self.frames.stop, short_side=OVERLAY_SIDE)
+        cuts = CutFinder()
         try:
             with VideoWriter(self.out / OVERLAY, height=height, width=width, fps=self.video.fps) as writer:
-                for index, rgb in frames:
+                for index, rgb in self._pictures():
+                    cuts.see(index, rgb)
                     writer.write(self.store.drawn(index, rgb))
         except (InputError, OutputError) as error:
             say(f"there is no overlay: {error.where} {error.what}")
-            return False
-        return True
+            return False, self.cuts()
+        return True, cuts.found()
+
+    def cuts(self) -> list[int]:
+        """First frames of new scenes."""
+        cuts = CutFinder()
+        for index, rgb in self._pictures():
+            cuts.see(index, rgb)
+        return cuts.found()
+
+    def has_confidence(self) -> bool:
+        """Whether the table of confidences is there, and whole."""
+        return self.sure is None or self.sure.is_whole(self.given)
+
+    def rate(self, cuts: Sequence[int]) -> None:
+        """Write how sure each label is, which hangs on the scenes."""
+        if self.sure:
+            self.sure.finish(confidence(self.sure.signals, self.frames, sorted(self.given), cuts))
+
+    def _pictures(self) -> Iterator[tuple[int, Picture]]:
+        """Every frame, at the size of the overlay."""
+        return self.video.frames(self.frames.start, self.frames.stop, short_side=OVERLAY_SIDE)
 
     def _table(self) -> bytes:
         text = io.StringIO()

@@ -72,9 +72,8 @@ def label_stretches(
             number, span = point.span, plan[point.span]
             last = _last(span, point.start.position, given, results)
             labelled = go_through(frames, span, given, propagator, waiting, point.start, last)
-            for position, (index, label) in enumerate(labelled, start=point.first(plan)):
-                if label is not None:
-                    results.store.write(index, label)
+            for position, step in enumerate(labelled, start=point.first(plan)):
+                results.write(step)
                 places = dict(propagator.memory.places)
                 point = Point(number, Start(position + 1, propagator.kept(), propagator.values, places))
                 done += 1

@@ -3,6 +3,7 @@
 masks/00000.png   indexed PNG, one a frame, named by frame index; or keypoints.csv: frame, point, x, y, confidence
 overlay.mp4       the video with the labels drawn on it
 frames.csv        index, pts, seconds of every labelled frame
+confidence.csv    of masks: frame, object, confidence, and the signals that it is made of
 manifest.json     inputs and weights by SHA-256, options, versions, device, where the time went
 """
 
@@ -22,7 +23,7 @@ import vcorr
 from vcorr.errors import UsageError
 from vcorr.files import agree, held, recorded, remove, sha256, write_json
 from vcorr.labels.earlier import Earlier
-from vcorr.labels.given import Given, Kind, Store, read_given, told_given
+from vcorr.labels.given import Given, Kind, read_given, told_given
 from vcorr.labels.mask_names import NamedBy
 from vcorr.machine import conditions, goes_on, in_own_modes, pick_device
 from vcorr.media.video import Video, open_video, shrunk_size
@@ -116,7 +117,9 @@ class Work:
     def complete(self) -> bool:
         """Whether the folder holds everything already."""
         left_over = any((self.results.out / name).exists() for name in (STATE, WAITING))
-        whole = not (self.missing or left_over) and self.results.has_overlay() and self.results.has_table()
+        results = self.results
+        whole = not (self.missing or left_over) and results.has_overlay() and results.has_table()
+        whole = whole and results.has_confidence()
         return bool(self.found.get("complete")) and whole
 
 
@@ -158,7 +161,7 @@ def propagate_to(
             waiting = Waiting(request.out / WAITING)
             if stale := _stale(found, manifest, results.frames):
                 say(told_update(found, manifest, stale, results.frames))
-                _revise(request.out, found, manifest, stale, given, store)
+                _revise(results, found, manifest, stale, given)
                 (request.out / STATE).unlink(missing_ok=True)
                 waiting.clear()
             missing = results.missing()
@@ -195,7 +198,11 @@ def propagate_to(
             )
             store.finish(range(start, end))
             taken = time.monotonic() - began
-            drawn = results.draw(say) if left or not results.has_overlay() else True
+            drawn, cuts = (True, found.get("cuts"))
+            if left or not results.has_overlay():
+                drawn, cuts = results.draw(say)
+            cuts = results.cuts() if cuts is None else cuts
+            results.rate(cuts)
             if video.damaged:  # by now those too that were labelled before a stop: the overlay shows every frame
                 which = (
                     "frames took the picture beside them" if len(video.damaged) > 1 else "frame took the one beside it"
@@ -203,7 +210,7 @@ def propagate_to(
                 say(f"{len(video.damaged)} damaged {which}: {frame_list(video.damaged)}")
                 _tell_blind(video, given.by_frame.keys() - blind, say)
             shares = {k: round(v / taken, 3) for k, v in dataclasses.asdict(seconds).items()} if left else {}
-            about = {"complete": True, "seconds": round(taken, 2), "shares": shares}
+            about = {"complete": True, "cuts": cuts, "seconds": round(taken, 2), "shares": shares}
             (request.out / STATE).unlink(missing_ok=True)
             waiting.clear()
             write_json(request.out / MANIFEST, manifest | about)
@@ -268,7 +275,7 @@ def opened(request: Request, say: Callable[[str], None] = lambda line: None) -> 
             say(note)
         if unused := sorted(given.by_frame.keys() - set(range(start, end))):
             say(f"labels of frames {frame_list(unused)} are not used: frames {start} to {end - 1} are labelled")
-        results = Results(request.out, video, range(start, end), given.store(request.out))
+        results = Results.of(request.out, video, range(start, end), given)
         found = _found(request, manifest)
         missing = results.missing() | _stale(found, manifest, results.frames)
         yield Work(request, weights, video, given, start, end, plan, results, missing, manifest, found)
@@ -280,12 +287,11 @@ def _stale(found: dict[str, Any], manifest: dict[str, Any], frames: range) -> se
 
 
 def _revise(
-    out: Path,
+    results: Results,
     found: dict[str, Any],
     manifest: dict[str, Any],
     stale: set[int],
     given: Given[Any],
-    store: Store[Any],
 ) -> None:
     """Take out the results of frames that are labelled anew, and put in the labels of those that are labelled.
 
@@ -293,9 +299,11 @@ def _revise(
     """
     before = found.get("stale", {}).get("objects", found["objects"])
     mark = {"complete": False, "stale": {"frames": ranges(stale), "objects": before}, "machine": found.get("machine")}
-    write_json(out / MANIFEST, manifest | mark)
-    remove(out / OVERLAY)
-    store.revise(stale, {k: given.by_frame[k] for k in stale & given.by_frame.keys()}, before)
+    write_json(results.out / MANIFEST, manifest | mark)
+    remove(results.out / OVERLAY)
+    results.store.revise(stale, {k: given.by_frame[k] for k in stale & given.by_frame.keys()}, before)
+    if results.sure:
+        results.sure.revise(stale, before)
 
 
 def _of_update(manifest: dict[str, Any], found: dict[str, Any], earlier: Earlier) -> dict[str, Any]:

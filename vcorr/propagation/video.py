@@ -141,9 +141,9 @@ def label_plan(
     with tempfile.TemporaryDirectory(prefix="vcorr-") as folder:
         waiting = Waiting(Path(folder) / "waiting")
         for span in plan:
-            for index, label in go_through(pictures, span, given, propagator, waiting):
-                if label is not None:
-                    yield index, label
+            for step in go_through(pictures, span, given, propagator, waiting):
+                if step.label is not None:
+                    yield step.index, step.label
 
 
 def pictures(video: Video, short_side: int) -> Pictures:

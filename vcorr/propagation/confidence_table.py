@@ -1,0 +1,174 @@
+"""``confidence.csv``: how sure the labels of each frame and object are, and the signals that say so.
+
+While frames are labelled, in whatever order, their signals go to a hidden table beside it, a few rows a frame, which a
+kill leaves with one torn row at most; the table itself is written when all are there, since the confidence of a frame
+hangs on others. An update keeps the signals of the frames that it does not touch.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcorr.errors import OutputError
+from vcorr.files import remove, replacing
+from vcorr.propagation.confidence import SIGNALS, Signals
+
+TABLE = "confidence.csv"
+COLUMNS = ("frame", "object", "confidence", *SIGNALS)
+_START = ",".join(COLUMNS) + "\n"
+
+
+class ConfidenceTable:
+    """Signals and confidence of the objects of a range of frames.
+
+    Args:
+        path: of the table. objects: ids, in the order of their rows. frames: those that are labelled.
+
+    Attributes:
+        signals: [frames objects SIGNALS] as they are written; NaN where there are none.
+        confidence: [frames objects] as it is written; NaN where the table is not.
+    """
+
+    def __init__(self, path: Path, objects: Sequence[int], frames: range) -> None:
+        self.path, self.objects, self.frames = path, tuple(objects), frames
+        self.signals = np.full((len(frames), len(objects), len(SIGNALS)), np.nan, np.float32)
+        self.confidence = np.full(self.signals.shape[:2], np.nan, np.float32)
+
+    def prepare(self) -> None:
+        """Take over what is there, without what a kill tore.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        self._read(self.objects)
+        self._keep()
+
+    def missing(self) -> set[int]:
+        """Frames without signals."""
+        self._read(self.objects)
+        return {k for k in self.frames if not self._has(k)}
+
+    def is_whole(self, labelled: Collection[int]) -> bool:
+        """Whether the table is there, with a confidence of every frame and object, and signals where none is given."""
+        lacking = self.missing() - set(labelled)
+        return not (lacking or self._journal.exists()) and bool(np.isfinite(self.confidence).all())
+
+    def write(self, index: int, found: Signals) -> None:
+        """Keep the signals of a frame, unless they are there.
+
+        Raises:
+            OutputError: they cannot be written.
+        """
+        if self._has(index):
+            return
+        rows = self._rows(index, found)
+        try:
+            with self._journal.open("a", encoding="utf-8", newline="") as file:
+                file.write(rows)
+        except OSError as error:
+            what = f"cannot be written ({error.strerror or error})"
+            raise OutputError(self.path, what, "check the folder, its rights and the free space") from error
+        self._take(rows, self.objects)  # as they will be read
+
+    def revise(self, frames: Collection[int], before: Sequence[int]) -> None:
+        """Take out the signals of frames. Objects that the others do not have yet are not there.
+
+        A kill leaves the old signals, or the new ones. It works before ``prepare``.
+
+        Args:
+            before: the objects of the table that is there.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        self._read(tuple(before))
+        for k in frames:
+            self._of(k)[:] = np.nan
+        self._keep()
+        remove(self.path)
+
+    def finish(self, confidence: NDArray[np.float32]) -> None:
+        """Write the table, with a confidence for every frame and object [frames objects].
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        with replacing(self.path) as file:
+            file.write(_START.encode())
+            for k, sure in zip(self.frames, confidence, strict=True):
+                file.write(self._rows(k, self._of(k), sure).encode())
+        self._journal.unlink(missing_ok=True)
+        self._read(self.objects)
+
+    @property
+    def _journal(self) -> Path:
+        return self.path.with_name(f".{self.path.name}")
+
+    def _of(self, index: int) -> Signals:
+        own: Signals = self.signals[index - self.frames.start]
+        return own
+
+    def _has(self, index: int) -> bool:
+        return bool(np.isfinite(self._of(index)).all())
+
+    def _keep(self) -> None:
+        """Write the hidden table with the signals that are there."""
+        with replacing(self._journal) as file:
+            for k in filter(self._has, self.frames):
+                file.write(self._rows(k, self._of(k)).encode())
+
+    def _rows(self, index: int, found: Signals, sure: Sequence[float] | NDArray[np.float32] = ()) -> str:
+        """The rows of a frame: without its confidence while it is not known, without signals where it was given."""
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        for i, (name, row) in enumerate(zip(self.objects, found.tolist(), strict=True)):
+            said = f"{sure[i]:.3f}" if len(sure) else ""
+            table.writerow([index, name, said, *("" if np.isnan(v) else f"{v:.4f}" for v in row)])
+        return text.getvalue()
+
+    def _read(self, objects: tuple[int, ...]) -> None:
+        """Read the whole rows of frames with these objects."""
+        self.signals[:], self.confidence[:] = np.nan, np.nan
+        for path in (self.path, self._journal):
+            try:
+                with path.open(encoding="utf-8", newline="") as file:
+                    for _, rows in groupby(file, key=lambda row: row.split(",", 1)[0]):
+                        self._take("".join(rows), objects)
+            except (OSError, UnicodeDecodeError):
+                continue
+
+    def _take(self, rows: str, objects: tuple[int, ...]) -> None:
+        """Take over the rows of a frame, if they are whole and of these objects; others of ours are not there."""
+        read = list(_numbers(rows))
+        if [row[1] for row in read] != list(objects) or len({row[0] for row in read}) != 1:
+            return
+        index = int(read[0][0])
+        if index not in self.frames:
+            return
+        known = {int(row[1]): row for row in read}
+        for i, name in enumerate(self.objects):
+            row = known.get(name)
+            if row is None:
+                row = np.array([index, name, np.nan, *[0.0] * len(SIGNALS)])
+            self.signals[index - self.frames.start, i] = row[3:]
+            self.confidence[index - self.frames.start, i] = row[2]
+
+
+def _numbers(rows: str) -> Iterator[NDArray[np.float64]]:
+    """The numbers of whole rows, NaN where there is none."""
+    for row in csv.reader(_whole(rows)):
+        try:
+            yield np.array([float(cell or "nan") for cell in row])
+        except ValueError:
+            continue
+
+
+def _whole(rows: str) -> Iterable[str]:
+    return (row for row in rows.splitlines(keepends=True) if row.endswith("\n") and row.count(",") == len(COLUMNS) - 1)
