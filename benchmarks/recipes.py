@@ -121,24 +121,24 @@ def learn(row: Row, data: Path, out: Path, steps: int, more: list[str]) -> list[
     """Train a row; for each stage the mean loss of its first and last tenth, and of new clips before and after it."""
     began = time.monotonic()
     experiment, kept = small(row, steps, more), {}
-    phases = experiment.recipe.phases
-    watched = tuple(keeping(phase, kept) for phase in phases)
-    experiment = dataclasses.replace(experiment, recipe=dataclasses.replace(experiment.recipe, phases=watched))
+    stages = experiment.recipe.stages
+    watched = tuple(keeping(stage, kept) for stage in stages)
+    experiment = dataclasses.replace(experiment, recipe=dataclasses.replace(experiment.recipe, stages=watched))
     train(experiment, data, out, options=TrainOptions(log_every=1, save_every=1e9))
     seconds = time.monotonic() - began
-    losses: dict[str, list[float]] = {phase.name: [] for phase in phases if phase.stage.steps}
+    losses: dict[str, list[float]] = {stage.name: [] for stage in stages if stage.schedule.steps}
     for line in map(json.loads, (out / "metrics.jsonl").read_text().splitlines()):
         if line["loss"] is not None:
-            losses[line["phase"]].append(line["loss"])
+            losses[line["stage"]].append(line["loss"])
     result, footage = [], scan(data)
-    for phase in phases:
-        if not (values := losses.get(phase.name)):
+    for stage in stages:
+        if not (values := losses.get(stage.name)):
             continue
         tenth = max(1, len(values) // 10)
         before, after = on_new_clips(
-            phase, kept[phase.name], Clips(footage, phase.clips, experiment.config.seed), tenth
+            stage, kept[stage.name], Clips(footage, stage.clips, experiment.config.seed), tenth
         )
-        line = {"row": ", ".join(row.names), "recipe": row.recipe, "overrides": row.overrides, "stage": phase.name}
+        line = {"row": ", ".join(row.names), "recipe": row.recipe, "overrides": row.overrides, "stage": stage.name}
         line |= {"first": statistics.fmean(values[:tenth]), "last": statistics.fmean(values[-tenth:])}
         line |= {"before": statistics.fmean(before), "after": statistics.fmean(after), "batches": tenth}
         line |= {"lower": sum(b < a for a, b in zip(before, after, strict=True))}
@@ -147,30 +147,30 @@ def learn(row: Row, data: Path, out: Path, steps: int, more: list[str]) -> list[
     return result
 
 
-def keeping(phase: recipe.Phase, kept: dict[str, list[recipe.State]]) -> recipe.Phase:
-    """The phase, which leaves behind the state that it began with and, as the last step made it, its own."""
+def keeping(stage: recipe.Stage, kept: dict[str, list[recipe.State]]) -> recipe.Stage:
+    """The stage, which leaves behind the state that it began with and, as the last step made it, its own."""
 
     def loss(state: recipe.State, *rest: Any) -> recipe.Out:
-        first = kept[phase.name][0] if phase.name in kept else copy.deepcopy(state)
-        kept[phase.name] = [first, state]  # whose weights the optimiser and the slow encoder's average write to
-        return phase.loss(state, *rest)
+        first = kept[stage.name][0] if stage.name in kept else copy.deepcopy(state)
+        kept[stage.name] = [first, state]  # whose weights the optimiser and the slow encoder's average write to
+        return stage.loss(state, *rest)
 
-    return dataclasses.replace(phase, loss=loss)
+    return dataclasses.replace(stage, loss=loss)
 
 
 @torch.no_grad()
 def on_new_clips(
-    phase: recipe.Phase, states: list[recipe.State], clips: Clips, batches: int
+    stage: recipe.Stage, states: list[recipe.State], clips: Clips, batches: int
 ) -> tuple[list[float], list[float]]:
     """The losses of the batches that would come next, in each of two states, beside the same bank and draws."""
-    size, losses = phase.stage.batch, ([], [])
-    for step in range(phase.stage.steps, phase.stage.steps + batches):
+    size, losses = stage.schedule.batch, ([], [])
+    for step in range(stage.schedule.steps, stage.schedule.steps + batches):
         samples = range(step * size, (step + 1) * size)
         pictures, videos = clips.batch(samples)
         batch = recipe.Batch(color.from_uint8(pictures), tuple(samples), videos)
         for state, found in zip(states, losses, strict=True):
             alike = dataclasses.replace(state, extra=states[-1].extra)
-            found.append(float(phase.loss(alike, batch, random.generator(0, "new clips", step), 1.0).loss))
+            found.append(float(stage.loss(alike, batch, random.generator(0, "new clips", step), 1.0).loss))
     return losses
 
 
@@ -201,8 +201,8 @@ class Watch:
             total = time.perf_counter() - began
             backward = self.finished - self.arrived if self.arrived is not None else 0.0
             spent = {"encoder": self.forward + backward, "operators": self.operators, "data": waited["data"]}
-            self.seconds.setdefault(this.phase.name, Counter()).update(spent | {"total": total})
-            self.steps[this.phase.name] += 1
+            self.seconds.setdefault(this.stage.name, Counter()).update(spent | {"total": total})
+            self.steps[this.stage.name] += 1
             return taken
 
         return step
@@ -275,17 +275,17 @@ def watching(watch: Watch) -> Iterator[None]:
             setattr(owner, name, function)
 
 
-def with_full_bank(phase: recipe.Phase) -> recipe.Phase:
-    """The phase from where its bank of negatives, if it has one, is full, as it is for most of a training."""
+def with_full_bank(stage: recipe.Stage) -> recipe.Stage:
+    """The stage from where its bank of negatives, if it has one, is full, as it is for most of a training."""
 
     def enter(state: recipe.State) -> recipe.State:
-        extra = phase.enter(state).extra
+        extra = stage.enter(state).extra
         if "bank.pushed" in extra:
             features = torch.randn(extra["bank.features"].shape, generator=random.generator(0, "bank"))
             extra = extra | {"bank.features": features, "bank.pushed": torch.tensor(len(features))}
-        return dataclasses.replace(phase.enter(state), extra=extra)
+        return dataclasses.replace(stage.enter(state), extra=extra)
 
-    return dataclasses.replace(phase, enter=enter)
+    return dataclasses.replace(stage, enter=enter)
 
 
 def share(name: str, data: Path, out: Path, steps: int, batch: int, more: list[str]) -> list[dict[str, Any]]:
@@ -298,8 +298,8 @@ def share(name: str, data: Path, out: Path, steps: int, batch: int, more: list[s
     watch = Watch()
     with watching(watch):
         experiment = recipe.load(name, [f"{key}={value}" for key, value in pairs.items()])
-        phases = tuple(map(with_full_bank, experiment.recipe.phases))
-        experiment = dataclasses.replace(experiment, recipe=dataclasses.replace(experiment.recipe, phases=phases))
+        stages = tuple(map(with_full_bank, experiment.recipe.stages))
+        experiment = dataclasses.replace(experiment, recipe=dataclasses.replace(experiment.recipe, stages=stages))
         train(experiment, data, out, options=TrainOptions(save_every=1e9))
     return [{"recipe": name} | line for line in watch.shares()]
 

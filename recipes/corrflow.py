@@ -19,13 +19,13 @@ from vcorr.matching import affinity, rebuild
 from vcorr.model import color, network
 from vcorr.training.clips.cut import ClipConfig
 from vcorr.training.losses.reconstruction import cross_entropy
-from vcorr.training.recipe import Inference, Matching, Out, Phase, Recipe, References, Stage, State
+from vcorr.training.recipe import Inference, Matching, Out, Recipe, References, Schedule, Stage, State
 
 
 @dataclass(frozen=True)
 class Config:
     seed: int = 0
-    triplets: Stage = Stage(
+    triplets: Schedule = Schedule(
         steps=137_500, batch=8, lr=2e-4, cooldown=0, unit="samples",
         milestones=((400_000, 1 / 2), (600_000, 1 / 4), (800_000, 1 / 8), (1_000_000, 1 / 16)),
     )  # fmt: skip
@@ -65,6 +65,6 @@ def build(cfg: Config) -> Recipe:
         views = affinity.Views(features[2], [features[1]], cfg.matching, references=(1,))
         return Out(forward + cfg.cycle * cycle, stats, metrics, views=views)
 
-    phase = Phase("triplets", cfg.triplets, cfg.clips, loss)
+    stage = Stage("triplets", cfg.triplets, cfg.clips, loss)
     how = (cfg.matching, cfg.inference, cfg.space)
-    return Recipe(cfg.net, lambda rng: State(*network.init(cfg.net, rng)), (phase,), *how)
+    return Recipe(cfg.net, lambda rng: State(*network.init(cfg.net, rng)), (stage,), *how)

@@ -23,13 +23,13 @@ from vcorr.matching.cells import downsample, upsample
 from vcorr.model import color, network
 from vcorr.training.clips.cut import ClipConfig
 from vcorr.training.losses import bank, reconstruction, two_views
-from vcorr.training.recipe import Inference, Matching, Out, Phase, Recipe, Stage, State
+from vcorr.training.recipe import Inference, Matching, Out, Recipe, Schedule, Stage, State
 
 
 @dataclass(frozen=True)
 class Config:
     seed: int = 0
-    pairs: Stage = Stage(20_000, 16, lr=1e-3, warmup=100, cooldown=0.2, weight_decay=0.1, clip_norm=100.0)
+    pairs: Schedule = Schedule(20_000, 16, lr=1e-3, warmup=100, cooldown=0.2, weight_decay=0.1, clip_norm=100.0)
     clips: ClipConfig = ClipConfig(size=128, gaps=(1, 2, 3), smallest=96, stills=("stills",), cache=4096)
     net: network.NetworkConfig = network.PyramidConfig(unit=True)
     views: float = 0.375  # share of the batch that gives a view
@@ -65,5 +65,5 @@ def build(cfg: Config) -> Recipe:
         shown = Views(query[:-n], [key[:-n]], how)
         return Out(total, stats, {name: part.detach() for name, part in parts.items()}, views=shown)
 
-    phase = Phase("pairs", cfg.pairs, cfg.clips, loss, State.with_slow, lambda name: cfg.decay)
-    return Recipe(cfg.net, lambda rng: State(*network.init(cfg.net, rng)), (phase,), how, cfg.inference, averaged=True)
+    stage = Stage("pairs", cfg.pairs, cfg.clips, loss, State.with_slow, lambda name: cfg.decay)
+    return Recipe(cfg.net, lambda rng: State(*network.init(cfg.net, rng)), (stage,), how, cfg.inference, averaged=True)

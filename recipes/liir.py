@@ -24,13 +24,13 @@ from vcorr.matching.affinity import Views
 from vcorr.model import color, network, position
 from vcorr.training.losses import bank, reconstruction
 from vcorr.training.losses.bank import BankConfig
-from vcorr.training.recipe import Inference, Out, Phase, Recipe, Stage
+from vcorr.training.recipe import Inference, Out, Recipe, Schedule, Stage
 
 
 @dataclass(frozen=True)
 class Config(mast.Config):
-    pairs: Stage = replace(mast.Config.pairs, steps=174_000, batch=12)
-    full: Stage = Stage(
+    pairs: Schedule = replace(mast.Config.pairs, steps=174_000, batch=12)
+    full: Schedule = Schedule(
         steps=29_000, batch=12, lr=1e-4, cooldown=0, unit="samples", milestones=(
             (55_000, 0.9), (85_000, 0.75), (135_000, 1 / 2), (175_000, 1 / 4), (250_000, 1 / 8), (300_000, 1 / 16),
         ),
@@ -65,5 +65,5 @@ def build(cfg: Config) -> Recipe:
         return replace(state.with_slow(), extra=bank.init(cfg.bank, cfg.net.features))
 
     base = mast.build(cfg)
-    full = Phase("full", cfg.full, cfg.clips, loss, enter, decay=lambda name: cfg.decay)
-    return replace(base, phases=(*base.phases, full))
+    full = Stage("full", cfg.full, cfg.clips, loss, enter, decay=lambda name: cfg.decay)
+    return replace(base, stages=(*base.stages, full))

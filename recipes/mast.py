@@ -18,13 +18,13 @@ from vcorr.matching.rebuild import rebuild
 from vcorr.model import color, network
 from vcorr.training.clips.cut import ClipConfig
 from vcorr.training.losses.reconstruction import huber
-from vcorr.training.recipe import Inference, Matching, Out, Phase, Recipe, Stage, State
+from vcorr.training.recipe import Inference, Matching, Out, Recipe, Schedule, Stage, State
 
 
 @dataclass(frozen=True)
 class Config:
     seed: int = 0
-    pairs: Stage = Stage(
+    pairs: Schedule = Schedule(
         steps=60_000, batch=24, lr=1e-3, warmup=500, cooldown=0, unit="samples",
         milestones=((400_000, 1 / 2), (600_000, 1 / 4), (800_000, 1 / 8), (1_000_000, 1 / 16)),
     )  # fmt: skip
@@ -51,5 +51,5 @@ def build(cfg: Config) -> Recipe:
         rebuilt = rebuild(query, keys, values, cfg.matching, stride=cfg.net.stride)
         return Out(huber(rebuilt, truth), stats, views=Views(query, keys, cfg.matching))
 
-    phase = Phase("pairs", cfg.pairs, cfg.clips, loss)
-    return Recipe(cfg.net, lambda rng: State(*network.init(cfg.net, rng)), (phase,), cfg.matching, cfg.inference)
+    stage = Stage("pairs", cfg.pairs, cfg.clips, loss)
+    return Recipe(cfg.net, lambda rng: State(*network.init(cfg.net, rng)), (stage,), cfg.matching, cfg.inference)

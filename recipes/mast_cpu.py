@@ -17,12 +17,12 @@ from vcorr.recipes import mast
 
 from vcorr.model.network import NetworkConfig, ResNetConfig
 from vcorr.training.clips.cut import ClipConfig
-from vcorr.training.recipe import Inference, Matching, Stage
+from vcorr.training.recipe import Inference, Matching, Schedule
 
 
 @dataclass(frozen=True)
 class Config(mast.Config):
-    pairs: Stage = Stage(steps=3000, batch=8, lr=1e-3, warmup=50, cooldown=0.5)
+    pairs: Schedule = Schedule(steps=3000, batch=8, lr=1e-3, warmup=50, cooldown=0.5)
     clips: ClipConfig = ClipConfig(size=128, gaps=(1, 2, 3), crop="square", smallest=128)
     matching: Matching = Matching(radius=12, scale=14.0)
     net: NetworkConfig = ResNetConfig(unit=True)

@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from vcorr.recipes import mast
 
 from vcorr.training.clips.cut import ClipConfig
-from vcorr.training.recipe import Recipe, Stage
+from vcorr.training.recipe import Recipe, Schedule
 
 
 @dataclass(frozen=True)
 class Config(mast.Config):
-    memory: Stage = Stage(steps=60_000, batch=24, lr=2e-5, cooldown=0)
+    memory: Schedule = Schedule(steps=60_000, batch=24, lr=2e-5, cooldown=0)
     memory_clips: ClipConfig = ClipConfig(
         size=256, frames=25, long=(0, 5), short=(5, 3, 1), gaps=(1,), crop="frame", flip=False, reverse=False
     )
@@ -27,6 +27,6 @@ class Config(mast.Config):
 
 def build(cfg: Config) -> Recipe:
     base = mast.build(cfg)
-    (pairs,) = base.phases
-    memory = replace(pairs, name="memory", stage=cfg.memory, clips=cfg.memory_clips)
-    return replace(base, phases=(pairs, memory))
+    (pairs,) = base.stages
+    memory = replace(pairs, name="memory", schedule=cfg.memory, clips=cfg.memory_clips)
+    return replace(base, stages=(pairs, memory))

@@ -22,13 +22,13 @@ from vcorr.matching import affinity, rebuild
 from vcorr.model import color, network
 from vcorr.training.clips.cut import ClipConfig
 from vcorr.training.losses import reconstruction
-from vcorr.training.recipe import Inference, Matching, Out, Phase, Recipe, Stage, State
+from vcorr.training.recipe import Inference, Matching, Out, Recipe, Schedule, Stage, State
 
 
 @dataclass(frozen=True)
 class Config(mast.Config):
-    pairs: Stage = Stage(steps=120_000, batch=48, lr=1e-3, warmup=500, cooldown=0)
-    memory: Stage = Stage(steps=10_000, batch=12, lr=1e-4, cooldown=0)
+    pairs: Schedule = Schedule(steps=120_000, batch=48, lr=1e-3, warmup=500, cooldown=0)
+    memory: Schedule = Schedule(steps=10_000, batch=12, lr=1e-4, cooldown=0)
     clips: ClipConfig = replace(mast.Config.clips, size=384, read=480, crop="square", smallest=384)
     memory_clips: ClipConfig = replace(
         clips, frames=25, long=(0, 5), short=(5, 3, 1), gaps=(1,), weights=(), sampling="starts"
@@ -63,6 +63,6 @@ def build(cfg: Config) -> Recipe:
             keys, _ = network.apply_each(cfg.net, state.slow, state.slow_stats, seen[:-1], train=True)
         return compare(query, keys, hidden, stats)
 
-    first = Phase("pairs", cfg.pairs, cfg.clips, pairs)
-    second = Phase("memory", cfg.memory, cfg.memory_clips, memory, State.with_slow, decay=lambda name: cfg.decay)
+    first = Stage("pairs", cfg.pairs, cfg.clips, pairs)
+    second = Stage("memory", cfg.memory, cfg.memory_clips, memory, State.with_slow, decay=lambda name: cfg.decay)
     return Recipe(cfg.net, lambda rng: State(*network.init(cfg.net, rng)), (first, second), cfg.matching, cfg.inference)

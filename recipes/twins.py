@@ -24,13 +24,13 @@ from vcorr.matching import affinity, rebuild
 from vcorr.model import color, network
 from vcorr.training.clips.cut import ClipConfig
 from vcorr.training.losses import reconstruction, two_views
-from vcorr.training.recipe import Inference, Matching, Out, Phase, Recipe, Stage, State
+from vcorr.training.recipe import Inference, Matching, Out, Recipe, Schedule, Stage, State
 
 
 @dataclass(frozen=True)
 class Config:
     seed: int = 0
-    pairs: Stage = Stage(steps=2_500, batch=6, lr=1e-3, warmup=50, cooldown=0.42)
+    pairs: Schedule = Schedule(steps=2_500, batch=6, lr=1e-3, warmup=50, cooldown=0.42)
     clips: ClipConfig = ClipConfig(size=128, gaps=(1, 2, 3), crop="square", smallest=128)
     net: network.NetworkConfig = network.ResNetConfig(unit=True)
     matching: Matching = Matching(radius=6, scale=1 / 0.07)
@@ -62,5 +62,5 @@ def build(cfg: Config) -> Recipe:
         views = affinity.Views(second, [first], cfg.matching)
         return Out(total, stats, {name: part.detach() for name, part in parts.items()}, views=views)
 
-    phase = Phase("pairs", cfg.pairs, cfg.clips, loss)
-    return Recipe(cfg.net, lambda rng: State(*network.init(cfg.net, rng)), (phase,), cfg.matching, cfg.inference)
+    stage = Stage("pairs", cfg.pairs, cfg.clips, loss)
+    return Recipe(cfg.net, lambda rng: State(*network.init(cfg.net, rng)), (stage,), cfg.matching, cfg.inference)

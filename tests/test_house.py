@@ -75,16 +75,16 @@ def test_the_way_of_a_frame_from_its_file_to_its_mask(frames: Path, mask: Path, 
 def test_the_way_of_a_clip_from_a_batch_to_its_gradient(tmp_path: Path) -> None:
     """A loss leaves the training for three rooms; it draws by rng, and asks ranks whether it is one of many."""
     experiment = recipe.load("mast", [*TOY, "pairs.steps=3"])
-    (phase, *_) = experiment.recipe.phases
+    (stage, *_) = experiment.recipe.stages
     with passed(threads=False) as (rooms, listen):  # others cut the next clips
 
         def loss(state: recipe.State, *batch: Any) -> recipe.Out:
             listen(True)
-            out = phase.loss(state, *batch)
+            out = stage.loss(state, *batch)
             torch.autograd.grad(out.loss, list(state.params.values()), retain_graph=True, allow_unused=True)
             listen(False)
             return out
 
-        watched = dataclasses.replace(experiment.recipe, phases=(dataclasses.replace(phase, loss=loss),))
+        watched = dataclasses.replace(experiment.recipe, stages=(dataclasses.replace(stage, loss=loss),))
         train(dataclasses.replace(experiment, recipe=watched), draw_videos(tmp_path / "videos"), tmp_path / "run")
     assert rooms - {"training", "recipes"} - {"ranks", "rng"} == {"model", "matching", "kernels"}

@@ -46,7 +46,7 @@ def gradients(loss, state):
 
 def run(overrides, batch, *, progress=0.0, draws=0):
     built, state = start(*overrides)
-    out = built.phases[0].loss(state, batch, rng.generator(draws, "triplets"), progress)
+    out = built.stages[0].loss(state, batch, rng.generator(draws, "triplets"), progress)
     return out, gradients(out.loss, state)
 
 
@@ -150,7 +150,7 @@ def test_the_chance_of_the_truth_falls_over_the_training(batch, low, high, taugh
     def loss(progress, draws, *overrides):
         built, state = start(*overrides)
         with torch.no_grad():
-            return float(built.phases[0].loss(state, batch, rng.generator(draws, "triplets"), progress).loss)
+            return float(built.stages[0].loss(state, batch, rng.generator(draws, "triplets"), progress).loss)
 
     k = next(k for k in range(100) if low < coin(k) < high)
     wanted = {"y": loss(0.0, k, "epsilon=1,1"), "n": loss(0.0, k, "epsilon=0,0")}
@@ -212,11 +212,11 @@ def test_dropped_channels_are_missing_from_every_frame_and_not_from_the_labels(b
 def test_jitter_changes_what_is_seen_and_not_what_is_rebuilt(batch, seen):
     built, state = start("jitter.share=1", "epsilon=1,1")
     jittered = color.jitter(batch.rgb, batch.samples, color.JitterConfig(share=1.0), seed=0)
-    out = built.phases[0].loss(state, batch, rng.generator(0, "triplets"), 0.0)
+    out = built.stages[0].loss(state, batch, rng.generator(0, "triplets"), 0.0)
     assert all(torch.equal(frame, jittered[:, k]) for k, frame in enumerate(seen))
     plain = Batch(jittered, batch.samples, batch.videos)
     plain.__dict__["lab"] = batch.lab  # the labels stay those of the clean frames
-    wanted = start("epsilon=1,1")[0].phases[0].loss(state, plain, rng.generator(0, "triplets"), 0.0)
+    wanted = start("epsilon=1,1")[0].stages[0].loss(state, plain, rng.generator(0, "triplets"), 0.0)
     assert torch.equal(out.loss, wanted.loss)
 
 

@@ -32,7 +32,7 @@ def test_both_stages_learn_from_stills(album, tmp_path):
     experiment = recipe.load("images", [*TINY, "pairs.steps=3", "memory.steps=2"])
     train(experiment, album, tmp_path / "run", options=TrainOptions(log_every=1))
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert [(line["phase"], line["step"]) for line in lines] == [
+    assert [(line["stage"], line["step"]) for line in lines] == [
         *(("pairs", k) for k in (1, 2, 3)), *(("memory", k) for k in (1, 2))
     ]  # fmt: skip
     assert all(line["loss"] is not None and line["skipped_steps"] == 0 for line in lines)

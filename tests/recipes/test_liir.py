@@ -30,7 +30,7 @@ def clips(first=6, videos=(0, 1)):
 def start(*overrides, filled=True):
     """The recipe and a state of its full stage: two unlike encoders, positions that are not 0, a bank of videos 0-3."""
     built = recipe.load("liir", [*TOY, *overrides]).recipe
-    state = built.phases[1].enter(built.init(rng.generator(1, "init")))
+    state = built.stages[1].enter(built.init(rng.generator(1, "init")))
     draw = rng.generator(2, "test")
 
     def moved(tensors):
@@ -44,7 +44,7 @@ def start(*overrides, filled=True):
 
 
 def descend(built, state, batch, stage=1):
-    out = built.phases[stage].loss(state, batch, rng.generator(0, "full"), 0.0)
+    out = built.stages[stage].loss(state, batch, rng.generator(0, "full"), 0.0)
     grads = torch.autograd.grad(out.loss, list(state.params.values()), allow_unused=True)
     return out, [g if g is not None else torch.zeros(()) for g in grads]
 
@@ -154,7 +154,7 @@ def test_rows_of_the_tables_are_overrides():
     mast = recipe.load("mast", [o for o in TOY if o.split(".")[0] not in ("full", "bank")] + base[:1]).recipe
     batch = clips()
     out, _ = descend(built, state, batch)
-    wanted = mast.phases[0].loss(state, batch, rng.generator(0, "full"), 0.0)
+    wanted = mast.stages[0].loss(state, batch, rng.generator(0, "full"), 0.0)
     torch.testing.assert_close(out.loss, wanted.loss)
     assert "position.map" not in state.params and built.inference.compactness == 0
 

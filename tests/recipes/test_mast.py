@@ -47,17 +47,17 @@ def by_hand(net, state, batch, hidden, scale):
     return torch.where(error < 1, error.square() / 2, error - 1 / 2).mean()
 
 
-@pytest.mark.parametrize(("stage", "frames"), [("pairs", 2), ("memory", 6)])
+@pytest.mark.parametrize(("name", "frames"), [("pairs", 2), ("memory", 6)])
 @pytest.mark.parametrize(("given", "scale"), [("none", 8**-0.5), ("1", 1.0)])
 @pytest.mark.parametrize("hide", [color.A, color.B])
-def test_loss_and_gradients_are_those_written_by_hand(stage, frames, given, scale, hide):
+def test_loss_and_gradients_are_those_written_by_hand(name, frames, given, scale, hide):
     built = recipe.load("mast_memory", [*TOY, *MEMORY, f"matching.scale={given}", f"hide={hide}"]).recipe
-    phase = next(phase for phase in built.phases if phase.name == stage)
-    assert phase.clips.length == frames
+    stage = next(stage for stage in built.stages if stage.name == name)
+    assert stage.clips.length == frames
     state = built.init(rng.generator(1, "init"))
     params = {k: v.requires_grad_() for k, v in state.params.items()}
     state, batch = dataclasses.replace(state, params=params), clips(frames)
-    out = phase.loss(state, batch, rng.generator(0, stage), 0.0)
+    out = stage.loss(state, batch, rng.generator(0, name), 0.0)
     wanted = by_hand(built.net, state, batch, hide, scale)
     torch.testing.assert_close(out.loss, wanted, rtol=1e-5, atol=1e-6)
     grads = (torch.autograd.grad(loss, list(params.values())) for loss in (out.loss, wanted))
@@ -77,11 +77,13 @@ def test_the_second_stage_differs_from_mast_by_itself_alone():
     pairs, both = recipe.load("mast").config, recipe.load("mast_memory").config
     differing = {k for k, v in recipe.flatten(both).items() if recipe.flatten(pairs).get(k, "none") != v}
     assert all(key.split(".")[0] in ("memory", "memory_clips") for key in differing)
-    assert [phase.name for phase in recipe.load("mast_memory").recipe.phases] == ["pairs", "memory"]
+    assert [stage.name for stage in recipe.load("mast_memory").recipe.stages] == ["pairs", "memory"]
 
 
 def test_rates_are_halved_by_the_samples_seen():
     """The released code's schedule, in samples; its batch was 12."""
-    stage = recipe.load("mast").config.pairs
-    at = {samples: stage.rate(samples // stage.batch) for samples in (240_000, 480_000, 720_000, 960_000, 1_200_000)}
+    schedule = recipe.load("mast").config.pairs
+    at = {
+        samples: schedule.rate(samples // schedule.batch) for samples in (240_000, 480_000, 720_000, 960_000, 1_200_000)
+    }
     assert list(at.values()) == [1e-3 / 2**k for k in range(5)]

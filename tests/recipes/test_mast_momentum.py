@@ -32,15 +32,15 @@ def clips(frames, first=6):
     return Batch(rgb.unflatten(0, (2, frames)), (first, first + 1), (0, 1))
 
 
-def start(stage, *overrides):
-    """A recipe's phase, and a state in it whose slow encoder is another than the fast."""
+def start(name, *overrides):
+    """A recipe's stage, and a state in it whose slow encoder is another than the fast."""
     built = recipe.load("mast_momentum", [*TOY, *overrides]).recipe
-    phase = next(phase for phase in built.phases if phase.name == stage)
-    state = phase.enter(built.init(rng.generator(1, "init")))
+    stage = next(stage for stage in built.stages if stage.name == name)
+    state = stage.enter(built.init(rng.generator(1, "init")))
     draw = rng.generator(2, "test")
     slow = {k: v + 0.05 * torch.randn(v.shape, generator=draw) for k, v in state.slow.items()}
     params = {k: v.requires_grad_() for k, v in state.params.items()}
-    return built, phase, dataclasses.replace(state, params=params, slow=slow)
+    return built, stage, dataclasses.replace(state, params=params, slow=slow)
 
 
 def by_hand(net, state, batch, hidden, jitter, scale):
@@ -57,12 +57,12 @@ def by_hand(net, state, batch, hidden, jitter, scale):
 
 
 @pytest.mark.parametrize("hide", [color.A, color.B])
-@pytest.mark.parametrize(("stage", "frames"), [("pairs", 2), ("memory", 6)])
-def test_loss_and_gradients_are_those_written_by_hand(stage, frames, hide):
-    built, phase, state = start(stage, f"hide={hide}", "jitter.share=1")
-    assert phase.clips.length == frames
+@pytest.mark.parametrize(("name", "frames"), [("pairs", 2), ("memory", 6)])
+def test_loss_and_gradients_are_those_written_by_hand(name, frames, hide):
+    built, stage, state = start(name, f"hide={hide}", "jitter.share=1")
+    assert stage.clips.length == frames
     batch = clips(frames)
-    out = phase.loss(state, batch, rng.generator(0, stage), 0.0)
+    out = stage.loss(state, batch, rng.generator(0, name), 0.0)
     jitter = color.JitterConfig(share=1.0, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1)
     wanted = by_hand(built.net, state, batch, hide, jitter, 8**-0.5)
     torch.testing.assert_close(out.loss, wanted, rtol=1e-5, atol=1e-6)
@@ -72,9 +72,9 @@ def test_loss_and_gradients_are_those_written_by_hand(stage, frames, hide):
 
 
 def test_references_carry_no_gradient_and_leave_the_statistics_alone():
-    built, phase, state = start("memory")
+    built, stage, state = start("memory")
     batch = clips(6)
-    out = phase.loss(state, batch, rng.generator(0, "memory"), 0.0)
+    out = stage.loss(state, batch, rng.generator(0, "memory"), 0.0)
     assert out.views.query.requires_grad and not any(key.requires_grad for key in out.views.keys)
     jittered = color.jitter(batch.rgb, batch.samples, recipe.load("mast_momentum").config.jitter, 0)
     lab = color.to_lab(jittered.flatten(0, 1)).unflatten(0, (2, 6))
@@ -86,11 +86,11 @@ def test_references_carry_no_gradient_and_leave_the_statistics_alone():
 def test_the_slow_encoder_is_the_sum_of_all_before_it():
     """slow_n = m^n theta_0 + (1 - m) sum_k m^(n-k) theta_k, parameters and statistics."""
     built = recipe.load("mast_momentum", [*TOY, "decay=0.9"]).recipe
-    phase = built.phases[1]
-    started = phase.enter(built.init(rng.generator(1, "init")))
+    stage = built.stages[1]
+    started = stage.enter(built.init(rng.generator(1, "init")))
     assert all(torch.equal(started.slow[k], v) for k, v in started.params.items())
     assert all(torch.equal(started.slow_stats[k], v) for k, v in started.stats.items())
-    learn = learner.Learner(phase, started, {}, seed=0)
+    learn = learner.Learner(stage, started, {}, seed=0)
     passed = [{k: v.detach().clone() for k, v in (started.params | started.stats).items()}]
     for step in range(5):
         learn.step(step, [clips(6, first=10 * step)])

@@ -16,9 +16,9 @@ def fails(*args):
 
 def build(cfg):
     base = mast.build(cfg)
-    (pairs,) = base.phases
-    phase = dataclasses.replace(pairs, loss=lambda state, *rest: fails(*rest), enter=lambda state: fails(state))
-    return dataclasses.replace(base, init=lambda rng: fails(rng), phases=(phase,))
+    (pairs,) = base.stages
+    stage = dataclasses.replace(pairs, loss=lambda state, *rest: fails(*rest), enter=lambda state: fails(state))
+    return dataclasses.replace(base, init=lambda rng: fails(rng), stages=(stage,))
 """
 
 
@@ -26,7 +26,7 @@ def build(cfg):
 def test_a_recipe_that_fails_while_it_trains_is_blamed_by_line(tmp_path, part):
     path = write(tmp_path / "late.py", GOOD.replace("build = mast.build\n", "") + FAILING)
     built = recipe.load(str(path)).recipe
-    call = {"init": built.init, "enter": built.phases[0].enter, "loss": built.phases[0].loss}[part]
+    call = {"init": built.init, "enter": built.stages[0].enter, "loss": built.stages[0].loss}[part]
     with pytest.raises(InputError, match=r"late\.py:\d+: AttributeError: .*'nothing'; mend the recipe") as refused:
         call(*[1.0] * (4 if part == "loss" else 1))
     line = int(str(refused.value).split("late.py:")[1].split(":")[0])
@@ -42,4 +42,4 @@ def test_errors_that_are_not_the_recipes_own_go_through(tmp_path):
     with pytest.raises(OutputError, match="here: is full; make room"):
         built.init(None)
     with pytest.raises(AttributeError):
-        built.phases[0].loss(None, None, None, 0.0)
+        built.stages[0].loss(None, None, None, 0.0)

@@ -41,10 +41,10 @@ torch.set_num_threads(1)
 from vcorr.training import recipe
 from vcorr.training.loop import TrainOptions, train
 
-name, data, out, phase, step, *overrides = sys.argv[1:]
+name, data, out, stage, step, *overrides = sys.argv[1:]
 
 def report(progress):
-    if (progress.phase, progress.step) == (phase, int(step)):
+    if (progress.stage, progress.step) == (stage, int(step)):
         os.kill(os.getpid(), signal.SIGKILL)
 
 train(recipe.load(name, overrides), Path(data), Path(out), options=TrainOptions(1, 0), report=report)
@@ -61,7 +61,7 @@ def test_killed_in_the_second_stage_it_ends_as_if_it_had_not_been(name, films, t
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     run(name, films, whole)
     lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
-    assert [(line["phase"], line["step"]) for line in lines] == [
+    assert [(line["stage"], line["step"]) for line in lines] == [
         *(("pairs", k) for k in (1, 2)), *((LATE[name], k) for k in (1, 2, 3, 4))
     ]  # fmt: skip
     assert all(line["loss"] is not None and line["skipped_steps"] == 0 for line in lines)

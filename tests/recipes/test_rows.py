@@ -100,10 +100,10 @@ def test_learning_and_shares_of_a_recipe_of_two_stages(films, tmp_path, monkeypa
 def test_new_clips_are_tried_with_the_weights_of_both_ends_of_a_stage(films):
     """The same clips, that come after those of the training; the same bank; other weights."""
     experiment = recipes.small(recipes.Row(("x",), "liir", ()), 4, [*TINY, "bank.frames=9"])
-    phase, kept = experiment.recipe.phases[1], {}
-    state = phase.enter(experiment.recipe.init(rng.generator(0, "init")))
-    clips = Clips(scan(films), phase.clips, 0)
-    learn = learner.Learner(recipes.keeping(phase, kept), state, {}, seed=0)
+    stage, kept = experiment.recipe.stages[1], {}
+    state = stage.enter(experiment.recipe.init(rng.generator(0, "init")))
+    clips = Clips(scan(films), stage.clips, 0)
+    learn = learner.Learner(recipes.keeping(stage, kept), state, {}, seed=0)
     for step in range(2):
         pictures, videos = clips.batch(range(4 * step, 4 * step + 4))
         learn.step(step, [recipe.Batch(color.from_uint8(pictures), tuple(range(4 * step, 4 * step + 4)), videos)])
@@ -112,17 +112,17 @@ def test_new_clips_are_tried_with_the_weights_of_both_ends_of_a_stage(films):
     assert all(v is learn.state.params[k] for k, v in last.params.items())
     asked = []
     clips.batch = lambda samples: (asked.append(samples), Clips.batch(clips, samples))[1]
-    before, after = recipes.on_new_clips(phase, [first, last], clips, 2)
+    before, after = recipes.on_new_clips(stage, [first, last], clips, 2)
     assert asked == [range(16, 20), range(20, 24)] and not set(before) & set(after)
-    same, again = recipes.on_new_clips(phase, [last, last], clips, 2)
+    same, again = recipes.on_new_clips(stage, [last, last], clips, 2)
     assert same == again == after
 
 
 def test_a_bank_is_full_where_shares_are_taken():
     built = recipe.load("liir", ["net.widths=8,8,8,8", "net.features=8", "bank.frames=9"]).recipe
     state = built.init(rng.generator(0, "init"))
-    for phase, filled in zip(built.phases, map(recipes.with_full_bank, built.phases), strict=True):
-        plain, full = phase.enter(state).extra, filled.enter(state).extra
+    for stage, filled in zip(built.stages, map(recipes.with_full_bank, built.stages), strict=True):
+        plain, full = stage.enter(state).extra, filled.enter(state).extra
         assert {k: (v.shape, v.dtype) for k, v in full.items()} == {k: (v.shape, v.dtype) for k, v in plain.items()}
         assert not full or len(bank.read(full)[0]) == 9 * 4
 

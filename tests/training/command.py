@@ -4,7 +4,7 @@ It logs and saves every step, and prints what it says. It fails if threads that 
 training. The environment may ask for more:
 
 TEST_OPTIONS    other options, as JSON
-TEST_KILL       "PHASE:STEP": the first process is killed when it has taken this step, before it saves it
+TEST_KILL       "STAGE:STEP": the first process is killed when it has taken this step, before it saves it
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vcorr.training.loop import Progress, TrainOptions, train
 
 
 def report(progress: Progress) -> None:
-    if os.environ.get("TEST_KILL") == f"{progress.phase}:{progress.step}":
+    if os.environ.get("TEST_KILL") == f"{progress.stage}:{progress.step}":
         os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -34,19 +34,19 @@ from dataclasses import dataclass
 import torch
 
 from vcorr.recipes import mast_cpu
-from vcorr.training.recipe import Phase, Stage
+from vcorr.training.recipe import Schedule, Stage
 
 
 @dataclass(frozen=True)
 class Config(mast_cpu.Config):
-    late: Stage = Stage(steps=6, batch=2, lr=1e-3)
+    late: Schedule = Schedule(steps=6, batch=2, lr=1e-3)
     nan: tuple[int, ...] = ()       # steps whose loss is not finite
     steep: tuple[int, ...] = ()     # steps whose gradient is not finite, though the loss is
 
 
 def build(cfg):
     base = mast_cpu.build(cfg)
-    (pairs,) = base.phases
+    (pairs,) = base.stages
 
     def loss(state, batch, rng, progress):
         out = pairs.loss(state, batch, rng, progress)
@@ -59,7 +59,7 @@ def build(cfg):
         return dataclasses.replace(out, metrics={"twice": 2 * float(out.loss.detach())})
 
     return dataclasses.replace(
-        base, phases=(dataclasses.replace(pairs, loss=loss), Phase("late", cfg.late, cfg.clips, pairs.loss))
+        base, stages=(dataclasses.replace(pairs, loss=loss), Stage("late", cfg.late, cfg.clips, pairs.loss))
     )
 """
 
@@ -73,7 +73,7 @@ class Run:
 
     def __call__(self, *, stop_at=None, signals=(signal.SIGTERM,), options=EVERY_STEP, init=None):
         def report(progress):
-            if stop_at is not None and (progress.phase, progress.step) == stop_at:
+            if stop_at is not None and (progress.stage, progress.step) == stop_at:
                 for number in signals:
                     os.kill(os.getpid(), number)
 
@@ -97,7 +97,7 @@ def tensors(out):
 
 
 def metrics(out):
-    keys = ("phase", "step", "loss", "lr", "grad_norm", "skipped_steps")
+    keys = ("stage", "step", "loss", "lr", "grad_norm", "skipped_steps")
     return [{k: line[k] for k in keys} for line in map(json.loads, (out / "metrics.jsonl").read_text().splitlines())]
 
 

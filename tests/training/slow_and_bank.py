@@ -21,14 +21,14 @@ from vcorr.model.nn import Tensors
 from vcorr.model.resnet import ResNetConfig
 from vcorr.training.clips.cut import ClipConfig
 from vcorr.training.losses import reconstruction as losses
-from vcorr.training.recipe import Inference, Matching, Out, Phase, Recipe, Stage, State
+from vcorr.training.recipe import Inference, Matching, Out, Recipe, Schedule, Stage, State
 
 
 @dataclass(frozen=True)
 class Config:
     seed: int = 0
-    pairs: Stage = Stage(steps=3, batch=4, lr=1e-3)
-    memory: Stage = Stage(steps=5, batch=4, lr=1e-3)
+    pairs: Schedule = Schedule(steps=3, batch=4, lr=1e-3)
+    memory: Schedule = Schedule(steps=5, batch=4, lr=1e-3)
     clips: ClipConfig = ClipConfig(size=24, gaps=(1, 2), smallest=20, read=48)
     net: ResNetConfig = ResNetConfig(widths=(8, 8, 8, 8), features=8)
     matching: Matching = Matching(radius=2)
@@ -80,12 +80,12 @@ def build(cfg: Config) -> Recipe:
         extra = {"features": torch.zeros(cfg.ring, cfg.net.features), "pushed": torch.tensor(0)}
         return State(state.params, state.stats, copy(state.params), copy(state.stats), extra)
 
-    phases = (
-        Phase("pairs", cfg.pairs, cfg.clips, pairs),
-        Phase(
+    stages = (
+        Stage("pairs", cfg.pairs, cfg.clips, pairs),
+        Stage(
             "memory", cfg.memory, cfg.clips, memory, enter,
             decay=lambda name: 0.0 if name.startswith("head") else cfg.decay,
             trainable=lambda name: not name.startswith("stem"),
         ),
     )  # fmt: skip
-    return Recipe(cfg.net, lambda rng: State(*network.init(cfg.net, rng)), phases, cfg.matching, cfg.inference)
+    return Recipe(cfg.net, lambda rng: State(*network.init(cfg.net, rng)), stages, cfg.matching, cfg.inference)

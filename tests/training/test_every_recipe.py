@@ -36,10 +36,10 @@ def test_stopped_within_each_stage_it_ends_as_if_it_had_not_been(films, tmp_path
     experiment = recipe.load(name, tiny(name))
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train(experiment, films, whole, options=EVERY_STEP)
-    for phase in experiment.recipe.phases:
+    for stage in experiment.recipe.stages:
 
-        def stop(progress, name=phase.name):
-            if (progress.phase, progress.step) == (name, STEPS - 1):
+        def stop(progress, name=stage.name):
+            if (progress.stage, progress.step) == (name, STEPS - 1):
                 os.kill(os.getpid(), signal.SIGTERM)
 
         with pytest.raises(Stopped):
@@ -50,11 +50,11 @@ def test_stopped_within_each_stage_it_ends_as_if_it_had_not_been(films, tmp_path
 
 def twenty(name):
     """Overrides for twenty steps in all, six of them before the last stage; and the step of that one after ten."""
-    *early, last = [phase.name for phase in recipe.load(name).recipe.phases]
-    steps = {phase: 6 // len(early) for phase in early}
+    *early, last = [stage.name for stage in recipe.load(name).recipe.stages]
+    steps = {stage: 6 // len(early) for stage in early}
     before = sum(steps.values())
     steps[last] = 20 - before
-    return [*tiny(name), *(f"{phase}.steps={n}" for phase, n in steps.items())], f"{last}:{11 - before}"
+    return [*tiny(name), *(f"{stage}.steps={n}" for stage, n in steps.items())], f"{last}:{11 - before}"
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from vcorr.errors import InputError, UsageError
 from vcorr.model.weights import load_weights
 from vcorr.training import recipe
 from vcorr.training.clips.cut import ClipConfig
-from vcorr.training.recipe import Batch, Stage
+from vcorr.training.recipe import Batch, Schedule
 
 SMALL = {"net.widths": "4,4,8,8", "net.features": "8", "radius": "2", "batch": "2", "size": "32"}
 
@@ -201,9 +201,9 @@ def test_json_of_anything_else_is_refused(data, message):
 
 def test_json_is_held_to_the_rules_of_the_config():
     with pytest.raises(ValueError, match="steps must be at least 0 and batch 1"):
-        from_json(Stage, {"steps": 5, "batch": 0, "lr": 1.0})
+        from_json(Schedule, {"steps": 5, "batch": 0, "lr": 1.0})
     with pytest.raises(ValueError, match="lr"):
-        from_json(Stage, {"steps": 1, "batch": 1})
+        from_json(Schedule, {"steps": 1, "batch": 1})
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
@@ -214,12 +214,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vcorr.recipes import mast
-from vcorr.training.recipe import Stage
+from vcorr.training.recipe import Schedule
 
 
 @dataclass(frozen=True)
 class Config(mast.Config):
-    pairs: Stage = Stage(steps=5, batch=1, lr=1e-3)
+    pairs: Schedule = Schedule(steps=5, batch=1, lr=1e-3)
     extra: tuple[int, ...] | None = None
 
 
@@ -237,7 +237,7 @@ def test_a_file_with_postponed_annotations_loads(tmp_path):
     experiment = recipe.load(str(path), ["extra=1,2", "pairs.steps=6"])
     assert (experiment.name, experiment.source) == ("mine", GOOD)
     assert experiment.config.extra == (1, 2)
-    assert experiment.recipe.phases[0].stage == Stage(steps=6, batch=1, lr=1e-3)
+    assert experiment.recipe.stages[0].schedule == Schedule(steps=6, batch=1, lr=1e-3)
     assert list(tmp_path.iterdir()) == [path]  # no compiled file beside it
 
 
@@ -305,9 +305,9 @@ def test_a_failing_file_is_blamed_by_line(tmp_path, monkeypatch, text, line, mes
         pytest.param("\0", "null bytes", id="null-bytes"),
         pytest.param(
             GOOD
-            + "\nimport dataclasses\ndef build(cfg):\n    return dataclasses.replace(mast.build(cfg), phases=())\n",
-            "has phases []",
-            id="no-phases",
+            + "\nimport dataclasses\ndef build(cfg):\n    return dataclasses.replace(mast.build(cfg), stages=())\n",
+            "has stages []",
+            id="no-stages",
         ),
     ],
 )
@@ -345,16 +345,16 @@ def test_a_shipped_recipe_takes_two_steps(name):
     experiment = small(name)
     assert experiment.config.net.widths == (4, 4, 8, 8)
     state = experiment.recipe.init(torch.Generator().manual_seed(0))
-    for phase in experiment.recipe.phases:
-        state = phase.enter(state)
+    for stage in experiment.recipe.stages:
+        state = stage.enter(state)
         for step in range(2):
             params = {k: v.detach().requires_grad_() for k, v in state.params.items()}
             state = dataclasses.replace(state, params=params)
-            rgb = torch.rand(2, phase.clips.length, 3, 32, 32, generator=torch.Generator().manual_seed(step))
+            rgb = torch.rand(2, stage.clips.length, 3, 32, 32, generator=torch.Generator().manual_seed(step))
             batch = Batch(rgb, (2 * step, 2 * step + 1), (0, 1))
-            out = phase.loss(state, batch, torch.Generator().manual_seed(step), step / 2)
+            out = stage.loss(state, batch, torch.Generator().manual_seed(step), step / 2)
             assert 0 < float(out.loss.detach()) < math.inf
-            trained = {k: v for k, v in params.items() if phase.trainable(k)}
+            trained = {k: v for k, v in params.items() if stage.trainable(k)}
             grads = torch.autograd.grad(out.loss, list(trained.values()))
             assert all(bool((g != 0).any()) for g in grads)
             new = params | {k: v.detach() - 1e-3 * g for (k, v), g in zip(trained.items(), grads, strict=True)}
@@ -426,12 +426,12 @@ class Method:
     ],
 )
 def test_a_loss_that_reads_progress_is_known(loss, reads):
-    assert recipe.Phase("pairs", Stage(1, 1, 1e-3), ClipConfig(), loss).reads_progress is reads
+    assert recipe.Stage("pairs", Schedule(1, 1, 1e-3), ClipConfig(), loss).reads_progress is reads
 
 
 def test_of_the_shipped_recipes_corrflow_alone_reads_progress():
     loaded = {name: recipe.load(name).recipe for name in recipe.shipped()}
-    assert {name for name, built in loaded.items() if any(p.reads_progress for p in built.phases)} == {"corrflow"}
+    assert {name for name, built in loaded.items() if any(p.reads_progress for p in built.stages)} == {"corrflow"}
 
 
 def test_tensors_do_not_stand_in_the_way_of_comparing() -> None:

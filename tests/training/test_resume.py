@@ -10,6 +10,7 @@ import pytest
 from tests import forked
 from tests.training.runs import TOY, Run, assert_same_run, metrics, tensors
 from vcorr.errors import OutputError
+from vcorr.model.weights import load_tensors, save_tensors
 from vcorr.training.loop import Stopped, TrainOptions
 
 # --- exact resume --------------------------------------------------------------------------------------------------
@@ -72,13 +73,27 @@ def test_a_stopped_run_ends_as_if_it_had_not_been(films, stopped, unbroken):
     assert_same_run(stopped, unbroken)
 
 
+def test_a_run_whose_files_name_stages_phases_goes_on(films, stopped, unbroken):
+    """Files of early versions."""
+    for path in (stopped / "state").glob("*.safetensors"):
+        values, meta = load_tensors(path)
+        save_tensors(path, values, {"phase" if key == "stage" else key: value for key, value in meta.items()})
+    log = stopped / "metrics.jsonl"
+    log.write_text(log.read_text().replace('"stage"', '"phase"'))
+    again = Run(films, stopped)
+    again()
+    assert again.heard("going on from step 5 of 12")
+    log.write_text(log.read_text().replace('"phase"', '"stage"'))
+    assert_same_run(stopped, unbroken)
+
+
 def test_kills_in_between_leave_nothing_that_matters(films, stopped, unbroken):
     """A line cut short, a state half written, lines of steps that will be taken again."""
     with (stopped / "metrics.jsonl").open("a") as file:
         file.write(
-            json.dumps({"phase": "pairs", "step": 6, "loss": 0.0})
+            json.dumps({"stage": "pairs", "step": 6, "loss": 0.0})
             + "\n"
-            + '{"phase": "pai\0\udcff'.encode("utf-8", "surrogatepass").decode("latin-1")
+            + '{"stage": "pai\0\udcff'.encode("utf-8", "surrogatepass").decode("latin-1")
         )
     (stopped / "state" / ".00000006.7.part.safetensors").write_bytes(b"half")
     (stopped / ".weights.7.part.safetensors").write_bytes(b"half")
@@ -115,7 +130,7 @@ def test_a_run_of_two_stages_resumes_within_and_between_them(films, tmp_path, tw
         Run(films, parts, "pairs.steps=5", name=two_stages)(stop_at=("late", 1))  # the stage's last step is no stop
     Run(films, parts, "pairs.steps=5", name=two_stages)()
     assert_same_run(parts, whole)
-    assert metrics(whole)[-1]["step"] == 6 and metrics(whole)[-1]["phase"] == "late"
+    assert metrics(whole)[-1]["step"] == 6 and metrics(whole)[-1]["stage"] == "late"
 
 
 def test_moments_of_a_stage_are_not_those_of_the_next(films, tmp_path, two_stages):

@@ -49,7 +49,7 @@ def test_weights_say_where_they_come_from_and_are_those_of_the_state(unbroken):
 def test_a_state_keeps_the_form_that_older_runs_have(unbroken):
     """A change here would end every run that is under way."""
     state, meta = load_tensors(newest(unbroken))
-    assert (meta["format"], meta["step"], meta["phase"], meta["threads"]) == ("vcorr-state-1", 12, "pairs", 1)
+    assert (meta["format"], meta["step"], meta["stage"], meta["threads"]) == ("vcorr-state-1", 12, "pairs", 1)
     names = {k.removeprefix("params/") for k in state if k.startswith("params/")}
     assert "layer2.0.skip.conv.weight" in names
     assert {k for k in state if k.startswith("moments/")} == {
@@ -136,7 +136,7 @@ def test_a_run_of_an_early_version_goes_on(films, stopped, unbroken):
     del config["config"]["clips"]["cache"]
     path.write_text(json.dumps(config | {"data": "somewhere"}))
     found, meta = load_tensors(newest(stopped))
-    save_tensors(newest(stopped), found, {k: meta[k] for k in ("format", "step", "phase", "threads")})
+    save_tensors(newest(stopped), found, {k: meta[k] for k in ("format", "step", "stage", "threads")})
     Run(films, stopped)()
     assert_same_run(stopped, unbroken)
 

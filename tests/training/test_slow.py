@@ -63,9 +63,9 @@ def test_a_state_holds_the_slow_encoder_and_the_bank_in_the_stage_that_has_them(
     assert late["extra/features"].shape == (6, 8) and late["extra/pushed"].dtype == torch.int64
 
 
-def stopper(phase, step):
+def stopper(stage, step):
     def report(progress):
-        if (progress.phase, progress.step) == (phase, step):
+        if (progress.stage, progress.step) == (stage, step):
             signal.raise_signal(signal.SIGTERM)
 
     return report
@@ -94,7 +94,7 @@ def test_a_stage_that_is_left_out_first_leaves_nothing_in_the_states_to_come(fil
     turned = tmp_path / "turned.py"
     turned.write_text(
         "import dataclasses\nfrom tests.training.slow_and_bank import Config, build as base\n\n"
-        "def build(cfg):\n    recipe = base(cfg)\n    return dataclasses.replace(recipe, phases=recipe.phases[::-1])\n"
+        "def build(cfg):\n    recipe = base(cfg)\n    return dataclasses.replace(recipe, stages=recipe.stages[::-1])\n"
     )
     out, said = tmp_path / "run", []
 
@@ -136,7 +136,7 @@ def test_what_is_not_trained_stays_and_has_no_moments(whole, films, tmp_path):
 
 def test_metrics_may_be_tensors(whole):
     lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
-    assert all(line["one"] == 1 and line["apart"] >= 0 for line in lines if line["phase"] == "memory")
+    assert all(line["one"] == 1 and line["apart"] >= 0 for line in lines if line["stage"] == "memory")
     assert len(metrics(whole)) == 8
 
 

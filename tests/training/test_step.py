@@ -10,10 +10,10 @@ import torch
 from vcorr import rng
 from vcorr.errors import UsageError
 from vcorr.training.clips.cut import ClipConfig
-from vcorr.training.recipe import Batch, Out, Phase, Stage, State
+from vcorr.training.recipe import Batch, Out, Schedule, Stage, State
 from vcorr.training.step import Learner
 
-STAGE = Stage(steps=10, batch=4, lr=0.1, cooldown=0.0, clip_norm=float("inf"), bf16=False)
+SCHEDULE = Schedule(steps=10, batch=4, lr=0.1, cooldown=0.0, clip_norm=float("inf"), bf16=False)
 
 
 def start():
@@ -29,8 +29,8 @@ def loss(state, batch, rng, progress):
     return Out(error.square().mean(), {"n": state.stats["n"] + 1}, {"drawn": drawn, "progress": progress}, extra)
 
 
-def phase(function=loss, stage=STAGE, **more):
-    return Phase("only", stage, ClipConfig(), function, **more)
+def stage(function=loss, schedule=SCHEDULE, **more):
+    return Stage("only", schedule, ClipConfig(), function, **more)
 
 
 def batches(learner, step=0, spoilt=()):
@@ -46,7 +46,7 @@ def stepped(learner, steps=1):
 
 
 def test_a_step_is_that_of_adam_on_the_mean():
-    learner = Learner(phase(), start(), {}, seed=3)
+    learner = Learner(stage(), start(), {}, seed=3)
     params = {k: v.clone().requires_grad_() for k, v in start().params.items()}
     adam = torch.optim.AdamW(params.values(), lr=0.1, weight_decay=0.0)
     for step in range(3):
@@ -65,8 +65,8 @@ def test_a_step_is_that_of_adam_on_the_mean():
 @pytest.mark.parametrize("parts", [2, 4])
 def test_accumulated_parts_make_the_step_of_the_whole_batch(parts):
     """Where no layer mixes samples; draws for the batch are the same in every part."""
-    whole = Learner(phase(), start(), {}, seed=0)
-    accumulated = Learner(phase(stage=dataclasses.replace(STAGE, accumulate=parts)), start(), {}, seed=0)
+    whole = Learner(stage(), start(), {}, seed=0)
+    accumulated = Learner(stage(schedule=dataclasses.replace(SCHEDULE, accumulate=parts)), start(), {}, seed=0)
     assert accumulated.samples(2) == [range(k, k + 4 // parts) for k in range(8, 12, 4 // parts)]
     for step in range(4):
         a = whole.step(step, batches(whole, step))
@@ -81,7 +81,7 @@ def test_the_slow_copy_follows_by_the_closed_form():
     """slow_n = d^n p_0 + (1 - d) sum_k d^(n - k) p_k, each tensor with a d of its own; statistics likewise."""
     decay = {"a": 0.9, "b": 0.0, "n": 1.0}
     state = dataclasses.replace(start(), slow=start().params, slow_stats=start().stats)
-    learner = Learner(phase(decay=decay.__getitem__), state, {}, seed=0)
+    learner = Learner(stage(decay=decay.__getitem__), state, {}, seed=0)
     fast = [{k: v.detach().double() for k, v in learner.state.params.items()}]
     for step in range(5):
         learner.step(step, batches(learner, step))
@@ -96,13 +96,13 @@ def test_the_slow_copy_follows_by_the_closed_form():
 
 def test_without_a_decay_the_slow_copy_stays():
     state = dataclasses.replace(start(), slow=start().params)
-    learner = Learner(phase(), state, {}, seed=0)
+    learner = Learner(stage(), state, {}, seed=0)
     stepped(learner)
     assert torch.equal(learner.state.slow["a"], start().params["a"])
 
 
 def test_what_is_not_trained_is_not_handed_to_the_optimiser():
-    learner = Learner(phase(trainable=lambda name: name == "b"), start(), {}, seed=0)
+    learner = Learner(stage(trainable=lambda name: name == "b"), start(), {}, seed=0)
     stepped(learner, 3)
     assert torch.equal(learner.state.params["a"], start().params["a"])
     assert not torch.equal(learner.state.params["b"], start().params["b"])
@@ -113,8 +113,8 @@ def test_what_is_not_trained_is_not_handed_to_the_optimiser():
 @pytest.mark.parametrize(("accumulate", "spoilt"), [(1, {2}), (2, {0}), (2, {3}), (4, {1})])
 def test_a_part_that_is_not_finite_leaves_everything_as_it_was(accumulate, spoilt):
     state = dataclasses.replace(start(), slow=start().params, extra={"seen": torch.tensor(7)})
-    stage = dataclasses.replace(STAGE, accumulate=accumulate)
-    learner = Learner(phase(stage=stage, decay=lambda name: 0.5), state, {}, seed=0)
+    schedule = dataclasses.replace(SCHEDULE, accumulate=accumulate)
+    learner = Learner(stage(schedule=schedule, decay=lambda name: 0.5), state, {}, seed=0)
     taken = learner.step(0, batches(learner, spoilt=spoilt))
     assert taken.norm is None and taken.loss != taken.loss
     for group in ("params", "stats", "slow", "extra"):
@@ -126,18 +126,18 @@ def test_a_part_that_is_not_finite_leaves_everything_as_it_was(accumulate, spoil
 
 
 def test_a_step_outlives_no_graph():
-    learner = Learner(phase(), dataclasses.replace(start(), extra={"seen": torch.tensor(0.0)}), {}, seed=0)
+    learner = Learner(stage(), dataclasses.replace(start(), extra={"seen": torch.tensor(0.0)}), {}, seed=0)
     taken = stepped(learner)
     kept = [taken.out.loss, *taken.out.stats.values(), *taken.out.extra.values(), *learner.state.stats.values()]
     assert not any(t.requires_grad for t in kept)
 
 
 def test_restored_moments_go_on_as_if_never_stopped():
-    whole, first = (Learner(phase(), start(), {}, seed=0) for _ in range(2))
+    whole, first = (Learner(stage(), start(), {}, seed=0) for _ in range(2))
     stepped(whole, 4)
     stepped(first, 2)
     moments = dict(reversed({k: v.clone() for k, v in first.moments().items()}.items()))  # in any order
-    second = Learner(phase(), first.state, moments, seed=0)
+    second = Learner(stage(), first.state, moments, seed=0)
     for step in (2, 3):
         second.step(step, batches(second, step))
     assert all(torch.equal(v, whole.state.params[k]) for k, v in second.state.params.items())
@@ -163,7 +163,7 @@ def changed(form):
 )
 def test_a_recipe_that_cannot_be_trained_so_is_blamed(broken, state, message):
     with pytest.raises(UsageError, match=message):
-        stepped(Learner(phase(**broken), dataclasses.replace(start(), **state), {}, seed=0))
+        stepped(Learner(stage(**broken), dataclasses.replace(start(), **state), {}, seed=0))
 
 
 def test_a_batch_that_cannot_be_parted_among_processes_is_refused(monkeypatch):
@@ -171,4 +171,4 @@ def test_a_batch_that_cannot_be_parted_among_processes_is_refused(monkeypatch):
     with pytest.raises(
         UsageError, match=r"only\.batch=4: cannot be parted among 3 processes, 2 times; give a multiple of 6"
     ):
-        Learner(phase(stage=dataclasses.replace(STAGE, accumulate=2)), start(), {}, seed=0)
+        Learner(stage(schedule=dataclasses.replace(SCHEDULE, accumulate=2)), start(), {}, seed=0)

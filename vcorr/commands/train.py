@@ -76,7 +76,7 @@ def train(
 def _tell(progress: TrainProgress) -> None:
     left = int(progress.seconds_left)
     say(
-        f"{progress.phase} {progress.step}/{progress.steps}  loss {progress.loss:.4f}  "
+        f"{progress.stage} {progress.step}/{progress.steps}  loss {progress.loss:.4f}  "
         f"{progress.clips_per_second:.1f} clips/s  data {progress.data_share:.0%}  "
         f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
     )

@@ -29,7 +29,7 @@ from vcorr.model.nn import Tensors
 from vcorr.training.clips.ahead import ReadAhead, workers_for
 from vcorr.training.clips.cut import Clips
 from vcorr.training.clips.dataset import Dataset, scan
-from vcorr.training.recipe import Batch, Experiment, Phase, State
+from vcorr.training.recipe import Batch, Experiment, Stage, State
 from vcorr.training.run import GROUPS, Checkpoint, RunFolder
 from vcorr.training.step import Learner, Taken
 from vcorr.training.watch.monitor import Monitor
@@ -46,9 +46,9 @@ class Diverged(VcorrError):
 
 @dataclass(frozen=True)
 class Progress:
-    """What a person wants to see of a running training: ``step`` of ``steps`` in this phase, shares in [0, 1]."""
+    """What a person wants to see of a running training: ``step`` of ``steps`` in this stage, shares in [0, 1]."""
 
-    phase: str
+    stage: str
     step: int
     steps: int
     loss: float
@@ -121,9 +121,9 @@ def train(
             monitor = Monitor(folder, probe, lambda: bool(stopped)) if ranks.rank() == 0 else None
             if point.step >= folder.steps and monitor is not None:
                 _make_good(folder, point, monitor)
-            for phase in experiment.recipe.phases:
-                if point.step < folder.offset(phase.name) + phase.stage.steps:
-                    point = _Loop(folder, phase, dataset, point, options, stopped, report, monitor).run()
+            for stage in experiment.recipe.stages:
+                if point.step < folder.offset(stage.name) + stage.schedule.steps:
+                    point = _Loop(folder, stage, dataset, point, options, stopped, report, monitor).run()
     return out / "weights.safetensors"
 
 
@@ -132,17 +132,17 @@ def _make_good(folder: RunFolder, point: Checkpoint, monitor: Monitor) -> None:
     if folder.states():
         folder.save_weights(point)
     if not (folder.out / REPORT).exists():
-        phase = folder.recipe.phases[-1]
-        monitor.saved(phase.name, phase.stage.steps, stopped=True)
+        stage = folder.recipe.stages[-1]
+        monitor.saved(stage.name, stage.schedule.steps, stopped=True)
 
 
 class _Loop:
-    """One phase, from a point on."""
+    """One stage, from a point on."""
 
     def __init__(
         self,
         folder: RunFolder,
-        phase: Phase,
+        stage: Stage,
         dataset: Dataset,
         point: Checkpoint,
         options: TrainOptions,
@@ -150,33 +150,33 @@ class _Loop:
         report: Callable[[Progress], None],
         monitor: Monitor | None,
     ) -> None:
-        self.folder, self.phase, self.options, self.stopped, self.report = folder, phase, options, stopped, report
+        self.folder, self.stage, self.options, self.stopped, self.report = folder, stage, options, stopped, report
         self.monitor = monitor
-        self.clips = Clips(dataset, phase.clips, folder.experiment.config.seed, folder.device)
-        self.first = point.step - folder.offset(phase.name)
+        self.clips = Clips(dataset, stage.clips, folder.experiment.config.seed, folder.device)
+        self.first = point.step - folder.offset(stage.name)
         self.skipped = point.skipped
-        state = point.state if self.first else _place(phase.enter(point.state), folder.device)
-        moments = point.moments if self.first else {}  # another phase's are no business of this one
-        self.learner = Learner(phase, state, moments, folder.experiment.config.seed)
+        state = point.state if self.first else _place(stage.enter(point.state), folder.device)
+        moments = point.moments if self.first else {}  # another stage's are no business of this one
+        self.learner = Learner(stage, state, moments, folder.experiment.config.seed)
         self.rgb = torch.empty(0)  # of the last clips
         self.clock = _Clock()
         self.saved = time.monotonic()
         self.told = 0
 
     def run(self) -> Checkpoint:
-        stage = self.phase.stage
+        schedule = self.stage.schedule
         self._tell_what_comes()
         workers = self.options.workers
         if workers is None:
             workers = workers_for(self.folder.device, ranks.here())
-        plan = (samples for step in range(self.first, stage.steps) for samples in self.learner.samples(step))
+        plan = (samples for step in range(self.first, schedule.steps) for samples in self.learner.samples(step))
         with ReadAhead(self.clips, plan, workers) as ahead:
             self._go(ahead)
-        return self._point(stage.steps)
+        return self._point(schedule.steps)
 
     def _go(self, ahead: ReadAhead) -> None:
-        stage, bad = self.phase.stage, 0
-        for step in range(self.first, stage.steps):
+        schedule, bad = self.stage.schedule, 0
+        for step in range(self.first, schedule.steps):
             began = time.monotonic()
             taken = self.learner.step(step, self._parts(step, ahead))
             self._tell_unreadable()
@@ -184,8 +184,8 @@ class _Loop:
             self.skipped += taken.norm is None
             if bad == BAD_STEPS:
                 self._diverged(step, bad)
-            self.clock.add(time.monotonic() - began, stage.batch)
-            done = step + 1 == stage.steps
+            self.clock.add(time.monotonic() - began, schedule.batch)
+            done = step + 1 == schedule.steps
             if (step + 1) % self.options.log_every == 0 or done:
                 self._log(step, taken)
                 self.clock = _Clock()
@@ -210,13 +210,13 @@ class _Loop:
     def _save(self, step: int, *, stopped: bool) -> None:
         if self.monitor is not None:
             self.folder.save(self._point(step))
-            self.monitor.saved(self.phase.name, step, stopped=stopped)
+            self.monitor.saved(self.stage.name, step, stopped=stopped)
         self.saved = time.monotonic()
 
     def _point(self, step: int) -> Checkpoint:
-        """Where the run stands after ``step`` steps of this phase."""
-        done = self.folder.offset(self.phase.name) + step
-        return Checkpoint(done, self.phase.name, self.learner.state, self.learner.moments(), self.skipped)
+        """Where the run stands after ``step`` steps of this stage."""
+        done = self.folder.offset(self.stage.name) + step
+        return Checkpoint(done, self.stage.name, self.learner.state, self.learner.moments(), self.skipped)
 
     def _diverged(self, step: int, bad: int) -> None:
         good = step + 1 - bad
@@ -224,37 +224,37 @@ class _Loop:
         if good > self.first:  # nothing has changed since
             self._save(good, stopped=True)
         elif self.monitor is not None:
-            self.monitor.saved(self.phase.name, good, stopped=True)
+            self.monitor.saved(self.stage.name, good, stopped=True)
         raise ranks.shared(
             Diverged(
                 self.folder.out,
-                f"{self.phase.name}: loss or gradient was not finite in any of the {bad} steps up to {step + 1}",
-                f"the state of step {good} is kept; train with a lower {self.phase.name}.lr into another --out",
+                f"{self.stage.name}: loss or gradient was not finite in any of the {bad} steps up to {step + 1}",
+                f"the state of step {good} is kept; train with a lower {self.stage.name}.lr into another --out",
             )
         )
 
     def _log(self, step: int, taken: Taken) -> None:
-        stage, name, clock = self.phase.stage, self.phase.name, self.clock
+        schedule, name, clock = self.stage.schedule, self.stage.name, self.clock
         means = ranks.mean(*map(float, taken.metrics.values()))
-        numbers: dict[str, float | None] = {"loss": taken.loss, "lr": stage.rate(step), "grad_norm": taken.norm}
+        numbers: dict[str, float | None] = {"loss": taken.loss, "lr": schedule.rate(step), "grad_norm": taken.norm}
         numbers |= dict(zip(taken.metrics, means, strict=True))
         if self.monitor is None:
             return
         numbers |= self.monitor.logged(name, step + 1, taken.out.views, self.rgb)
         finite = {k: v if v is not None and math.isfinite(v) else None for k, v in numbers.items()}
         speed = {"clips_per_second": round(clock.rate, 3), "data_share": round(clock.share, 4)}
-        self.folder.log({"phase": name, "step": step + 1} | finite | {"skipped_steps": self.skipped} | speed)
-        left = (stage.steps - step - 1) * clock.step
-        self.report(Progress(name, step + 1, stage.steps, taken.loss, clock.rate, left, clock.share))
+        self.folder.log({"stage": name, "step": step + 1} | finite | {"skipped_steps": self.skipped} | speed)
+        left = (schedule.steps - step - 1) * clock.step
+        self.report(Progress(name, step + 1, schedule.steps, taken.loss, clock.rate, left, clock.share))
 
     def _tell_what_comes(self) -> None:
         if ranks.rank():
             return
-        stage, clips = self.phase.stage, self.clips
+        schedule, clips = self.stage.schedule, self.clips
         left_out = f", {len(clips.skipped)} videos left out" if clips.skipped else ""
         self.folder.say(
-            f"{self.phase.name}: {len(clips.sources)} videos, {len(clips)} clips an epoch, "
-            f"{stage.steps} steps of {stage.batch}{left_out}"
+            f"{self.stage.name}: {len(clips.sources)} videos, {len(clips)} clips an epoch, "
+            f"{schedule.steps} steps of {schedule.batch}{left_out}"
         )
         for note in clips.notes:
             self.folder.say(note)

@@ -39,7 +39,7 @@ from vcorr.model.inference import References as References
 from vcorr.model.network import NetworkConfig
 from vcorr.model.nn import Tensors
 from vcorr.training.clips.cut import ClipConfig
-from vcorr.training.schedule import Stage as Stage
+from vcorr.training.schedule import Schedule as Schedule
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,11 +121,11 @@ def _everything(name: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Phase:
+class Stage:
     """A stage by its name in the configuration, with the clips it trains on and the loss it descends.
 
     Attributes:
-        enter: what the state becomes when the phase begins (not when it is resumed): starts the slow encoder or a bank.
+        enter: what the state becomes when the stage begins (not when it is resumed): starts the slow encoder or a bank.
             A function of its argument alone, whose tensors it leaves as they are.
         decay: d in [0, 1] by the name of a parameter or statistic: after each step slow <- d * slow + (1 - d) * params,
             and slow_stats likewise from stats. None leaves them as they are.
@@ -133,7 +133,7 @@ class Phase:
     """
 
     name: str
-    stage: Stage
+    schedule: Schedule
     clips: ClipConfig
     loss: Loss
     enter: Callable[[State], State] = _unchanged
@@ -152,7 +152,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Recipe:
-    """An experiment: its encoder, where it starts, the phases it goes through, how its weights are read.
+    """An experiment: its encoder, where it starts, the stages it goes through, how its weights are read.
 
     Attributes:
         matching: how frames are compared in training. inference: how labels are read.
@@ -162,7 +162,7 @@ class Recipe:
 
     net: NetworkConfig
     init: Callable[[torch.Generator], State]
-    phases: tuple[Phase, ...]
+    stages: tuple[Stage, ...]
     matching: Matching
     inference: Inference
     space: color.Space = "lab"
@@ -262,10 +262,10 @@ def load(name: str, overrides: list[str] | None = None) -> Experiment:
         recipe = module.build(config)
     if not isinstance(recipe, Recipe):
         raise InputError(path, f"build(cfg) returned {type(recipe).__name__}", "return a vcorr.training.recipe.Recipe")
-    names = [phase.name for phase in recipe.phases]
+    names = [stage.name for stage in recipe.stages]
     if not names or len(set(names)) < len(names):
-        raise InputError(path, f"has phases {names}", "give at least one phase, each a name of its own")
-    if not any(phase.stage.steps for phase in recipe.phases):
+        raise InputError(path, f"has stages {names}", "give at least one stage, each a name of its own")
+    if not any(stage.schedule.steps for stage in recipe.stages):
         raise UsageError(f"{names[0]}.steps", "no stage has any steps", "give one of them more than 0")
     return Experiment(path.stem, config, recipe if name in shipped() else _blaming(path, recipe), source)
 
@@ -326,8 +326,8 @@ def _blaming(path: Path, recipe: Recipe) -> Recipe:
 
         return call
 
-    phases = (dataclasses.replace(p, loss=blaming(p.loss), enter=blaming(p.enter)) for p in recipe.phases)
-    return dataclasses.replace(recipe, init=blaming(recipe.init), phases=tuple(phases))
+    stages = (dataclasses.replace(p, loss=blaming(p.loss), enter=blaming(p.enter)) for p in recipe.stages)
+    return dataclasses.replace(recipe, init=blaming(recipe.init), stages=tuple(stages))
 
 
 def _line(path: Path, error: BaseException) -> str:

@@ -39,15 +39,15 @@ class Checkpoint:
     """Where a run stands.
 
     Attributes:
-        step: steps done, of all phases together.
-        phase: name of the phase that the last of them belongs to; None at the very start.
+        step: steps done, of all stages together.
+        stage: name of the stage that the last of them belongs to; None at the very start.
         state: everything that the recipe trains and keeps.
         moments: the optimiser's, as ``"exp_avg/NAME"``.
         skipped: steps so far that were skipped, since loss or gradient was not finite.
     """
 
     step: int
-    phase: str | None
+    stage: str | None
     state: State
     moments: Tensors
     skipped: int = 0
@@ -70,18 +70,18 @@ class RunFolder:
         self.conditions = machine.conditions(device)  # "earlier": others under which steps of this run were taken
 
     def offset(self, name: str) -> int:
-        """Steps of the phases before the one of a name."""
+        """Steps of the stages before the one of a name."""
         steps = 0
-        for phase in self.recipe.phases:
-            if phase.name == name:
+        for stage in self.recipe.stages:
+            if stage.name == name:
                 return steps
-            steps += phase.stage.steps
+            steps += stage.schedule.steps
         raise KeyError(name)
 
     @property
     def steps(self) -> int:
-        """Steps of all phases."""
-        return sum(phase.stage.steps for phase in self.recipe.phases)
+        """Steps of all stages."""
+        return sum(stage.schedule.steps for stage in self.recipe.stages)
 
     # --- who may go on --------------------------------------------------------------------------------------------
 
@@ -136,12 +136,12 @@ class RunFolder:
         old["data"] = wanted["data"] if path_only else old["data"] | {"path": wanted["data"]["path"]}
         if self.init is None:  # a run that goes on need not be told again what it began from
             self.began = wanted["init"] = old["init"]
-        phases = {f"config.{phase.name}.steps": phase.name for phase in self.recipe.phases}
+        stages = {f"config.{stage.name}.steps": stage.name for stage in self.recipe.stages}
         raised: dict[str, int] = {}
         refused = []
         for key, before, after in changes(old, wanted):
-            if key in phases and isinstance(before, int) and after > before:
-                raised[phases[key]] = before
+            if key in stages and isinstance(before, int) and after > before:
+                raised[stages[key]] = before
             elif key.rpartition(".")[2] != FREE:
                 refused.append(f"{key.removeprefix('config.')} {_short(before)} -> {_short(after)}")
         if refused:
@@ -168,7 +168,7 @@ class RunFolder:
         files = self.states()
         if not files and (found := self._weights_step()) == self.steps:
             self.say("the training states are gone, the weights of the last step are there: nothing is left to do")
-            return Checkpoint(self.steps, self.recipe.phases[-1].name, self._fresh(), {})
+            return Checkpoint(self.steps, self.recipe.stages[-1].name, self._fresh(), {})
         if not files:
             if found is not None:
                 self.say(f"no training state is left beside the weights of step {found}: starting anew")
@@ -227,12 +227,12 @@ class RunFolder:
         return dataclasses.replace(state, params=params, stats=stats)
 
     def _like(self, name: str, raised: dict[str, int]) -> State:
-        """A state of the names and shapes that one has in the phase of a name; phases without steps were left out."""
+        """A state of the names and shapes that one has in the stage of a name; stages without steps were left out."""
         state = self._fresh()
-        for phase in self.recipe.phases:
-            if raised.get(phase.name, phase.stage.steps):
-                state = phase.enter(state)
-            if phase.name == name:
+        for stage in self.recipe.stages:
+            if raised.get(stage.name, stage.schedule.steps):
+                state = stage.enter(state)
+            if stage.name == name:
                 return state
         raise KeyError(name)
 
@@ -243,10 +243,11 @@ class RunFolder:
             for key, value in tensors.items():
                 group, name = key.split("/", 1)
                 groups[group][name] = value
-            step, phase, skipped = int(meta["step"]), str(meta["phase"]), int(meta.get("skipped", 0))
+            step, skipped = int(meta["step"]), int(meta.get("skipped", 0))
+            stage = str(meta.get("stage", meta.get("phase")))  # phase: its name in early runs
             if meta["format"] != FORMAT:
                 raise ValueError(f"format {meta['format']}")
-            like = self._like(phase, raised)
+            like = self._like(stage, raised)
             odd = [k for k in groups["moments"] if k.split("/", 1)[1] not in like.params]
         except (KeyError, ValueError, TypeError, IndexError) as error:
             raise InputError(file, f"is no training state of this run ({error})", "train into another folder") from None
@@ -258,31 +259,31 @@ class RunFolder:
             check_shapes(file, wanted, groups[group])
             # A file's order is the alphabet's; the gradient's norm is a sum in the order of the parameters.
             ordered[group] = {name: groups[group][name] for name in wanted}
-        return Checkpoint(step, phase, State(**ordered), groups["moments"], skipped), meta
+        return Checkpoint(step, stage, State(**ordered), groups["moments"], skipped), meta
 
     def _check_raised(self, raised: dict[str, int], point: Checkpoint) -> None:
         """More steps may come to the stage that runs, or to later ones; say where they make it another."""
-        assert point.phase is not None
-        names = [phase.name for phase in self.recipe.phases]
+        assert point.stage is not None
+        names = [stage.name for stage in self.recipe.stages]
         for name, before in raised.items():
-            phase = self.recipe.phases[names.index(name)]
-            stage = phase.stage
-            if names.index(name) < names.index(point.phase):
+            stage = self.recipe.stages[names.index(name)]
+            schedule = stage.schedule
+            if names.index(name) < names.index(point.stage):
                 raise OutputError(
                     self.out,
-                    f"{name}.steps {before} -> {stage.steps}, but {name} is over and {point.phase} has begun",
+                    f"{name}.steps {before} -> {schedule.steps}, but {name} is over and {point.stage} has begun",
                     "give the same value, or another --out",
                 )
-            if name != point.phase:
+            if name != point.stage:
                 continue
             last = point.step - self.offset(name) - 1
-            cooled = dataclasses.replace(stage, steps=before).rate(last) != stage.rate(last)
+            cooled = dataclasses.replace(schedule, steps=before).rate(last) != schedule.rate(last)
             reasons = ["the cooldown had begun"] * cooled
-            reasons += ["the loss goes by the share of the steps that are done"] * phase.reads_progress
+            reasons += ["the loss goes by the share of the steps that are done"] * stage.reads_progress
             if reasons:
                 self.say(
-                    f"{name}.steps {before} -> {stage.steps}: {', and '.join(reasons)}, so the result is not "
-                    f"quite that of {stage.steps} steps from the start"
+                    f"{name}.steps {before} -> {schedule.steps}: {', and '.join(reasons)}, so the result is not "
+                    f"quite that of {schedule.steps} steps from the start"
                 )
 
     def save(self, point: Checkpoint) -> None:
@@ -296,7 +297,7 @@ class RunFolder:
         meta = {
             "format": FORMAT,
             "step": point.step,
-            "phase": point.phase,
+            "stage": point.stage,
             "skipped": point.skipped,
         } | self.conditions
         save_tensors(self.out / "state" / f"{point.step:08d}.safetensors", tensors, meta)
@@ -343,7 +344,7 @@ class RunFolder:
         for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 line = json.loads(text)
-                if self.offset(line["phase"]) + line["step"] <= steps:
+                if self.offset(line.get("stage", line.get("phase"))) + line["step"] <= steps:
                     kept.append(text + "\n")
             except (ValueError, KeyError, TypeError):
                 continue

@@ -9,7 +9,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
-class Stage:
+class Schedule:
     """Numbers of one stage of training.
 
     Attributes:

@@ -19,7 +19,7 @@ from vcorr import ranks, rng
 from vcorr.errors import UsageError
 from vcorr.machine import native_bf16
 from vcorr.model.nn import Tensors
-from vcorr.training.recipe import Batch, Out, Phase, State
+from vcorr.training.recipe import Batch, Out, Stage, State
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class Taken:
 
 
 class Learner:
-    """What one phase trains: parameters, what goes with them, and the optimiser.
+    """What one stage trains: parameters, what goes with them, and the optimiser.
 
     Args:
-        phase: what to train.
+        stage: what to train.
         state: to go on from, on the device.
         moments: the optimiser's, as ``"exp_avg/NAME"``; empty at the beginning.
         seed: of the run.
@@ -51,50 +51,50 @@ class Learner:
         state: what the steps so far have made. Its tensors are written to by the next step.
 
     Raises:
-        UsageError: the phase trains nothing, its slow encoder has nothing to follow, or its batch cannot be parted.
+        UsageError: the stage trains nothing, its slow encoder has nothing to follow, or its batch cannot be parted.
     """
 
-    def __init__(self, phase: Phase, state: State, moments: Tensors, seed: int) -> None:
-        self.phase, self.seed = phase, seed
-        params = {k: v.detach().clone().requires_grad_(phase.trainable(k)) for k, v in state.params.items()}
+    def __init__(self, stage: Stage, state: State, moments: Tensors, seed: int) -> None:
+        self.stage, self.seed = stage, seed
+        params = {k: v.detach().clone().requires_grad_(stage.trainable(k)) for k, v in state.params.items()}
         slow, slow_stats = (
             {k: v.detach().clone() for k, v in group.items()} for group in (state.slow, state.slow_stats)
         )
         self.state = dataclasses.replace(state, params=params, slow=slow, slow_stats=slow_stats)
         self.trained = {k: v for k, v in params.items() if v.requires_grad}
         if not self.trained:
-            raise UsageError(phase.name, "trains no parameter", "mend Phase.trainable in the recipe")
+            raise UsageError(stage.name, "trains no parameter", "mend Stage.trainable in the recipe")
         if lost := (slow.keys() - params.keys()) | (slow_stats.keys() - state.stats.keys()):
             raise UsageError(
-                phase.name, f"has nothing that slow {min(lost)} could follow", "mend Phase.enter in the recipe"
+                stage.name, f"has nothing that slow {min(lost)} could follow", "mend Stage.enter in the recipe"
             )
-        if phase.stage.batch % (ranks.size() * phase.stage.accumulate):
+        if stage.schedule.batch % (ranks.size() * stage.schedule.accumulate):
             raise UsageError(
-                f"{phase.name}.batch={phase.stage.batch}",
-                f"cannot be parted among {ranks.size()} processes, {phase.stage.accumulate} times",
-                f"give a multiple of {ranks.size() * phase.stage.accumulate}",
+                f"{stage.name}.batch={stage.schedule.batch}",
+                f"cannot be parted among {ranks.size()} processes, {stage.schedule.accumulate} times",
+                f"give a multiple of {ranks.size() * stage.schedule.accumulate}",
             )
         self.optimiser = torch.optim.AdamW(
-            self.trained.values(), lr=phase.stage.lr, weight_decay=phase.stage.weight_decay
+            self.trained.values(), lr=stage.schedule.lr, weight_decay=stage.schedule.weight_decay
         )
         _restore_moments(self.optimiser, self.trained, moments)
         self.device = next(iter(params.values())).device
 
     def samples(self, step: int) -> list[range]:
         """The samples of a step that this process takes, part by part."""
-        stage = self.phase.stage
-        part = stage.batch // stage.accumulate
-        first = step * stage.batch
-        return [ranks.share(range(k, k + part)) for k in range(first, first + stage.batch, part)]
+        schedule = self.stage.schedule
+        part = schedule.batch // schedule.accumulate
+        first = step * schedule.batch
+        return [ranks.share(range(k, k + part)) for k in range(first, first + schedule.batch, part)]
 
     def step(self, step: int, parts: Iterable[Batch]) -> Taken:
         """Take a step; a loss or gradient that is not finite changes nothing.
 
         Args:
-            step: of this phase, from 0.
+            step: of this stage, from 0.
             parts: the clips of ``samples(step)``.
         """
-        stage, state, losses = self.phase.stage, self.state, []
+        schedule, state, losses = self.stage.schedule, self.state, []
         metrics: dict[str, float | Tensor] = {}
         self.optimiser.zero_grad()
         for batch in parts:
@@ -103,11 +103,11 @@ class Learner:
             losses.append(mean)
             if not math.isfinite(mean):
                 break
-            (loss / stage.accumulate).backward()  # type: ignore[no-untyped-call]
+            (loss / schedule.accumulate).backward()  # type: ignore[no-untyped-call]
             state = self._next(state, out)
             for name, value in out.metrics.items():
-                metrics[name] = metrics.get(name, 0.0) + value / stage.accumulate
-        norm = self._descend(stage.rate(step)) if math.isfinite(sum(losses)) else None
+                metrics[name] = metrics.get(name, 0.0) + value / schedule.accumulate
+        norm = self._descend(schedule.rate(step)) if math.isfinite(sum(losses)) else None
         if norm is not None:
             self.state = state
             self._follow()
@@ -120,17 +120,17 @@ class Learner:
 
     def _loss(self, step: int, state: State, batch: Batch) -> tuple[Tensor, Out]:
         """The loss with its graph, and all that it came with without."""
-        stage, name = self.phase.stage, self.phase.name
-        autocast = stage.bf16 and native_bf16(self.device)
+        schedule, name = self.stage.schedule, self.stage.name
+        autocast = schedule.bf16 and native_bf16(self.device)
         with ranks.parted(), torch.autocast(self.device.type, torch.bfloat16, enabled=autocast):
             # Draws for the whole batch are the same in every part and on every rank.
-            out = self.phase.loss(state, batch, rng.generator(self.seed, name, step), step / stage.steps)
+            out = self.stage.loss(state, batch, rng.generator(self.seed, name, step), step / schedule.steps)
         return out.loss, _detached(out)
 
     def _descend(self, rate: float) -> float | None:
         """One step down; returns the gradient's norm before it was cut, or None if it is not finite."""
         _average_gradients(self.trained.values())
-        norm = float(torch.nn.utils.clip_grad_norm_(self.trained.values(), self.phase.stage.clip_norm))
+        norm = float(torch.nn.utils.clip_grad_norm_(self.trained.values(), self.stage.schedule.clip_norm))
         if not math.isfinite(norm):
             return None
         for group in self.optimiser.param_groups:
@@ -143,14 +143,14 @@ class Learner:
         extra = state.extra if out.extra is None else {k: v.contiguous() for k, v in out.extra.items()}
         if (now := _form(extra)) != (was := _form(state.extra)):
             raise UsageError(
-                self.phase.name, f"its loss changed the form of State.extra, {was} -> {now}", "mend the recipe"
+                self.stage.name, f"its loss changed the form of State.extra, {was} -> {now}", "mend the recipe"
             )
         return dataclasses.replace(state, stats=dict(out.stats), extra=extra)
 
     @torch.no_grad()
     def _follow(self) -> None:
         """slow <- d * slow + (1 - d) * params, and the statistics likewise."""
-        decay, state = self.phase.decay, self.state
+        decay, state = self.stage.decay, self.state
         if decay is None:
             return
         for slow, fast in ((state.slow, state.params), (state.slow_stats, state.stats)):

@@ -13,23 +13,23 @@ from hypothesis import strategies as st
 from vcorr.training.watch import history
 from vcorr.training.watch.history import Series, smoothed, thinned
 
-PHASES = {"pairs": (0, 100), "memory": (100, 50)}
+STAGES = {"pairs": (0, 100), "memory": (100, 50)}
 
 
 def logged(tmp_path, *lines: object):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b"".join(x if isinstance(x, bytes) else json.dumps(x).encode() + b"\n" for x in lines))
-    return history.read(path, PHASES)
+    return history.read(path, STAGES)
 
 
 def test_steps_are_of_the_whole_run_and_the_last_line_of_a_step_counts(tmp_path) -> None:
     found = logged(
         tmp_path,
-        {"phase": "pairs", "step": 10, "loss": 3.0},
-        {"phase": "pairs", "step": 20, "loss": 2.0, "own": 1},
-        {"phase": "pairs", "step": 10, "loss": 4.0},  # taken again after a resume
-        {"phase": "memory", "step": 5, "loss": 1.0},
-        {"phase": "pairs", "step": 20, "probe": 0.5},
+        {"stage": "pairs", "step": 10, "loss": 3.0},
+        {"stage": "pairs", "step": 20, "loss": 2.0, "own": 1},
+        {"stage": "pairs", "step": 10, "loss": 4.0},  # taken again after a resume
+        {"phase": "memory", "step": 5, "loss": 1.0},  # as early runs call it
+        {"stage": "pairs", "step": 20, "probe": 0.5},
     )
     assert found.damaged == 0
     assert found.series["loss"].steps.tolist() == [10, 20, 105]
@@ -39,24 +39,24 @@ def test_steps_are_of_the_whole_run_and_the_last_line_of_a_step_counts(tmp_path)
 
 HOSTILE = [
     b"\xff\xfe\x00 no text\n",
-    b'{"phase": "pairs", "step": 7, "lo',
+    b'{"stage": "pairs", "step": 7, "lo',
     b"\n[1, 2]\n",
     b"[" * 60_000 + b"\n",
-    b'{"phase": "pairs"}\n',
-    b'{"phase": "other", "step": 1, "loss": 1}\n',
-    b'{"phase": ["pairs"], "step": 1, "loss": 1}\n',
-    b'{"phase": "pairs", "step": true, "loss": 1}\n',
-    b'{"phase": "pairs", "step": 0, "loss": 1}\n',
-    b'{"phase": "pairs", "step": 101, "loss": 1}\n',
-    b'{"phase": "pairs", "step": 1e3, "loss": 1}\n',
-    b'{"phase": "pairs", "step": ' + b"9" * 5000 + b', "loss": 1}\n',
-    b'{"phase": "pairs", "step": 1, "loss": "' + b"x" * 200_000 + b'"}\n',
+    b'{"stage": "pairs"}\n',
+    b'{"stage": "other", "step": 1, "loss": 1}\n',
+    b'{"stage": ["pairs"], "step": 1, "loss": 1}\n',
+    b'{"stage": "pairs", "step": true, "loss": 1}\n',
+    b'{"stage": "pairs", "step": 0, "loss": 1}\n',
+    b'{"stage": "pairs", "step": 101, "loss": 1}\n',
+    b'{"stage": "pairs", "step": 1e3, "loss": 1}\n',
+    b'{"stage": "pairs", "step": ' + b"9" * 5000 + b', "loss": 1}\n',
+    b'{"stage": "pairs", "step": 1, "loss": "' + b"x" * 200_000 + b'"}\n',
 ]
 
 
 @pytest.mark.parametrize("line", HOSTILE, ids=range(len(HOSTILE)))
 def test_damaged_lines_are_counted(tmp_path, line) -> None:
-    whole = {"phase": "pairs", "step": 50, "loss": 1.5}
+    whole = {"stage": "pairs", "step": 50, "loss": 1.5}
     found = logged(tmp_path, whole, line + (b"" if line.endswith(b"\n") else b"\n"), whole)
     assert found.damaged >= 1
     assert found.series["loss"].values.tolist() == [1.5]
@@ -66,34 +66,34 @@ def test_damaged_lines_are_counted(tmp_path, line) -> None:
     "value", ["NaN", "Infinity", "-Infinity", "1e999", "null", "true", '"5"', "{}", "1" + "0" * 400]
 )
 def test_what_is_no_number_is_left_out(tmp_path, value) -> None:
-    found = logged(tmp_path, b'{"phase": "pairs", "step": 1, "loss": %s, "lr": 2}\n' % value.encode())
+    found = logged(tmp_path, b'{"stage": "pairs", "step": 1, "loss": %s, "lr": 2}\n' % value.encode())
     assert found.series.keys() == {"lr"} and found.damaged == 0
 
 
 def test_names_are_bounded_in_number_and_length(tmp_path) -> None:
-    found = logged(tmp_path, {"phase": "pairs", "step": 1} | {f"{k}" + "<b>" * 100: 1 for k in range(150)})
+    found = logged(tmp_path, {"stage": "pairs", "step": 1} | {f"{k}" + "<b>" * 100: 1 for k in range(150)})
     assert len(found.series) == history.SERIES
     assert max(map(len, found.series)) == history.NAME
 
 
 def test_there_may_be_no_log(tmp_path) -> None:
-    assert history.read(tmp_path / "none.jsonl", PHASES).series == {}
+    assert history.read(tmp_path / "none.jsonl", STAGES).series == {}
 
 
 def test_a_line_without_end_takes_no_memory(tmp_path) -> None:
     path = tmp_path / "metrics.jsonl"
     with path.open("wb") as file:
         file.seek(200 << 20)
-        file.write(b'\n{"phase": "pairs", "step": 3, "loss": 1}\n')
+        file.write(b'\n{"stage": "pairs", "step": 3, "loss": 1}\n')
     tracemalloc.start()
-    history.read(path, PHASES)
+    history.read(path, STAGES)
     assert tracemalloc.get_traced_memory()[1] < 10 << 20
     tracemalloc.stop()
 
 
 def test_a_long_log_is_read_in_part(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(history, "LARGEST", 1000)
-    found = logged(tmp_path, *({"phase": "pairs", "step": k, "loss": k} for k in range(1, 101)))
+    found = logged(tmp_path, *({"stage": "pairs", "step": k, "loss": k} for k in range(1, 101)))
     steps = found.series["loss"].steps
     assert 15 <= len(steps) <= 40 and np.ptp(np.diff(steps)) == 0 and steps[-1] > 90
 

@@ -39,14 +39,14 @@ class Config(mast_cpu.Config):
 
 def build(cfg):
     base = mast_cpu.build(cfg)
-    (pairs,) = base.phases
+    (pairs,) = base.stages
 
     def loss(state, batch, rng, progress):
         out = pairs.loss(state, batch, rng, progress)
         views = dataclasses.replace(out.views, frame=99) if cfg.broken else None
         return dataclasses.replace(out, views=views, metrics={"<b>own</b>": 1.0})
 
-    return dataclasses.replace(base, phases=(dataclasses.replace(pairs, loss=loss),))
+    return dataclasses.replace(base, stages=(dataclasses.replace(pairs, loss=loss),))
 """
 
 VOID = {"meta", "img", "br", "input", "link", "hr", "circle", "path"}
@@ -191,8 +191,8 @@ def test_a_recipe_without_views_trains_and_is_reported(films, tmp_path, unbroken
 
 def test_hostile_logs_are_drawn(films, tmp_path, stopped) -> None:
     log = stopped / "metrics.jsonl"
-    lines = [{"phase": "pairs", "step": k, "loss": 10.0 ** (k * 20), "</svg><script>": k} for k in range(1, 5)]
-    log.write_text("".join(json.dumps(x) + "\n" for x in lines) + '{"phase": "pairs", "step": 5, "loss": NaN}\n')
+    lines = [{"stage": "pairs", "step": k, "loss": 10.0 ** (k * 20), "</svg><script>": k} for k in range(1, 5)]
+    log.write_text("".join(json.dumps(x) + "\n" for x in lines) + '{"stage": "pairs", "step": 5, "loss": NaN}\n')
     Run(films, stopped)()
     found = page(stopped)
     assert "</svg><script>" in found.text and "12 of 12 steps" in found.text
@@ -229,7 +229,7 @@ class Folder:
         self.said: list[str] = []
         self.say = self.said.append
 
-    def offset(self, phase: str) -> int:
+    def offset(self, stage: str) -> int:
         return 0
 
 
@@ -286,11 +286,11 @@ def test_a_scene_is_what_the_affinity_copies() -> None:
 def test_every_shipped_recipe_shows_what_it_compares(name) -> None:
     built = recipe.load(name, tiny(name)).recipe
     state = built.init(rng.generator(0, "init"))
-    for phase in built.phases:
-        state = phase.enter(state)
-        count, size = phase.clips.length, phase.clips.size
+    for stage in built.stages:
+        state = stage.enter(state)
+        count, size = stage.clips.length, stage.clips.size
         batch = Batch(torch.rand(2, count, 3, size, size, generator=rng.generator(0, "clips")), (0, 1), (0, 1))
-        views = phase.loss(state, batch, rng.generator(0, "loss"), 0.5).views
+        views = stage.loss(state, batch, rng.generator(0, "loss"), 0.5).views
         assert views is not None and max(views.frames) < count - 1 and views.frame % count == count - 1
         assert not {"nan", "inf"} & set(map(str, affinity.saturation(views.first(2)).values()))
         found = pictures.scene(pictures.Look(views.first(1), batch.rgb, 1))

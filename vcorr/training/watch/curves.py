@@ -88,7 +88,7 @@ def chart(
         title: above it.
         curves: at most three; the page has so many colours.
         end: the last step of the step axis, which starts at 0.
-        marks: (step, name) where phases begin.
+        marks: (step, name) where stages begin.
         span: values that the axis holds in any case.
         limit: a dashed line at this value.
         note: one sentence below.

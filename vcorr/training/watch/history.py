@@ -22,7 +22,7 @@ Numbers = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Series:
-    """One number over the steps of the run (of all phases together), ascending, at least one."""
+    """One number over the steps of the run (of all stages together), ascending, at least one."""
 
     steps: Numbers
     values: Numbers
@@ -46,27 +46,27 @@ class History:
     damaged: int = 0
 
 
-def read(path: Path, phases: Mapping[str, tuple[int, int]]) -> History:
+def read(path: Path, stages: Mapping[str, tuple[int, int]]) -> History:
     """Read a log.
 
     A step that was logged twice counts as it was logged last. What is no number, or beyond all bounds, is left out; a
-    line that is no object, or names a phase or step that the run does not have, is counted as damaged.
+    line that is no object, or names a stage or step that the run does not have, is counted as damaged.
 
     Args:
         path: of metrics.jsonl; there or not.
-        phases: name -> (steps of the phases before it, its own steps).
+        stages: name -> (steps of the stages before it, its own steps).
     """
     found: dict[str, dict[int, float]] = {}
     history = History()
     for text in _lines(path):
         line = _parsed(text)
-        where = None if line is None else _step(line, phases)
+        where = None if line is None else _step(line, stages)
         if line is None or where is None:
             history.damaged += 1
             continue
         for name, value in line.items():
             number = _number(value)
-            if name in ("phase", "step") or number is None:
+            if name in ("stage", "step") or number is None:
                 continue
             if name[:NAME] in found or len(found) < SERIES:
                 found.setdefault(name[:NAME], {})[where] = number
@@ -96,11 +96,11 @@ def _parsed(text: bytes) -> dict[str, object] | None:
     return line if isinstance(line, dict) else None
 
 
-def _step(line: Mapping[str, object], phases: Mapping[str, tuple[int, int]]) -> int | None:
-    phase, step = line.get("phase"), line.get("step")
-    if not isinstance(phase, str) or phase not in phases or type(step) is not int:
+def _step(line: Mapping[str, object], stages: Mapping[str, tuple[int, int]]) -> int | None:
+    stage, step = line.get("stage", line.get("phase")), line.get("step")  # phase: its name in early runs
+    if not isinstance(stage, str) or stage not in stages or type(step) is not int:
         return None
-    before, steps = phases[phase]
+    before, steps = stages[stage]
     return before + step if 1 <= step <= steps else None
 
 

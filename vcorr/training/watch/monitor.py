@@ -43,11 +43,11 @@ class Monitor:
         self.sharp = 0
         self.report_turn, self.probe_turn = _Turn(), _Turn()
 
-    def logged(self, phase: str, step: int, views: Views | None, rgb: Tensor) -> dict[str, float]:
+    def logged(self, stage: str, step: int, views: Views | None, rgb: Tensor) -> dict[str, float]:
         """Numbers to log on what a loss compared, and a warning if the softmax has been saturated for long.
 
         Args:
-            phase: its name; step: steps done in it.
+            stage: its name; step: steps done in it.
             views: of the batch whose clips are rgb [b t 3 H W].
         """
         if views is None or "views" in self.failed:
@@ -56,31 +56,31 @@ class Monitor:
         numbers: dict[str, float] = {}
         with self._guard("views", VIEWS):
             few = views.first(CLIPS)
-            self.look = Look(few, rgb[:CLIPS].clone(), self.folder.offset(phase) + step)
+            self.look = Look(few, rgb[:CLIPS].clone(), self.folder.offset(stage) + step)
             numbers = affinity.saturation(few)
         largest = numbers.get("weight_max", 0.0)
         self.sharp = self.sharp + 1 if largest > report.SATURATED else 0
         if self.sharp == report.LONG:
             self.folder.say(
-                f"{phase}: the softmax is saturated, its largest weight was above {report.SATURATED} in each of the "
+                f"{stage}: the softmax is saturated, its largest weight was above {report.SATURATED} in each of the "
                 f"last {report.LONG} logged steps ({largest:.3f} now), so hardly any gradient reaches the encoder; "
-                f"start again with a smaller scale of the logits or a lower {phase}.lr"
+                f"start again with a smaller scale of the logits or a lower {stage}.lr"
             )
         return numbers
 
-    def saved(self, phase: str, step: int, *, stopped: bool) -> None:
+    def saved(self, stage: str, step: int, *, stopped: bool) -> None:
         """Probe and write the report, where it is their turn.
 
         A run that ends is always reported; one that was asked to stop is not held up by a probe.
 
         Args:
-            phase: its name; step: steps done in it, whose weights lie in the folder.
+            stage: its name; step: steps done in it, whose weights lie in the folder.
         """
-        done = self.folder.offset(phase) + step
+        done = self.folder.offset(stage) + step
         finished = done == self.folder.steps
         if self.probe is not None and not stopped and (finished or self.probe_turn.due):
             with self.probe_turn, self._guard("probe", "the labelled clips cannot be propagated"):
-                self._run_probe(self.probe, phase, step)
+                self._run_probe(self.probe, stage, step)
         status: report.Status = "finished" if finished else "stopped" if stopped else "running"
         if status == "running" and not self.report_turn.due:
             return
@@ -92,18 +92,18 @@ class Monitor:
             with self._guard("report", f"{report.NAME} cannot be made"):
                 report.write(self.folder, report.Now(done, status, self._data(), scene, self.probed))
 
-    def _run_probe(self, probe: Probe, phase: str, step: int) -> None:
+    def _run_probe(self, probe: Probe, stage: str, step: int) -> None:
         if "probe" in self.failed:
             return
         weights = self.folder.out / "weights.safetensors"
         found = probe.run(weights, self.folder.device, cancelled=self.cancelled)
         if found is None:
             return
-        self.probed = self.folder.offset(phase) + step, found
+        self.probed = self.folder.offset(stage) + step, found
         numbers = {"probe": found.j_and_f, "probe_seconds": round(found.seconds, 2)}
-        self.folder.log({"phase": phase, "step": step} | numbers)
+        self.folder.log({"stage": stage, "step": step} | numbers)
         self.folder.say(
-            f"{phase} {step}: probe J&F {100 * found.j_and_f:.1f} on {len(found.clips)} clips, {found.seconds:.0f} s"
+            f"{stage} {step}: probe J&F {100 * found.j_and_f:.1f} on {len(found.clips)} clips, {found.seconds:.0f} s"
         )
 
     def _data(self) -> dict[str, Any]:

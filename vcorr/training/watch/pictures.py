@@ -33,7 +33,7 @@ class Look:
     Attributes:
         views: of the batch.
         rgb: its clips [b t 3 H W] in [0, 1].
-        step: of the run, all phases together, after which the weights were these.
+        step: of the run, all stages together, after which the weights were these.
     """
 
     views: Views

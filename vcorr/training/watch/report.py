@@ -44,7 +44,7 @@ class Now:
     """Where a run stands.
 
     Attributes:
-        step: steps done, of all phases together.
+        step: steps done, of all stages together.
         status: of the run.
         data: the folder of the videos and what it holds, as config.json has it.
         scene: what the network does, as pictures, and after which step; probed: labelled clips propagated, likewise.
@@ -63,13 +63,13 @@ def write(folder: RunFolder, now: Now) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    phases = {p.name: (folder.offset(p.name), p.stage.steps) for p in folder.recipe.phases}
-    logged = history.read(folder.out / "metrics.jsonl", phases)
+    stages = {p.name: (folder.offset(p.name), p.schedule.steps) for p in folder.recipe.stages}
+    logged = history.read(folder.out / "metrics.jsonl", stages)
     name = folder.experiment.name
     parts = [
         _head(folder, now, logged),
         page.warnings(_warnings(logged)),
-        page.curves(_charts(logged, now.step, phases)),
+        page.curves(_charts(logged, now.step, stages)),
         page.pictures(now.scene),
     ]
     if now.probed is not None:
@@ -104,14 +104,14 @@ def _head(folder: RunFolder, now: Now, logged: History) -> str:
 
 
 def _seconds_left(folder: RunFolder, step: int, logged: History) -> float | None:
-    """Of all phases, at the speed in clips that was logged last."""
+    """Of all stages, at the speed in clips that was logged last."""
     speed = logged.series.get("clips_per_second")
     if speed is None or speed.last <= 0:
         return None
     clips = 0
-    for phase in folder.recipe.phases:
-        left = folder.offset(phase.name) + phase.stage.steps - max(step, folder.offset(phase.name))
-        clips += max(left, 0) * phase.stage.batch
+    for stage in folder.recipe.stages:
+        left = folder.offset(stage.name) + stage.schedule.steps - max(step, folder.offset(stage.name))
+        clips += max(left, 0) * stage.schedule.batch
     return clips / speed.last
 
 
@@ -135,9 +135,9 @@ def _warnings(logged: History) -> list[str]:
     return lines
 
 
-def _charts(logged: History, end: int, phases: Mapping[str, tuple[int, int]]) -> list[str]:
+def _charts(logged: History, end: int, stages: Mapping[str, tuple[int, int]]) -> list[str]:
     series = logged.series
-    marks = [(float(start), name) for name, (start, _) in phases.items() if 0 < start < end]
+    marks = [(float(start), name) for name, (start, _) in stages.items() if 0 < start < end]
     charts = []
 
     def add(title: str, *names: tuple[str, str], smooth: bool = False, dots: bool = False, **options: Any) -> None:
