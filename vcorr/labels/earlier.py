@@ -1,4 +1,4 @@
-"""The labels that an output folder was made from, which it has among its results."""
+"""The labels that an output folder was made from. They are among its results."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Earlier:
 
     Attributes:
         out: the folder.
-        digests: SHA-256 of each label that stays, by frame index, unless its frame is given another.
-        without: frames whose labels were taken back at some time: those given with LABELS do not count any more.
-        objects: ids of objects, or names of points, of the results.
-        names: of the ids that have one.
+        digests: SHA-256 of each label that stays, by frame index, unless its frame gets a new label.
+        without: frames whose labels were taken back; LABELS no longer counts for them.
+        objects: ids of objects, or names of points, in the results.
+        names: the names of ids, where they have one.
     """
 
     out: Path
@@ -28,10 +28,10 @@ class Earlier:
     names: Mapping[int, str]
 
     def verify(self, frames: Iterable[int], path: Callable[[int], Path], digest: Callable[[int], str]) -> None:
-        """Refuse results of labelled frames that are not the labels any more.
+        """Checks that the results of labelled frames still are the labels.
 
         Raises:
-            InputError: with how to give the label again.
+            InputError: one differs; the advice says how to give the label again.
         """
         for k in frames:
             if digest(k) != self.digests[k]:
@@ -39,6 +39,6 @@ class Earlier:
 
 
 def changed(path: Path, frame: int, why: str) -> InputError:
-    """The error of a result that should be the label that its frame was given."""
+    """The error for a result that no longer is the label of its frame."""
     what = f"is not the label that frame {frame} was given ({why})"
     return InputError(path, what, f"give that frame's label again: --at {frame}=FILE")

@@ -1,8 +1,8 @@
-"""Labels as they are given, of any kind, and the files in which their results lie.
+"""Given labels of any kind, and the files that hold their results.
 
-A kind of label is a class that reads its files (``Given``) and one that writes its results (``Store``); what the loop
-needs of it is in ``label``. Nothing else in the package knows which kinds there are: a new one is a line of ``kind_of``
-and of ``read_given``.
+A kind of label has a class that reads its files (``Given``) and one that writes its results (``Store``); ``label`` has
+what the propagation loop needs. No other module knows the kinds: a new kind takes a line in ``kind_of`` and one in
+``read_given``.
 """
 
 from __future__ import annotations
@@ -29,51 +29,51 @@ Kind = Literal["masks", "keypoints"]
 
 
 class Store(Protocol[L]):
-    """The files of a folder that hold the results of one kind.
+    """The result files of one kind in an output folder.
 
     Attributes:
-        path: of the file or folder that they are in.
+        path: the file or folder that holds them.
     """
 
     @property
     def path(self) -> Path: ...
 
     def prepare(self) -> None:
-        """Make what is made at once, and clear away what a kill left half written."""
+        """Creates folders and files, and removes what a killed run left half-written."""
 
     def missing(self, frames: Iterable[int]) -> set[int]:
-        """Those of the frames whose result is not there, or not whole."""
+        """The frames whose result is missing or damaged."""
 
     def write(self, index: int, label: L) -> None:
-        """Write the label of a frame, unless it is there."""
+        """Writes the label of a frame, unless it exists."""
 
     def read(self, index: int) -> L:
-        """The label of a frame that is there, as it was written."""
+        """Reads the label of a frame as it was written."""
 
     def revise(self, frames: Collection[int], labels: Mapping[int, L], before: Sequence[int] | Sequence[str]) -> None:
-        """Put in labels, take out the results of the other frames named, and keep the rest.
+        """Writes labels, removes the results of the other ``frames``, and keeps the rest.
 
-        A kill leaves the old results or the new ones of each frame. It works before ``prepare``.
+        If the process is killed, each frame has its old or its new result. May be called before ``prepare``.
 
         Args:
-            before: the objects of the results that are there (``Given.objects``).
+            before: the objects of the present results (``Given.objects``).
         """
 
     def finish(self, frames: Iterable[int]) -> None:
-        """Make what can only be made of the results of all frames, unless it is there."""
+        """Writes what needs the results of all frames, unless it exists."""
 
     def drawn(self, index: int, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The picture of a frame [h w 3], of any size, with its result drawn on it."""
+        """Draws the result of a frame on its picture, [h w 3] of any size."""
 
 
 class Given(Protocol[L]):
-    """The labels that a video is given, of one kind.
+    """The given labels of a video, of one kind.
 
     Attributes:
-        kind: of the labels.
-        by_frame: each label by the index of its frame, ascending.
-        objects: what they label: ids of objects, names of points.
-        described: the same for the manifest, with names of ids.
+        kind: the kind of labels.
+        by_frame: the labels by frame index, ascending.
+        objects: ids of objects, or names of points.
+        described: the same for the manifest, with the names of ids.
     """
 
     @property
@@ -86,16 +86,16 @@ class Given(Protocol[L]):
     def described(self) -> dict[str, Any]: ...
 
     def labels(self, device: torch.device) -> Labels[L]:
-        """What the loop needs of them."""
+        """The labels as the propagation loop needs them."""
 
     def digest(self, frame: int) -> str:
         """SHA-256 of a label."""
 
     def told(self, frame: int, name: str) -> str:
-        """The line that says how the label of a frame, shown to people by a name, was read."""
+        """The line that tells how the label of a frame was read; ``name`` is the frame's name for the user."""
 
     def store(self, out: Path) -> Store[L]:
-        """Where their results lie in an output folder."""
+        """The files for their results in an output folder."""
 
 
 def read_given(
@@ -108,17 +108,21 @@ def read_given(
     kind: Kind | None = None,
     earlier: Earlier | None = None,
 ) -> Given[Any]:
-    """Labels by frame index: a file labels frame ``start``, or the frames that it names; a folder names the frames;
-    ``at`` labels more of them.
+    """Reads the labels of a video by frame index.
 
-    ``earlier`` are labels that a folder of results has: of frames that are given no other, and are not taken back.
-
-    A folder or a file may label frames outside ``start`` .. ``end - 1``, which are of no use then.
+    Args:
+        video: the video.
+        labels: a file that labels frame ``start``, or the frames that it names; or a folder of files named by frame.
+        start, end: the range of frames to label. Labels of other frames in ``labels`` have no effect.
+        at: files for further frames of the range.
+        named_by: the meaning of file names that are ambiguous.
+        kind: the kind of labels; None finds it out.
+        earlier: the labels of an output folder. They count for frames without a new label that was not taken back.
 
     Raises:
-        InputError: a file cannot be read, does not fit the video, or its name or content can be read two ways.
-        UsageError: a frame that is labelled twice, or by ``at`` outside the range; files of two kinds; ``named_by`` of
-            one image; no label that is left.
+        InputError: a file cannot be read, does not fit the video, or is ambiguous in name or content.
+        UsageError: a frame is labelled twice, or by ``at`` outside the range; two kinds of files; ``named_by`` for one
+            image; no label is left.
     """
     at = at or {}
     for option, value, known in (("--named-by", named_by, get_args(NamedBy)), ("--kind", kind, get_args(Kind))):
@@ -141,5 +145,5 @@ def kind_of(path: Path) -> Kind:
 
 
 def told_given(video: Video, given: Given[Any]) -> list[str]:
-    """One line for each label that was given: its file, the frame, what it labels, and what was decided."""
+    """One line for each given label: its file, its frame, its objects, and the decisions of reading."""
     return [given.told(k, str(k) if video.files is None else f"{k} ({video.files[k].name})") for k in given.by_frame]

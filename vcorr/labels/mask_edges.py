@@ -1,11 +1,14 @@
-"""Refuses masks with soft edges: shades between two areas would each become an object. Photographs and dithered
-pictures are no masks either.
+"""Refuses masks with soft edges, photographs and dithered pictures: each of their shades would become an object.
 
-A value is an *area* if it has a pixel whose eight neighbours are alike. It is a *stray* if it is none, and its pixels
-are blends of the areas near by; or if it is nowhere wider than a band of a few pixels, and lies on a *ramp*: a straight
-run of pixels that changes steadily from the background to another shade; or if it is crumbs on the line between two
-others. How many strays are too many depends on what
-else they could be: a colour between two areas is an edge; a grey level between two others, or an id, may be an object.
+A value is an *area* if one of its pixels has eight equal neighbours. Otherwise, or if it is nowhere wider than a band
+of a few pixels, a value is a *stray* if its pixels are
+
+- blends of the areas nearby,
+- on a *ramp*: a straight run of pixels that changes steadily from the background to another shade, or
+- *crumbs*: single pixels where two other values meet.
+
+The number of strays that a file may have depends on its kind. A colour between two areas is an edge. A grey level
+between two others, or an id, may be an object.
 """
 
 from __future__ import annotations
@@ -19,27 +22,27 @@ from vcorr.errors import InputError
 from vcorr.labels.mask_files import WHITE, Integers, MaskFile, channels, shown
 
 _HARD_EDGES = "paint without anti-aliasing, resize by nearest neighbour, or save as indexed PNG with the ids as indices"
-_MANY = 64  # values: more of them, and most pixels unlike the next, are a photograph
-_REACH = 6  # pixels that a soft edge is wide on either side
-_BAND = 2  # pixels around an inner one that are alike, from which on a value is no band of an edge
+_MANY = 64  # values: a file with more, most pixels of which differ from the next, is a photograph
+_REACH = 6  # pixels: the width of a soft edge on either side
+_BAND = 2  # equal pixels on each side of one: a value that has them is wider than an edge
 _NOISE = 12  # levels, in each channel
-_BLEND = 6  # levels off the straight line between two colours
+_BLEND = 6  # levels by which a blend may differ from the straight line between two colours
 _NEAREST = 40  # the same where a program took the nearest colour of a palette
-_CONTRAST = 32  # levels between the two: closer ones are ids that follow one another
+_CONTRAST = 32  # levels between the ends of a blend; closer values are consecutive ids
 _CRUMBS = 8  # pixels
-_SPECKLED = 0.1  # of the pixels of objects: more of them, each alone, are a pattern
+_SPECKLED = 0.1  # share of the objects' pixels: more single pixels than this are a dithering pattern
 
 Shades = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 
 def refuse_soft_edges(files: Iterable[MaskFile]) -> None:
-    """Refuses photographs, dithered pictures, and values that only occur as blends between two areas.
+    """Refuses photographs, dithered pictures and soft edges.
 
     An id that is wide in one of the files may be narrow in another.
 
     Raises:
-        InputError: naming the file, how many strays, and where one is.
+        InputError: names the file, the number of strays, and the place of one.
     """
     files = list(files)
     wide = [file.values[_inner(file, _BAND)] if file.kind == "ids" else np.empty(0, np.int64) for file in files]
@@ -80,7 +83,7 @@ def _refuse_strays(file: MaskFile, known: Integers) -> None:
 
 
 def _allowed(file: MaskFile, shades: Shades, area: Flags, ramps: list[int]) -> int:
-    """How many strays a file may have: they may be objects."""
+    """The number of strays that a file may have, because they may be objects."""
     if file.kind == "colour":
         return 0  # one stray colour is the edge of a rectangle
     if file.palette is not None:
@@ -92,8 +95,10 @@ def _allowed(file: MaskFile, shades: Shades, area: Flags, ramps: list[int]) -> i
 
 
 def _refuse_dither(file: MaskFile) -> None:
-    """A shade that a palette lacks becomes a pattern of single pixels: each unlike its neighbours, two objects mixed or
-    an object full of holes. Single pixels that lie in the background alone may be objects, thin and slanting.
+    """Refuses dithering: a shade that the palette lacks becomes a pattern of single pixels, each unlike its neighbours.
+
+    The pattern mixes two objects, or fills an object with holes. Single pixels that only touch the background may be
+    thin, slanting objects.
     """
     codes = np.pad(file.codes.astype(np.int32), 1, constant_values=-1)
     middle = codes[1:-1, 1:-1]
@@ -118,7 +123,7 @@ def _noun(file: MaskFile) -> str:
 
 
 def _shades(file: MaskFile) -> Shades:
-    """[n c]: how each value looks, levels 0 to 255."""
+    """[n c], the colour or grey of each value, levels 0 to 255."""
     if file.kind == "colour":
         return channels(file.values)
     if file.palette is not None:
@@ -127,7 +132,7 @@ def _shades(file: MaskFile) -> Shades:
 
 
 def _inner(file: MaskFile, reach: int) -> Flags:
-    """Values that have a pixel with all alike for ``reach`` pixels around it; beyond the frame the border goes on."""
+    """[n], whether a pixel of each value has only equal ones within ``reach``; the border repeats beyond the frame."""
     codes = file.codes
     height, width = codes.shape
     padded = np.pad(codes, reach, mode="edge")
@@ -140,14 +145,14 @@ def _inner(file: MaskFile, reach: int) -> Flags:
 
 
 def _mostly(file: MaskFile, code: int, holds: Callable[[int, int], bool]) -> bool:
-    """Whether something holds at most of the places (y, x) of a value; of 16 of them, if there are more."""
+    """Whether a predicate holds at most of the places (y, x) of a value, of which 16 are tried."""
     places = np.argwhere(file.codes == code)
     places = places[:: max(1, len(places) // 16)]
     return 2 * sum(holds(int(y), int(x)) for y, x in places) > len(places)
 
 
 def _is_blend(file: MaskFile, code: int, shades: Shades, area: Flags) -> bool:
-    """Whether most pixels of a value lie between two areas near by, in place and in shade, or are one with noise."""
+    """Whether most pixels of a value are between two nearby areas, in place and shade, or are a noisy area."""
     shade = shades[code]
 
     def holds(y: int, x: int) -> bool:
@@ -161,7 +166,7 @@ def _is_blend(file: MaskFile, code: int, shades: Shades, area: Flags) -> bool:
 
 
 def _is_noise(shade: Shades, areas: Shades) -> bool:
-    """Whether a colour is all but that of an area, as lossy files have it. Small grey values are ids, however close."""
+    """Whether a colour nearly equals that of an area, as in lossy files. Small grey values are ids, however close."""
     if len(shade) == 1:
         areas = areas[areas[:, 0] == WHITE]
     return bool((np.abs(areas - shade).max(axis=1, initial=0) <= _NOISE).any())
@@ -175,7 +180,7 @@ def _on_line(shade: Shades, a: Shades, b: Shades, slack: float) -> bool:
 
 
 def _is_crumbs(file: MaskFile, code: int) -> bool:
-    """Whether a value is many pixels, alone or in twos, each where two others meet: edges of few shades."""
+    """Whether a value has many pixels, single or in pairs, where two others meet: edges of few shades."""
     if np.count_nonzero(file.codes == code) < _CRUMBS:
         return False
 
@@ -187,7 +192,7 @@ def _is_crumbs(file: MaskFile, code: int) -> bool:
 
 
 def _is_ramp(file: MaskFile, code: int, shades: Shades) -> bool:
-    """Whether most pixels of a value lie on ramps. A small object is a peak between its neighbours, not a step."""
+    """Whether most pixels of a value lie on ramps. A small object is a peak between its neighbours instead."""
     height, width = file.codes.shape
     slack = _BLEND if file.palette is None else _NEAREST
 

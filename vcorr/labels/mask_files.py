@@ -1,13 +1,13 @@
-"""What one mask file states: ids, grey levels or colours, before they are matched with those of other masks.
+"""Reads one mask file as ids, grey levels or colours. ``mask_ids`` then matches them with those of other masks.
 
-| file                              | states                                                                          |
-|-----------------------------------|---------------------------------------------------------------------------------|
-| indexed PNG, BMP, TIFF            | ids: the palette index, where index 0 is the background, as it is when black    |
-| the same, black or transparent    | colours: the writer put them in an order of its own                             |
-| where index 0 shows a colour; GIF |                                                                                 |
-| grey, 1 to 8 bits                 | levels, which are ids or the one object in white (``mask_ids``)                 |
-| grey, 16 bits or more             | ids: the value; 0 and 65535 alone are levels                                    |
-| colour, without or with alpha     | colours, black and transparent the background                                   |
+| file                                          | is read as                                                          |
+|-----------------------------------------------|---------------------------------------------------------------------|
+| indexed PNG, BMP, TIFF                        | ids: the index; index 0 is the background                           |
+| the same, index 0 is a colour and another one | colours: the program that wrote it chose the order of the palette   |
+| black or transparent; GIF                     |                                                                     |
+| grey, 1 to 8 bits                             | levels: ids, or one object in white (``mask_ids`` decides)          |
+| grey, 16 bits or more                         | ids: the value; if only 0 and white occur, levels                   |
+| colour, with or without alpha                 | colours; black and transparent pixels are the background            |
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TWO_WAYS = (
     "background"
 )
 _UNTOLD = "which of its colours is the background cannot be told"
-_DARK = 16  # levels, in each channel: index 0 is the background if no lighter
+_DARK = 16  # levels: index 0 is the background if no channel is above this
 _PHOTOMETRIC = 262  # the TIFF tag
 _LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
 _FEW_BITS = {"L;2": 3, "L;4": 15}  # raw modes -> the largest value
@@ -44,18 +44,18 @@ Integers = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class MaskFile:
-    """One mask file.
+    """The content of one mask file.
 
     Attributes:
         path: of the file.
-        kind: ``ids`` (the values are ids), ``grey`` (levels of 8 bits or fewer) or ``colour``.
-        codes: uint8 or uint16 [h w], which of ``values`` each pixel has.
-        values: int64 [n], ascending: ids, levels, or colours as red << 16 | green << 8 | blue. 0 is background; every
-            transparent pixel is 0.
-        palette: colours int64 [256] of the ids, -1 where the file has none; None without a palette of its own.
-        background: how the file shows its background, for people.
-        white: the level that is white: 255, or 65535 in 16 bits. Beside ids it is void.
-        full: the number that the file holds for white, where ``values`` has 255 for it.
+        kind: ``ids`` (the values are ids), ``grey`` (levels of up to 8 bits) or ``colour``.
+        codes: uint8 or uint16 [h w], the position in ``values`` of each pixel's value.
+        values: int64 [n], ascending: ids, levels, or colours as red << 16 | green << 8 | blue. 0 is the background;
+            transparent pixels have value 0.
+        palette: int64 [256], the colour of each id, -1 where the file states none; None if the file has no palette.
+        background: how the file shows its background, for messages.
+        white: the level of white: 255, or 65535 in 16 bits. Next to ids it is void.
+        full: the number in the file for white, where ``values`` holds 255.
     """
 
     path: Path
@@ -69,31 +69,31 @@ class MaskFile:
 
     @property
     def objects(self) -> Integers:
-        """The values but for the background's."""
+        """All values but the background's."""
         objects: Integers = self.values[self.values != 0]
         return objects
 
     @property
     def is_grey(self) -> bool:
-        """Whether no pixel has a hue: grey, or a grey mask saved in colour."""
+        """Whether all pixels are grey: a grey file, or a grey mask saved in colour."""
         return self.kind == "grey" or (self.kind == "colour" and bool((self.values == levels(self.values)).all()))
 
     def as_grey(self) -> MaskFile:
-        """A grey mask that was saved in colour as grey."""
+        """Turns a grey mask that was saved in colour into a grey one."""
         assert self.is_grey
         return MaskFile(self.path, "grey", self.codes, self.values & 255, background=self.background)
 
     def written(self, level: int) -> int:
-        """The number that the file holds for a grey level."""
+        """The number in the file for a grey level."""
         return self.full if level == WHITE else level
 
     def count(self, values: Integers) -> int:
-        """Pixels that have any of these values."""
+        """Counts the pixels that have one of these values."""
         return int(np.bincount(self.codes.ravel(), minlength=len(self.values))[np.isin(self.values, values)].sum())
 
 
 def levels(colours: Integers) -> Integers:
-    """The grey of each colour's blue channel, as a colour."""
+    """The grey colours whose level is each colour's blue channel."""
     return (colours & 255) * 0x010101
 
 
@@ -114,22 +114,22 @@ def shown(colour: int) -> str:
 
 
 def merged(codes: Codes, values: Integers) -> tuple[Codes, Integers]:
-    """(codes, values) where values may be alike or in any order: alike ones become one, in ascending order."""
+    """Merges equal values and sorts them; returns the new (codes, values)."""
     kept, place = np.unique(values, return_inverse=True)
     table = place.reshape(-1)
     return (table.astype(np.uint8) if codes.dtype == np.uint8 else table.astype(np.uint16))[codes], kept
 
 
 def read_mask_file(path: Path, size: tuple[int, int] | None = None) -> MaskFile:
-    """Reads a mask file, the way round that its EXIF orientation says, as frames are.
+    """Reads a mask file and applies its EXIF orientation, as for frames.
 
     Args:
         path: of the file.
         size: (height, width) that it must have, or None.
 
     Raises:
-        InputError: unreadable, lossy, several pictures in one, another size, values that are no ids, or a background
-            that can be read two ways.
+        InputError: the file is unreadable or lossy, holds several pictures, has another size or values that are not
+            ids, or its background is ambiguous.
     """
     with open_image(path, MASK_FORMATS + LOSSY_FORMATS) as image:
         _refuse_lossy(image, path)
@@ -164,14 +164,17 @@ def _refuse_lossy(image: Image.Image, path: Path) -> None:
 def _refuse_several(image: Image.Image, path: Path) -> None:
     try:
         count = getattr(image, "n_frames", 1)
-    except Exception as error:  # looks for further pages of a file that may be cut short
+    except Exception as error:  # Pillow looks for further pages, and the file may be cut short
         raise InputError(path, f"is damaged or cut short ({error})", "export the mask again") from error
     if count > 1:
         raise InputError(path, f"holds {count} pictures", "give one mask per file, named by frame index")
 
 
 def _stored(image: Image.Image) -> tuple[str, int]:
-    """(raw mode, largest value) of a file not yet decoded: decoding spreads ("L;4", 15) and PGM's ("L", 3) to 255."""
+    """(raw mode, largest value) of a file before it is decoded.
+
+    Decoding scales ("L;4", 15) and PGM's ("L", 3) to 255. The largest value is 0 where nothing is scaled.
+    """
     tile = getattr(image, "tile", None)
     args = tile[0].args if tile else ""
     parts = (args,) if isinstance(args, str) else tuple(args or ("",))
@@ -182,7 +185,7 @@ def _stored(image: Image.Image) -> tuple[str, int]:
 
 
 def _coded(pixels: NDArray[np.generic], path: Path) -> tuple[Codes, Integers]:
-    """(codes, values) of pixels that hold integers."""
+    """(codes, values) of integer pixels."""
     values, codes = np.unique(pixels, return_inverse=True)
     if len(values) > WHITE_16:
         raise InputError(path, f"has {len(values)} different values: a picture, not a mask", "give the mask itself")
@@ -190,7 +193,7 @@ def _coded(pixels: NDArray[np.generic], path: Path) -> tuple[Codes, Integers]:
 
 
 def _grey(image: Image.Image, path: Path, top: int) -> MaskFile:
-    """``top``: the largest value that the file could hold, where decoding has spread its values; else 0."""
+    """Reads a grey file. ``top``: see ``_stored``."""
     pixels = np.asarray(image)
     if image.mode == "F" and not (np.isfinite(pixels).all() and (pixels == np.rint(pixels)).all()):
         raise InputError(path, "holds fractions, not ids", "save it as grey of 8 or 16 bits")
@@ -222,7 +225,7 @@ def _colour(image: Image.Image, path: Path, raw: str) -> MaskFile:
     colours = np.zeros(alpha.shape, np.int32)
     for channel in np.moveaxis(rgba[..., :3], -1, 0):
         level = channel.astype(np.int32)
-        if len(opacities[opacities > 0]) > 1:  # soft edges show in the colours; one opacity alone is a layer's
+        if len(opacities[opacities > 0]) > 1:  # several opacities are soft edges; a single one is a layer's
             level = (level * alpha + 127) // 255
         colours = colours << 8 | level
     codes, values = _coded(np.where(alpha > 0, colours, 0), path)
@@ -230,7 +233,7 @@ def _colour(image: Image.Image, path: Path, raw: str) -> MaskFile:
 
 
 def _indexed(image: Image.Image, path: Path, *, gif: bool) -> MaskFile:
-    """By index, where index 0 is the background; by colour, where the colours say that it is not."""
+    """Reads an indexed file: by index if index 0 is the background, else by colour."""
     colours, opaque = _palette(image)
     codes, indices = _coded(np.asarray(image), path)
     clear = ~opaque[indices]
@@ -242,13 +245,13 @@ def _indexed(image: Image.Image, path: Path, *, gif: bool) -> MaskFile:
         return MaskFile(path, "colour", codes, values, background="transparent" if clear.any() else "black")
     background = "transparent" if clear.any() else f"index 0 ({shown(max(0, int(colours[0])))})"
     codes, values = merged(codes, np.where(clear, 0, indices))
-    if (of_used == levels(indices)).all():  # the greys that programs give to indices without colours
+    if (of_used == levels(indices)).all():  # programs without a palette write greys
         return MaskFile(path, "ids", codes, values, background=background)
     return MaskFile(path, "ids", codes, values, np.where(opaque, colours, -1), background)
 
 
 def _palette(image: Image.Image) -> tuple[Integers, NDArray[np.bool_]]:
-    """(colours int64 [256], -1 where the file states none; opaque bool [256])."""
+    """Returns colours, int64 [256], -1 where the file states none; and whether each is opaque, bool [256]."""
     entries = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)[:256]
     colours, alpha = np.full(256, -1, np.int64), np.full(256, 255, np.int64)
     colours[: len(entries)] = colour_codes(entries)
@@ -268,7 +271,9 @@ def _order_is_the_writers(
     colours: Integers,
     opaque: NDArray[np.bool_],
 ) -> bool:
-    """Whether the colours of an indexed file show that index 0 is no background: a program chose the order.
+    """Whether the colours of an indexed file show that index 0 is not its background.
+
+    A program that optimises the palette chooses the order of the colours.
 
     Raises:
         InputError: index 0 and the colours name two backgrounds, or none.

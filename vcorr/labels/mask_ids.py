@@ -1,16 +1,16 @@
-"""One space of ids for all masks of a video, and its palette: what is the same object in two files.
+"""Matches the objects of all masks of a video: one set of ids, and one palette.
 
-The masks given as labels are taken as a set, in order of their frames; corrections after them, one by one, so that a
-correction changes no id. Ids, colours and grey levels are matched like this:
+The labels are matched first, as a set, in order of their frames. Corrections follow one by one; they change no id. The
+rules:
 
-- The first mask states ids (indexed, 16 bits), or its colours are numbered: those of the palette in which vcorr writes
-  have their ids there, others are 1, 2, ... in order of (red, green, blue). A grey mask of two values is object 1.
-- A colour means the same object wherever it stands, in RGB or in a palette. The palette of the results counts too, so
-  that what was written is taken back, indexed or as RGB.
-- An id means the same object wherever it stands, as an index, a value of 16 bits or a grey level.
-- White (255) alone is the one object that there is. Beside other ids it is void: background.
-- A new object needs a file that states another one that is known, or ids or colours in the way of a mask before it.
-- What can be read two ways is refused.
+- The first mask states ids (indexed, 16 bits), or its colours are numbered: colours of vcorr's own palette get their
+  ids there; others become 1, 2, ... in order of (red, green, blue). A grey mask of two values is object 1.
+- The same colour is the same object, in RGB or in a palette. The palette of the results counts too: vcorr accepts its
+  own results, indexed or as RGB.
+- The same id is the same object, as an index, a 16-bit value or a grey level.
+- White (255) alone means the only object that exists. Next to other ids it is void, which is background.
+- A new object must come in a file with a known object, or in the same kind of file as an earlier mask.
+- An ambiguous mask is refused.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _LISTED = 6  # objects, or colours, named in a line
 
 @dataclass(frozen=True, eq=False)
 class Matched:
-    """How one file is read.
+    """The ids of one file.
 
     Attributes:
-        file: by what it is read: an indexed file may be read by its colours.
-        ids: int64 [n], of the file's values.
-        names: how the file shows each object, by id: "#ff0000", "value 255", "" for the id itself.
-        background: how it shows its background.
-        notes: what was decided in reading it.
+        file: the content that the ids belong to; of an indexed file that is read by its colours, those.
+        ids: int64 [n], the id of each of the file's values.
+        names: by id, how the file shows the object: "#ff0000", "value 255", "" for the id itself.
+        background: how the file shows its background.
+        notes: decisions that the user should know.
     """
 
     file: MaskFile
@@ -51,10 +51,12 @@ class Matched:
 def match(
     labels: Mapping[int, MaskFile], corrections: Mapping[int, MaskFile], kept: Mapping[int, MaskFile]
 ) -> tuple[dict[int, Matched], Integers]:
-    """The ids of each file's values, by frame, and the palette of all: colours of the ids 0 to 255, each another.
+    """Matches files by frame. Returns the ids of each file, and the palette of all: a distinct colour for ids 0 to 255.
+
+    ``kept`` are results of earlier labels, whose ids are final.
 
     Raises:
-        InputError: a file can be read two ways, or nothing in it says which objects it shows.
+        InputError: a file is ambiguous, or nothing in it says which objects it shows.
     """
     space = _Space(labels.values())
     matched = {k: space.take(file) for k, file in sorted(labels.items())}
@@ -64,18 +66,18 @@ def match(
 
 
 class _Space:
-    """What the files have stated so far.
+    """The objects of the files read so far.
 
     Attributes:
-        table: int64 [256], colours of the ids as the results will have them; distinct, 0 black.
+        table: int64 [256], the colour of each id in the results; distinct, 0 is black.
         known: ids of the objects so far.
-        coming: ids that the labels state, this far or later.
-        colours: colour -> id, of the objects so far: as given, and as written.
-        painted: id -> colour, by files of colours.
-        greys: grey level -> id, where the level is not the id.
-        single: the grey levels, but for white, that are the only one in one of the labels.
-        by_value: whether the grey levels of the labels are ids, and by_colour: whether their colours say more.
-        spoken: whether "ids" or "colours" have been stated.
+        coming: ids that any of the labels states.
+        colours: colour -> id of the objects so far, for given and written colours.
+        painted: id -> colour in colour files.
+        greys: grey level -> id, where they differ.
+        single: grey levels, except white, that occur alone in one of the labels.
+        by_value: whether the grey levels of the labels are ids. by_colour: whether one of the labels has colours.
+        spoken: "ids", "colours" or both, as the files so far have stated them.
     """
 
     def __init__(self, labels: Iterable[MaskFile]) -> None:
@@ -88,7 +90,7 @@ class _Space:
         self._hear(labels)
 
     def _hear(self, labels: Iterable[MaskFile]) -> None:
-        """What the labels say together."""
+        """Collects what only the labels as a set can tell."""
         files = list(labels)
         self.by_colour = any(file.kind == "colour" and not file.is_grey for file in files)
         greys = [file for file in files if file.is_grey]
@@ -111,7 +113,7 @@ class _Space:
         return self._by_levels(file)
 
     def keep(self, file: MaskFile) -> Matched:
-        """A mask that was written with these ids; an InputError where the labels are not those of that time."""
+        """Takes a result with its own ids. Raises an InputError if the present labels give its colours other ids."""
         shows = {int(i): -1 if file.palette is None else int(file.palette[i]) for i in file.objects}
         for i, colour in shows.items():
             if (other := self.colours.get(colour, i)) != i:
@@ -122,7 +124,7 @@ class _Space:
         return self._matched(file, {i: i for i in shows}, dict.fromkeys(shows, ""))
 
     def _speaks_colours(self, file: MaskFile) -> bool:
-        """Whether grey saved in colour is one of the colours of the objects, and no level."""
+        """Whether the greys of a colour file are colours of objects, and not levels."""
         if any(int(c) in self.colours for c in file.objects):
             return True
         return len(file.values) > 2 and (self.by_colour or "colours" in self.spoken)
@@ -151,7 +153,7 @@ class _Space:
         return self._matched(file, {level: id_}, {id_: _named("value", file.written(level), id_)}, background, notes)
 
     def _single(self, file: MaskFile, level: int) -> tuple[int, tuple[str, ...]]:
-        """The id of the one object of a grey file, and notes."""
+        """The id of the only object of a grey file, and notes."""
         if level in self.greys:
             return self.greys[level], ()
         if level != WHITE and level in self.known | self.coming:
@@ -179,7 +181,7 @@ class _Space:
         raise InputError(file.path, what, advice)
 
     def _grey_copy(self, values: Iterable[int]) -> dict[int, int]:
-        """Levels -> ids, if all are what the colours of known objects become in a grey copy of a result; else none."""
+        """Levels -> ids, if the file is a result that was converted to grey; else empty."""
         grey: dict[int, int] = {}
         for id_ in sorted(self.known):
             if id_ < WHITE:
@@ -192,7 +194,7 @@ class _Space:
     # Ids
 
     def _by_values(self, file: MaskFile) -> Matched:
-        """Values that are ids: 16 bits, several grey levels, or indices without colours."""
+        """Reads values as ids: 16 bits, several grey levels, or indices without colours."""
         void, notes = self._void(file)
         if void is None:
             return self._white_alone(file)
@@ -214,7 +216,7 @@ class _Space:
         return self._matched(file, ids, {id_: _named(word, v, id_) for v, id_ in ids.items()}, notes=notes)
 
     def _void(self, file: MaskFile) -> tuple[int | None, tuple[str, ...]]:
-        """(the value that is void, -1 if none is; what to say of it); None if white is all there is."""
+        """The void value, and notes: -1 if there is none, None if white is the only object."""
         if file.white not in file.objects:
             return -1, ()
         if len(file.objects) == 1 and not self.known | self.coming:
@@ -228,7 +230,7 @@ class _Space:
         return self._matched(file, {file.white: 1}, {1: f"value {file.white}"}, notes=(note,))
 
     def _by_palette(self, file: MaskFile) -> Matched:
-        """Indices that are ids, unless their colours say that the palette was put in another order."""
+        """Reads indices as ids, unless the colours show that a program reordered the palette."""
         assert file.palette is not None
         void, notes = self._void(file)
         if void is None:
@@ -253,7 +255,7 @@ class _Space:
         return self._matched(file, {i: i for i in colours}, names, notes=notes)
 
     def _take_palette(self, palette: Integers) -> None:
-        """The colours of the ids that are not used are those of the first palette, until one is."""
+        """Gives unused ids the colours of the first palette."""
         taken = {int(self.table[i]) for i in self.known if i <= WHITE} | {0}
         for i in range(1, WHITE + 1):
             if i not in self.known and palette[i] > 0 and int(palette[i]) not in taken:
@@ -261,14 +263,14 @@ class _Space:
                 self._exchange(i, int(palette[i]))
 
     def _reordered(self, file: MaskFile, colours: dict[int, int]) -> bool:
-        """Whether the colours of an indexed file are those of objects, at other indices.
+        """Whether an indexed file has the colours of known objects at other indices.
 
         Raises:
             InputError: ids and colours name different objects.
         """
         assert file.palette is not None
         entries = {int(c) for c in file.palette if c > 0}
-        reduced = entries == set(colours.values())  # a palette cut to what is used was written by an optimiser
+        reduced = entries == set(colours.values())  # programs that reorder a palette cut it to the used colours
         places = {int(c): i for i, c in enumerate(self.table) if i}
         if not self.known:
             return (
@@ -327,12 +329,12 @@ class _Space:
             notes = (*notes, "no pixel is black: there is no background")
         return self._matched(file, ids, {id_: shown(c) for c, id_ in ids.items() if id_}, notes=notes)
 
-    # What is common
+    # Common to all kinds
 
     def _know(self, id_: int, colour: int = -1) -> None:
-        """An object, and the colour that a file gives it; 0 or less for none.
+        """Adds an object, and the colour that a file gives it; 0 or less for none.
 
-        From here on its colour in the results is its own: no other object's, given or written.
+        Its colour in the results is then no other object's, given or written.
         """
         new = id_ not in self.known
         self.known.add(id_)
@@ -349,7 +351,7 @@ class _Space:
             self.colours.setdefault(int(self.table[id_]), id_)
 
     def _exchange(self, id_: int, colour: int) -> None:
-        """Gives an id a colour in the results; the id that had it gets the other's."""
+        """Swaps colours in the results: an id gets a colour, and the id that had it gets the old one."""
         self.table[self.table == colour] = self.table[id_]
         self.table[id_] = colour
 
@@ -378,7 +380,7 @@ class _Space:
 
 
 def _in_colours(file: MaskFile) -> MaskFile:
-    """An indexed file by what it shows."""
+    """Turns an indexed file into a colour file."""
     assert file.palette is not None
     shows = np.where(file.values == 0, 0, np.maximum(file.palette[file.values], 0))
     codes, values = merged(file.codes, shows)

@@ -1,17 +1,16 @@
-"""Which frame each mask file of a folder labels: by the frame's index, or by the name or number of the frame's file.
+"""Finds the frame that each mask file of a folder labels: by the frame's index, or by the frame's file name.
 
-A name is text and numbers in turn: ``cam1_00003`` is "cam", 1, "_", 3. Case and leading zeros do not count. The number
-that names the frame is the only one, or the only one that differs among the names of the same text.
+A name consists of text and numbers in turn: ``cam1_00003`` is "cam", 1, "_", 3. Case and leading zeros do not matter.
+If a name has several numbers, the one that differs between names of the same text counts.
 
-| reading  | a mask labels                                      | where it is possible                      |
-|----------|----------------------------------------------------|-------------------------------------------|
-| by index | the frame whose index is its number                | all numbers lie in the video              |
-| by frame | the frame whose file bears its name, or its number | the frames are files, and each mask finds one |
+| reading  | a mask labels                                     | possible if                                       |
+|----------|---------------------------------------------------|---------------------------------------------------|
+| by index | the frame whose index is its number               | all numbers are indices of the video              |
+| by frame | the frame whose file has its name, or its number  | the frames are files, and each mask matches one   |
 
-Where both are possible and differ (frames numbered from 1, say), masks that bear the names of frames, or their word and
-number (img_1 for IMG_0001), are read by frame, as are masks beside the frames whose names they bear. Other numbers
-alone, and names as vcorr gives them, are refused unless ``named_by`` says which. The masks of a result are named by
-index.
+If both are possible and differ (frames numbered from 1), masks are read by frame if they have the names of frames, or
+their word and number (img_1 for IMG_0001), or lie beside the frames under their names. Other numbers, and names as
+vcorr writes them, are refused unless ``named_by`` decides. Masks of a result are named by index.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ NamedBy = Literal["index", "frame"]
 
 MASK_SUFFIXES = frozenset([".png", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".npy"])
 # fmt: off
-_NO_MASKS = frozenset([  # one of these among masks was meant to be one
+_NO_MASKS = frozenset([  # such a file among masks was meant as a mask
     ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".jp2", ".tga", ".exr", ".psd", ".xcf", ".heic", ".avif", ".svg",
 ])
 # fmt: on
@@ -44,10 +43,10 @@ class _Name:
     """A file's name in parts.
 
     Attributes:
-        file: that bears it.
-        text: before, between and after the numbers, in small letters: one more than numbers.
-        numbers: in order.
-        place: which of the numbers names the frame; None if that cannot be told.
+        file: the file.
+        text: the text before, between and after the numbers, in lower case; one part more than there are numbers.
+        numbers: the numbers in order.
+        place: the position of the number that names the frame; None if it is unknown.
     """
 
     file: Path
@@ -61,24 +60,24 @@ class _Name:
 
     @property
     def number(self) -> int | None:
-        """The one that names the frame; None if there is none, or none that can be told or can be a frame's."""
+        """The number that names the frame; None if there is none, it is unknown, or it is negative."""
         return None if self.place is None or self.negative else self.numbers[self.place]
 
 
 def label_files(
     folder: Path, *, frames: int, frame_files: Sequence[Path] | None = None, named_by: NamedBy | None = None
 ) -> dict[int, Path]:
-    """Which frame each mask file of a folder labels, ascending.
+    """Finds the frame that each mask file of a folder labels; ascending.
 
     Args:
-        folder: with the masks, and maybe the frames beside them; or an output folder of ``vcorr propagate``.
-        frames: how many frames the video has.
+        folder: holds the masks, and possibly the frames; or an output folder of ``vcorr propagate``.
+        frames: number of frames of the video.
         frame_files: the frames' files in order; None for a video file.
-        named_by: what the names mean, where they can be read both ways.
+        named_by: the meaning of names that are ambiguous.
 
     Raises:
-        InputError: no masks in it, or pictures that cannot be any; a name without a number, with several, past the end,
-            or twice; names that can be read two ways.
+        InputError: the folder holds no masks, or images that cannot be masks; a name has no number, several numbers, a
+            number past the end, or the frame of another name; the names are ambiguous.
         UsageError: ``named_by`` is "frame", and the video has no frame files.
     """
     if named_by == "frame" and frame_files is None:
@@ -108,14 +107,16 @@ def frames_of_pictures(
     named_by: NamedBy | None = None,
     alone: int | None = None,
 ) -> dict[str, int]:
-    """Which frame each picture is that a label file names, by the rules of a folder of masks.
+    """Finds the frame of each picture that a label file names, by the rules for a folder of masks.
 
     Args:
-        path: of the label file. pictures: names of files. frames, frame_files, named_by: as ``label_files`` has them.
-        alone: the frame of a single picture whose name need not say it: a number may count anything; None if it must.
+        path: the label file.
+        pictures: file names.
+        frames, frame_files, named_by: see ``label_files``.
+        alone: the frame of a single picture whose name does not tell it; None if the name must tell it.
 
     Raises:
-        InputError: a name that no frame can be told from, or two pictures of one frame.
+        InputError: a name does not tell its frame, or two pictures have the same frame.
     """
     shown = _named(frame_files or [])
     names = _named([Path(picture) for picture in pictures], like=shown)
@@ -135,7 +136,7 @@ def frames_of_pictures(
 
 
 def _says_its_frame(name: _Name, frames: int, shown: Sequence[_Name]) -> bool:
-    """Whether a picture's name alone says its frame: that of a frame's file, or a number that may be one's."""
+    """Whether a picture's name tells its frame: the name of a frame's file, or a number that can be an index."""
     if any(name.file.stem.casefold() == other.file.stem.casefold() for other in shown):
         return True
     plain = re.fullmatch("((frame|img|image)[ _-]?)?[0-9]+", name.file.stem.casefold())
@@ -152,10 +153,10 @@ def _is_result(folder: Path) -> bool:
 
 
 def _mask_files(folder: Path, frame_files: Sequence[Path]) -> list[Path]:
-    """The masks of a folder; the frames of the video may lie beside them.
+    """Lists the masks of a folder; the frames of the video may lie beside them.
 
     Raises:
-        InputError: there are none, or pictures that cannot be read as masks.
+        InputError: there are none, or there are images that cannot be read as masks.
     """
     try:
         entries = [p for p in sorted(folder.iterdir()) if not p.name.startswith(".") and not p.is_dir()]
@@ -164,11 +165,11 @@ def _mask_files(folder: Path, frame_files: Sequence[Path]) -> list[Path]:
         raise InputError(folder, f"cannot be listed ({error.strerror})", "check the permissions") from error
     entries = [p for p in entries if p.name not in here]
     drawn = [p for p in entries if p.suffix.lower() == ".json" and re.search("[0-9]", p.stem)]
-    painted = {p.stem for p in drawn}  # the pictures that LabelMe's files lie beside are no masks
+    painted = {p.stem for p in drawn}  # LabelMe's files lie beside their pictures, which are not masks
     files = [p for p in entries if p.suffix.lower() in MASK_SUFFIXES and p.stem not in painted] + drawn
     stems = {p.stem for p in files}
     for other in entries:
-        if other.suffix.lower() in _NO_MASKS and other.stem not in stems:  # else the picture beside its mask
+        if other.suffix.lower() in _NO_MASKS and other.stem not in stems:  # else it is the picture beside its mask
             what = f"is a {other.suffix[1:].upper()} file among the masks, which cannot be read as one"
             raise InputError(other, what, "save it as PNG, or take it out of the folder")
     if not files:
@@ -178,7 +179,7 @@ def _mask_files(folder: Path, frame_files: Sequence[Path]) -> list[Path]:
 
 
 def _named(files: Sequence[Path], like: Sequence[_Name] = ()) -> list[_Name]:
-    """Names in parts; ``like``: others that may show which of several numbers differs."""
+    """Splits names into parts. ``like``: other names, which also tell which of several numbers differs."""
     names = []
     for file in files:
         parts = re.split("([0-9]+)", unicodedata.normalize("NFC", file.stem).casefold())
@@ -200,7 +201,7 @@ def _named(files: Sequence[Path], like: Sequence[_Name] = ()) -> list[_Name]:
 def _frames(
     folder: Path, names: Sequence[_Name], frames: int, shown: Sequence[_Name], named_by: NamedBy | None
 ) -> list[int]:
-    """The frame of each name.
+    """Returns the frame of each name.
 
     Raises:
         InputError: see ``label_files``.
@@ -231,7 +232,9 @@ def _frames(
 
 
 def _by_frame(names: Sequence[_Name], frames: Sequence[_Name]) -> tuple[list[int | None], bool]:
-    """(the frame whose file has each name or its number, None if not one; whether all bear names that say so)."""
+    """Returns the frame whose file has each name or its number, None if there is not exactly one; and whether all
+    names show that they mean frames.
+    """
     stems = {stem: k for k, name in enumerate(frames) for stem in (name.file.stem, name.file.name)}
     keys: dict[object, list[int]] = defaultdict(list)
     numbers: dict[int, list[int]] = defaultdict(list)
@@ -255,7 +258,7 @@ def _by_frame(names: Sequence[_Name], frames: Sequence[_Name]) -> tuple[list[int
 
 
 def _says_frame(mask: _Name, frame: _Name) -> bool:
-    """Whether the same word introduces a mask's number and the frame's."""
+    """Whether the same word stands before a mask's number and the frame's."""
     assert mask.place is not None and frame.place is not None
     word, before = frame.text[frame.place], mask.text[mask.place]
     return any(c.isalpha() for c in word) and before.endswith(word) and not before[: -len(word)][-1:].isalpha()
@@ -264,7 +267,7 @@ def _says_frame(mask: _Name, frame: _Name) -> bool:
 def _unread(
     names: Sequence[_Name], by_index: Sequence[int | None], by_frame: Sequence[int | None], frames: int
 ) -> InputError:
-    """Why the masks' names cannot be read, all in one way."""
+    """The error that tells why the masks' names cannot all be read in one way."""
     for name, index, frame in zip(names, by_index, by_frame, strict=True):
         if index is not None or frame is not None:
             continue

@@ -1,4 +1,4 @@
-"""The masks that a video is given, and the folder of those that it gets."""
+"""The masks that are given for a video, and the folder of the masks that result."""
 
 from __future__ import annotations
 
@@ -36,10 +36,12 @@ MASKS = "masks"  # the folder of the results
 
 @dataclass(frozen=True, eq=False)
 class GivenMasks:
-    """Masks by frame index, in one space of ids; as ``given.Given`` says.
+    """Given masks by frame index, with one set of ids; a ``given.Given``.
 
     Attributes:
-        masks: as they were read. size: (height, width) of the video. names: of the ids that have one.
+        masks: as they were read.
+        size: (height, width) of the video.
+        names: the names of ids, where they have one.
     """
 
     masks: Mapping[int, Mask]
@@ -83,17 +85,17 @@ def read_mask_set(
     named_by: NamedBy | None,
     earlier: Earlier | None = None,
 ) -> GivenMasks:
-    """Masks of files by frame index, in one space of ids (``masks.read_masks``, ``drawings.number_names``).
+    """Reads the masks of a video by frame index, with one set of ids (``masks.read_masks``, ``drawings.number_names``).
 
     Args:
-        labels: an image, an array or a LabelMe file of frame ``start``; a COCO file, which names its frames; or a
+        labels: an image, an array or a LabelMe file for frame ``start``; a COCO file, which names its frames; or a
             folder of images, arrays and LabelMe files.
-        at: files of one more frame each.
-        earlier: labels that are among the results of a folder.
+        at: one file for each further frame.
+        earlier: the labels among the results of an output folder.
 
     Raises:
-        InputError: see ``masks.read_masks``; names of objects beside ids of others; an earlier label is not there.
-        UsageError: a frame that is labelled twice; ``named_by`` of one image; no label that is left.
+        InputError: see ``masks.read_masks``; or names of objects occur next to ids, or an earlier label is missing.
+        UsageError: a frame is labelled twice, ``named_by`` is given for one image, or no label is left.
     """
     size = (video.height, video.width)
     if labels.is_dir():
@@ -146,7 +148,7 @@ def read_mask_set(
 
 
 def _kept(earlier: Earlier, others: Collection[int], size: tuple[int, int]) -> dict[int, MaskFile]:
-    """The masks of the labels that a folder of results has and that stay, by frame index."""
+    """Reads the labels that stay from the results of an output folder, by frame index."""
     kept = {}
     for k in earlier.digests.keys() - others:
         path = mask_file(earlier.out / MASKS, k)
@@ -162,7 +164,7 @@ def _kept(earlier: Earlier, others: Collection[int], size: tuple[int, int]) -> d
 def _stated(
     path: Path, size: tuple[int, int], video: Video, named_by: NamedBy | None, alone: int
 ) -> dict[int, Path | MaskFile | Drawing]:
-    """What a file states, by frame index: ``alone``, unless it names its frames."""
+    """Reads a file's labels by frame index: ``alone``, unless the file names its frames."""
     suffix = path.suffix.casefold()
     if suffix == ".npy":
         return {alone: _fitting(path, read_ids_array(path), size)}
@@ -184,7 +186,7 @@ def _stated(
 
 
 def _fitting(path: Path, source: S, size: tuple[int, int]) -> S:
-    """What was read, where it has the size (height, width) of the video."""
+    """Returns the source, if it has the size (height, width) of the video; else raises an InputError."""
     height, width = source.size if isinstance(source, Drawing) else source.codes.shape
     if (height, width) != size:
         what = f"is {width}x{height}, but the video is {size[1]}x{size[0]}"
@@ -198,10 +200,12 @@ def _path(source: Path | MaskFile | Drawing) -> Path:
 
 @dataclass(frozen=True, eq=False)
 class MaskFolder:
-    """A PNG a frame, named by frame index; as ``given.Store`` says.
+    """Results as one PNG for each frame, named by frame index; a ``given.Store``.
 
     Attributes:
-        path: of the folder. size: (height, width) of the masks. palette: uint8 [256 3], their colours.
+        path: the folder.
+        size: (height, width) of the masks.
+        palette: uint8 [256 3], the colours of the ids.
     """
 
     path: Path
@@ -242,7 +246,7 @@ class MaskFolder:
 
 
 def mask_file(folder: Path, index: int) -> Path:
-    """Where the mask of a frame lies in a folder of results."""
+    """The path of a frame's mask in a folder of results."""
     return folder / f"{index:05d}.png"
 
 

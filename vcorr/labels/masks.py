@@ -1,8 +1,8 @@
-"""Masks as image files: read with their ids and colours, written with a palette. Other files are in ``mask_set``.
+"""Reads masks from image files with their ids and colours, and writes them with a palette.
 
-Ids: 0 is background, 1, 2, ... are objects. What a file states is in ``mask_files``, how the ids and colours of several
-files are matched in ``mask_ids``, which frame a file labels in ``mask_names``. What is written here is read back with
-the same ids, indexed or saved as RGB, alone or beside other masks.
+Id 0 is the background; 1, 2, ... are objects. ``mask_files`` reads one file, ``mask_ids`` matches the ids and colours
+of several, ``mask_names`` finds the frame that a file labels, ``mask_set`` reads other kinds of files. A mask that was
+written here is read back with the same ids, indexed or saved as RGB, alone or with other masks.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from vcorr.media.image import write_image
 
 __all__ = ["Mask", "default_palette", "is_whole", "label_files", "overlay", "read_mask", "read_masks", "write_mask"]
 
-_LISTED = 6  # objects named in a line
-_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"  # width and height come next
+_LISTED = 6  # objects that a line names
+_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"  # width and height follow
 _END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """Object ids of one frame.
+    """The object ids of one frame.
 
     Attributes:
-        ids: uint8 or uint16 [h w], 0 is background.
-        palette: uint8 [256 3], the colour of each id, black for 0, no two alike; above 255 the colours start again
-            (`overlay`). Masks that were read together have one.
-        notes: what was decided in reading it, one line each.
-        path: of its file.
-        shown: how the file shows each of its objects, where not by the id alone: "#ff0000", "value 255".
-        background: how it shows the background.
+        ids: uint8 or uint16 [h w], 0 is the background.
+        palette: uint8 [256 3], a distinct colour for each id, black for 0; ids above 255 repeat the colours
+            (`overlay`). Masks that are read together share it.
+        notes: decisions of reading that the user should know, one line each.
+        path: its file.
+        shown: how the file shows an object, if not by the id alone: "#ff0000", "value 255".
+        background: how the file shows the background.
     """
 
     ids: np.ndarray
@@ -53,7 +53,7 @@ class Mask:
     background: str = "black"
 
     def told(self, frame: str) -> str:
-        """The line that says how the file was read, as the mask of a frame ("3", "3 (00003.jpg)")."""
+        """The line that tells how the file was read, as the mask of a frame ("3", "3 (00003.jpg)")."""
         present = [int(i) for i in np.unique(self.ids) if i]
         share = float(np.mean(self.ids == 0))
         names = [f"{i} ({how})" if (how := self.shown.get(i)) else str(i) for i in present[:_LISTED]]
@@ -67,11 +67,11 @@ def read_mask(path: str | Path, *, size: tuple[int, int] | None = None) -> Mask:
     """Reads one mask file.
 
     Args:
-        path: indexed, grey or colour image without loss: PNG, TIFF, BMP, GIF, PPM.
-        size: (height, width) of the video, which the mask must have; None for any.
+        path: a lossless indexed, grey or colour image: PNG, TIFF, BMP, GIF, PPM.
+        size: (height, width) that the mask must have; None for any.
 
     Raises:
-        InputError: unreadable, another size, JPEG or WebP, without any object, soft edges, or two ways to read it.
+        InputError: the file is unreadable, lossy or ambiguous, has another size or soft edges, or holds no object.
     """
     return read_masks({0: Path(path)}, size=size)[0]
 
@@ -83,18 +83,18 @@ def read_masks(
     kept: Mapping[int, MaskFile] | None = None,
     size: tuple[int, int] | None = None,
 ) -> dict[int, Mask]:
-    """Reads mask files by frame, ascending, in one space of ids: `mask_ids` says how they are matched.
+    """Reads mask files by frame, ascending, with one set of ids (`mask_ids` matches them).
 
-    A mask without any object is taken, if another has one: its frame shows none of them.
+    A mask without an object is accepted if another mask has one: its frame shows none of them.
 
     Args:
-        files: the labels, matched as a set; those that are read already state ids, and have no soft edges.
-        corrections: masks of further frames, which change no id of the labels.
-        kept: masks that were written with the ids of these labels, and have them.
-        size: as in `read_mask`.
+        files: the labels, matched as a set. Files that are read already state ids, and have no soft edges.
+        corrections: masks of further frames; they change no id of the labels.
+        kept: results of these labels, with their ids.
+        size: see `read_mask`.
 
     Raises:
-        InputError: see `read_mask`; or a file cannot be matched with those before it.
+        InputError: see `read_mask`; or a file cannot be matched with the earlier ones.
     """
     given = {**files, **(corrections or {})}
     read = {k: f if isinstance(f, MaskFile) else read_mask_file(Path(f), size) for k, f in given.items()}
@@ -121,15 +121,15 @@ def _mask(matched: Matched, palette: np.ndarray, dtype: type[np.uint8] | type[np
 
 
 def write_mask(path: str | Path, ids: np.ndarray, palette: np.ndarray) -> None:
-    """Writes ids as PNG: indexed with the palette if uint8, grey of 16 bits if uint16 or where 255 (void) is an id.
+    """Writes ids as PNG: indexed if uint8, grey of 16 bits if uint16 or if 255 (void) is an id.
 
     Args:
-        path: ends in .png; written beside and renamed.
+        path: ends in .png; written under a temporary name and renamed.
         ids: uint8 or uint16 [h w].
-        palette: uint8 [256 3]; the colour of the background is written as black, whatever it is.
+        palette: uint8 [256 3]; the background is always written as black.
 
     Raises:
-        OutputError: the folder is missing, full or not writable.
+        OutputError: the folder is missing or not writable, or the disk is full.
         ValueError: another type or shape, or an id above 65534.
     """
     path = Path(path)
@@ -150,10 +150,7 @@ def write_mask(path: str | Path, ids: np.ndarray, palette: np.ndarray) -> None:
 
 
 def is_whole(path: Path, size: tuple[int, ...]) -> bool:
-    """Whether a PNG of (height, width) is there, undamaged, from its first byte to its last.
-
-    Its check sums tell; the pixels are not decoded.
-    """
+    """Whether a path holds an undamaged PNG of (height, width). Checks the checksums; decodes no pixel."""
     try:
         with path.open("rb") as file:
             data = file.read(24)
@@ -164,9 +161,7 @@ def is_whole(path: Path, size: tuple[int, ...]) -> bool:
         return False
     at = 8
     while at < len(data):
-        end = (
-            at + 8 + int.from_bytes(data[at : at + 4], "big")
-        )  # then 4 bytes of the sum of the chunk's name and content
+        end = at + 8 + int.from_bytes(data[at : at + 4], "big")  # 4 bytes follow: the checksum of name and content
         if data[end : end + 4] != zlib.crc32(data[at + 4 : end]).to_bytes(4, "big"):
             return False
         at = end + 4

@@ -1,4 +1,4 @@
-"""The ids of a mask file as they are written: of annotations, of results to score, and of masks that vcorr wrote."""
+"""Reads the raw ids of a mask file: annotations, results to score, and masks that vcorr wrote."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from vcorr.errors import InputError, VcorrError
 Ids = NDArray[np.uint8] | NDArray[np.uint16]
 
 _MODES = {"P": np.uint8, "L": np.uint8, "1": np.uint8, "I;16": np.uint16}
-_STRETCHED = {"L;2": 85, "L;4": 17}  # grey of 2 and 4 bits comes out of the decoder as shares of 255
+_STRETCHED = {"L;2": 85, "L;4": 17}  # Pillow scales grey of 2 and 4 bits to 255
 
 
 def read_ids(path: str | PathLike[str], size: tuple[int, int] | None = None) -> Ids:
-    """The ids of a mask file as they are written, without any interpretation: for scores.
+    """Reads the ids of a mask file without any interpretation, for scores.
 
     Args:
-        path: a PNG with one channel: indexed, or grey of 1 to 16 bits.
-        size: (height, width) that it must have, in pixels; a file of another size is not decoded.
+        path: a PNG of one channel: indexed, or grey of 1 to 16 bits.
+        size: (height, width) that it must have; None for any. A file of another size is not decoded.
 
     Returns:
-        uint8 [h w], or uint16 [h w] from a file of 16 bits.
+        uint8 [h w]; uint16 [h w] for a file of 16 bits.
 
     Raises:
-        InputError: the file is missing, no readable PNG of one channel, or not of this size.
+        InputError: the file is missing, is not a readable PNG of one channel, or has another size.
     """
     try:
         with Image.open(path, formats=["PNG"]) as image:
@@ -44,11 +44,11 @@ def read_ids(path: str | PathLike[str], size: tuple[int, int] | None = None) -> 
         raise
     except FileNotFoundError as error:
         raise InputError(path, "no such file", "check the path") from error
-    except Exception as error:  # on damaged bytes the decoder raises errors of many kinds
+    except Exception as error:  # decoders raise many kinds of errors on damaged bytes
         raise InputError(path, f"not a readable PNG ({error})", "write the file again") from error
 
 
 def _stored(image: Image.Image) -> str:
-    """The kind of pixels in the file, of an image that is not yet decoded."""
+    """The raw mode of an image that is not yet decoded."""
     args = image.tile[0].args if image.tile else ""  # type: ignore[attr-defined]
     return args if isinstance(args, str) else ""
