@@ -1,8 +1,8 @@
-"""Video files through PyAV (FFmpeg): a table of frames by time, and decoding that never shifts one.
+"""Reads video files with PyAV (FFmpeg): a table of frames by time, and decoding that never shifts a frame.
 
-Frame k is the k-th time stamp in order of display. The table comes from the packets, read once without decoding,
-because headers are wrong or silent about counts (webm, damaged files) and rates (phone videos). A file whose packets
-bear no usable times (missing or doubled) is decoded once instead, and frame k is the k-th picture that comes out.
+Frame k is the k-th time stamp in display order. The table comes from the packets, which are read once without decoding:
+headers lack or misstate the number of frames (webm, damaged files) and the rate (phone videos). If the time stamps of
+the packets are missing or occur twice, the file is decoded once, and frame k is the k-th picture that comes out.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
 
 
 class VideoFile:
-    """One video file, pictures as displayed. Memory: a few frames per decoding thread, whatever the length.
+    """One video file; its pictures as displayed. Memory: a few frames for each decoding thread, at any length.
 
     Raises:
-        InputError: not a video, empty, cut so short that no frame decodes, or frames above `MAX_PIXELS`.
+        InputError: the file is empty or not a video, no frame decodes, or frames are above `MAX_PIXELS`.
     """
 
     names = None
@@ -42,7 +42,7 @@ class VideoFile:
         self._decoder = Decoder(path)
         table = table_of_packets(self._decoder)
         first = next(self._decoder.pictures(table, 0), None) if table else None
-        if table is None or first is None:  # also where no picture bears a time stamp of its packet
+        if table is None or first is None:  # or no picture has the time stamp of its packet
             table = table_of_pictures(path)
             first = next(self._decoder.pictures(table, 0), None) if table.pts else None
         if first is None:
@@ -78,10 +78,10 @@ class VideoFile:
         return sha256(self._path)
 
     def walk(self, start: int, size: tuple[int, int]) -> Iterator[tuple[int, np.ndarray, bool]]:
-        """(index, RGB of the size asked for, whole) of each frame that decodes, in order, from `start` on.
+        """Yields (index, RGB of `size`, whole) of each frame that decodes, in order from `start` on.
 
-        Where `start` itself does not decode, the last picture before it comes first. `whole` is False where the decoder
-        filled in lost parts. Frames that do not decode at all are passed over.
+        If `start` does not decode, the last picture before it comes first. `whole` is False if the decoder concealed
+        lost parts. Frames that do not decode are skipped.
         """
         decoder = Decoder(self._path)
         try:
@@ -106,7 +106,7 @@ class VideoFile:
         levels = _levels(picture)
         if levels is not None:
             return self._turn.apply(shrink(to_rgb(levels, self._scale.get()), (height, width)))
-        # FFmpeg takes an unnamed matrix as BT.601; players take BT.709 for high definition.
+        # FFmpeg reads an unspecified matrix as BT.601; players read it as BT.709 in high definition.
         unnamed_hd = picture.colorspace == _UNSPECIFIED and picture.height >= 720
         rgb = picture.reformat(
             width=width,
@@ -118,7 +118,7 @@ class VideoFile:
         return self._turn.apply(rgb.to_ndarray())
 
     def _average_rate(self, stream: VideoStream) -> float:
-        """Frames per second between first and last frame; the header's fraction where it agrees to half a percent."""
+        """Frames per second from the first to the last frame; the header's fraction if it agrees within 0.5 %."""
         header = float(stream.average_rate or stream.guessed_rate or 0)
         span = self.seconds(len(self.pts) - 1)
         if len(self.pts) < 2 or span <= 0:
@@ -128,19 +128,19 @@ class VideoFile:
 
 
 class _Turn:
-    """The quarter turn and mirroring that the display matrix of a phone video asks for."""
+    """The rotation by quarter turns and the mirroring in a video's display matrix."""
 
     def __init__(self, picture: VideoFrame) -> None:
         self.transposed, self.mirrored, self.flipped = False, False, False
-        matrix: Any = picture.side_data.get("DISPLAYMATRIX")  # a buffer; the stubs know none of its kind
+        matrix: Any = picture.side_data.get("DISPLAYMATRIX")  # a buffer, which the stubs lack
         if matrix is not None:
-            # stored (x, y) is shown at (a x + c y, b x + d y)
+            # stored (x, y) is displayed at (a x + c y, b x + d y)
             a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5]
             self.transposed = bool(abs(b) > abs(a))
             self.mirrored, self.flipped = (bool(c < 0), bool(b < 0)) if self.transposed else (bool(a < 0), bool(d < 0))
 
     def displayed(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) on the other side of the turn, which is the same rule both ways."""
+        """(height, width) after the turn, or before it: the rule is the same."""
         return (width, height) if self.transposed else (height, width)
 
     def apply(self, rgb: np.ndarray) -> np.ndarray:
@@ -150,15 +150,15 @@ class _Turn:
 
 
 def _levels(picture: VideoFrame) -> np.ndarray | None:
-    """uint16 [h w] or [h w 3] of a picture whose numbers do not say how bright they are; None of any other."""
+    """uint16 [h w] or [h w 3], the levels of a picture that does not state its range; None for other pictures."""
     wanted = _levels_format(picture)
     return picture.reformat(format=wanted).to_ndarray() if wanted else None
 
 
 def _levels_format(picture: VideoFrame) -> str | None:
-    """The format that the levels of grey above 8 bits, and of RGB of 16, are read in; None of any other picture.
+    """The format for reading levels of grey above 8 bits and of 16-bit RGB; None for other pictures.
 
-    Machine cameras fill what they are given as they fill image files. Films, in YUV, keep to the range that they state.
+    Machine cameras use part of the range, as in image files. YUV video keeps to the range that it states.
     """
     if picture.color_range == ColorRange.MPEG:
         return None
@@ -169,8 +169,8 @@ def _levels_format(picture: VideoFrame) -> str | None:
 
 
 def _square_pixels(picture: VideoFrame, stream: VideoStream) -> tuple[int, int]:
-    """(height, width) of a stored picture once its pixels are square: the width is stretched, as players do."""
+    """(height, width) of a stored picture with square pixels: the width is stretched, as in players."""
     ratio = stream.sample_aspect_ratio
-    if not ratio or not Fraction(1, 8) < ratio < 8:  # absent, or nonsense of a damaged header
+    if not ratio or not Fraction(1, 8) < ratio < 8:  # absent, or from a damaged header
         ratio = Fraction(1)
     return picture.height, max(1, round(picture.width * ratio))

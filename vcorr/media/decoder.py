@@ -1,4 +1,4 @@
-"""An open video file, decoded from any frame on: in order of display, and past damage."""
+"""Decodes a video file from any frame on, in display order and past damage."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vcorr.errors import InputError
 from vcorr.machine import cores
 from vcorr.media.image import MAX_PIXELS
 
-# Formats that hold video themselves. Playlists (ffconcat, m3u8, mpd) and image patterns would open other files.
+# Formats that contain video. Playlists (ffconcat, m3u8, mpd) and image patterns are left out: they open other files.
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,apng,mpegts,mpeg,mxf,ogg,flv,asf,nut,dv,ivf,yuv4mpegpipe,"
     "h264,hevc,vvc,mpegvideo,m4v,mjpeg,vc1,obu"  # streams without a container
@@ -31,17 +31,17 @@ VIDEO_SUFFIXES = frozenset([
     ".vc1", ".obu",
 ])
 # fmt: on
-MAX_THREADS = 4  # each thread of the decoder holds frames of its own
+MAX_THREADS = 4  # each decoding thread holds frames of its own
 
 
 @dataclass(frozen=True)
 class FrameTable:
-    """Which frames a file has.
+    """The frames of a file.
 
     Attributes:
         pts: time stamps, ascending.
-        keys: frames that decoding can start at, ascending.
-        places: byte offset and length of the packet of each time stamp; None where the packets do not bear them.
+        keys: frames at which decoding can start, ascending.
+        places: byte offset and length of the packet of each time stamp; None if the packets lack usable time stamps.
     """
 
     pts: list[int]
@@ -50,7 +50,7 @@ class FrameTable:
 
 
 def can_decode(codec: str) -> bool:
-    """Whether this FFmpeg decodes a codec, by its name: h264, prores."""
+    """Whether this FFmpeg decodes a codec, such as h264 or prores."""
     try:
         av.codec.Codec(codec, "r")
     except ValueError:
@@ -81,14 +81,14 @@ class Decoder:
         self._open()
 
     def packets(self) -> Iterator[av.Packet[VideoStream]]:
-        """Packets of the stream to the end of the file or to the place past which it cannot be read."""
+        """Yields the packets of the stream, up to the end of the file or the first error."""
         demuxer = self.container.demux(self.stream)
         while True:
             try:
                 packet = next(demuxer, None)
             except av.FFmpegError:
                 return
-            except IndexError:  # PyAV met a stream that the header did not announce
+            except IndexError:  # PyAV found a stream that the header does not announce
                 demuxer = self.container.demux(self.stream)
                 continue
             if packet is None:
@@ -97,7 +97,7 @@ class Decoder:
                 yield packet
 
     def pictures(self, table: FrameTable, start: int) -> Iterator[tuple[int, VideoFrame]]:
-        """(index, picture) from `start` on; the last picture before it first, if `start` does not decode."""
+        """Yields (index, picture) from `start` on. If `start` does not decode, the picture before it comes first."""
         before: tuple[int, VideoFrame] | None = None
         due = start
         for seek_to in self._entries(table, start):
@@ -106,7 +106,7 @@ class Decoder:
                     before = (k, picture)
                     continue
                 if seek_to is not None and (k > due or (k == start and picture.is_corrupt)):
-                    break  # after a seek, a gap may come from entering too late: enter earlier before calling it damage
+                    break  # a gap after a seek may come from seeking too late: seek earlier before calling it damage
                 if k > start == due and before is not None:
                     yield before
                 yield k, picture
@@ -117,11 +117,11 @@ class Decoder:
             yield before
 
     def all_pictures(self) -> Iterator[VideoFrame]:
-        """Every picture that decodes, from the start of the file. For a decoder of one thread (see `_indexed`)."""
+        """Yields all pictures that decode. Only for a decoder of one thread (see `_indexed`)."""
         return self._decode(None, None)
 
     def _entries(self, table: FrameTable, start: int) -> Iterator[int | None]:
-        """Where to seek in order to reach `start`: its key frame, the one before that, the start of the file."""
+        """Yields where to seek to reach `start`: its key frame, the one before it, the start of the file (None)."""
         keys = table.keys[: bisect.bisect_right(table.keys, start)]
         if keys and keys[-1] > 0:
             yield table.pts[start]
@@ -130,7 +130,7 @@ class Decoder:
         yield None
 
     def _indexed(self, table: FrameTable, seek_to: int | None) -> Iterator[tuple[int, VideoFrame]]:
-        """Pictures with their index, in order. Damage is decoded by one thread, which alone keeps all good pictures."""
+        """Yields (index, picture) in order. On damage it starts again with one thread: several drop good pictures."""
         last = -1
         while True:
             try:
@@ -154,7 +154,7 @@ class Decoder:
         packets = self.packets()
         if seek_to is not None and table is not None:
             first = next(packets, None)
-            # Formats that count their frames (avi, mxf) name other times after a seek, where frames were lost before.
+            # avi and mxf count their frames: if frames are missing, time stamps after a seek differ from the table's.
             known = (table.places or {}).get(first.pts) if first is not None and first.pts is not None else None
             if first is None or known != (first.pos, first.size):
                 return
@@ -183,14 +183,14 @@ class _DamageError(Exception):
 def _open_container(path: Path, **more: str) -> InputContainer:
     options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"} | more
     try:
-        # An absolute path cannot be taken for a protocol ("a:b.mp4"). Metadata may be in any encoding.
+        # FFmpeg cannot mistake an absolute path for a protocol ("a:b.mp4"). Metadata may have any encoding.
         return av.open(str(path.absolute()), options=options, metadata_errors="ignore")
     except (av.FFmpegError, ValueError, MemoryError) as error:
         refuse(path, f"is not a video that can be read ({_reason(error)})")
 
 
 def _picture_stream(container: InputContainer, path: Path) -> tuple[VideoStream, int]:
-    """The stream of the largest pictures, the first of equal ones, as players take; how many streams there are."""
+    """Returns the stream with the largest pictures, the first of equals, as players do; and the number of streams."""
     cover = av.stream.Disposition.attached_pic
     streams = [s for s in container.streams.video if not s.disposition & cover and _has_decoder(s)]
     if not streams:
@@ -203,7 +203,7 @@ def _picture_stream(container: InputContainer, path: Path) -> tuple[VideoStream,
 
 
 def _has_decoder(stream: VideoStream) -> bool:
-    context: av.VideoCodecContext | None = stream.codec_context  # None for a codec that FFmpeg does not know
+    context: av.VideoCodecContext | None = stream.codec_context  # None for an unknown codec
     return context is not None
 
 

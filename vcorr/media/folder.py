@@ -1,4 +1,4 @@
-"""A video as image files: the frames of a folder, or the files that match a pattern."""
+"""Reads image files as a video: the frames of a folder, or the files that match a pattern."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from vcorr.media.levels import SharedScale
 from vcorr.media.pages import is_stack
 
 FOLDER_FPS = 25.0
-"""Frames per second assumed of image files, which carry no time."""
-FEWEST = 3  # files named alike, from which on others are odd
-MOST_ODD = 2  # files named unlike the others, or a tenth of these: more are a way of naming
+"""Frames per second of image files, which have no times."""
+FEWEST = 3  # files with like names, from which on a file with another name is odd
+MOST_ODD = 2  # odd files, or a tenth of the others: more files are another way of naming frames
 
 
 def natural_key(path: Path) -> tuple[object, ...]:
-    """Sorts frame2 before frame10: runs of digits compare as numbers, the rest as text."""
+    """The sort key that puts frame2 before frame10: digits compare as numbers, the rest as text."""
     parts: list[object] = list(re.split("([0-9]+)", str(path).casefold()))
     parts[1::2] = [int(str(digits)) for digits in parts[1::2]]
     return (parts, str(path))
 
 
 def list_frames(folder: Path) -> list[Path]:
-    """The image files of a folder in natural order; hidden files, subfolders and other kinds are passed over.
+    """Lists the image files of a folder in natural order. Skips hidden files, subfolders and other kinds.
 
     Raises:
         InputError: the folder cannot be listed or holds no image.
@@ -58,18 +58,18 @@ def list_frames(folder: Path) -> list[Path]:
 
 
 def frame_files(files: Iterable[Path]) -> list[Path]:
-    """Those of some files that are frames, as the one order of frames has them: whoever numbers frames asks here."""
+    """Selects the frames among files and sorts them. Everything that numbers frames uses this order."""
     return sorted(
         (f for f in files if f.suffix.lower() in FRAME_SUFFIXES and not f.name.startswith(".")), key=natural_key
     )
 
 
 def frames_of(folder: Path, apart: Iterable[Path] = ()) -> list[Path]:
-    """The frames of a folder that is one video: `list_frames` without the files of ``apart``.
+    """Lists the frames of a folder that is one video: `list_frames` without the files of ``apart``.
 
     Raises:
-        InputError: as `list_frames` and `without`; or a few files are named unlike all others, as a mask beside its
-            frames is.
+        InputError: see `list_frames` and `without`; or a few files are named unlike all others, such as a mask beside
+            the frames.
     """
     files = without(list_frames(folder), apart)
     if not files:
@@ -86,7 +86,7 @@ def frames_of(folder: Path, apart: Iterable[Path] = ()) -> list[Path]:
 
 
 def _pattern(files: Sequence[Path], odd: Sequence[Path]) -> str | None:
-    """A pattern that names some files of a folder and not others, if there is one."""
+    """A pattern that matches ``files`` and none of ``odd``; None if there is none."""
     stem = glob.escape(files[0].stem)
     for number in (lambda digits: "[0-9]" * len(digits[0]), lambda digits: "[0-9]*"):
         pattern = re.sub("[0-9]+", number, stem) + files[0].suffix
@@ -96,11 +96,10 @@ def _pattern(files: Sequence[Path], odd: Sequence[Path]) -> str | None:
 
 
 def without(files: Sequence[Path], apart: Iterable[Path]) -> list[Path]:
-    """Those of some files that are none of others, under whatever path these are given.
+    """Removes the files of ``apart`` from ``files``, even if they are given under other paths.
 
     Raises:
-        InputError: one of the others is named as the files are, and bears no name of a file: without it, a frame may be
-            missing, and those after it would move.
+        InputError: a file of ``apart`` is named like the frames and may be one: without it, later frames would move.
     """
     names: dict[str, list[Path]] = defaultdict(list)
     for other in apart:
@@ -122,14 +121,14 @@ def _text(file: Path) -> tuple[str, ...]:
 
 
 def _is_another_word(file: Path, numbered: Path) -> bool:
-    """Whether a name has no number, and is not the other's without its number: img beside img1 may be a frame."""
+    """Whether a name has no number, and another word than a numbered one: img beside img1 may be a frame."""
     return len(_text(file)) == 1 < len(_text(numbered)) and file.stem.casefold() != "".join(_text(numbered)).strip(
         "_- ."
     )
 
 
 def _named_alike(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """(the files whose names differ in numbers alone, as many as there are of one kind; the others)."""
+    """Returns the largest set of files whose names differ only by numbers, and the other files."""
     alike: dict[tuple[str, ...], list[Path]] = defaultdict(list)
     for file in files:
         alike[_text(file)].append(file)
@@ -145,10 +144,10 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def matching_files(pattern: Path) -> list[Path]:
-    """What a pattern such as "frames/*.png" names, in natural order; hidden files are passed over.
+    """Lists what a pattern such as "frames/*.png" matches, in natural order; skips hidden files.
 
-    Parts of the path that are there are names and no patterns: a folder may be called "take[1]". Where image files
-    match, files of other kinds are passed over, as in a folder; where none does but one video, that video is meant.
+    A part of the path that exists is a name and not a pattern: a folder may be called "take[1]". If image files match,
+    other kinds are skipped, as in a folder; else videos are listed.
     """
     found = [Path(pattern.anchor)]
     for part in pattern.parts[1 if pattern.anchor else 0 :]:
@@ -161,20 +160,20 @@ def matching_files(pattern: Path) -> list[Path]:
 
 
 def _children(folder: Path, part: str) -> list[Path]:
-    """What one part of a pattern names in a folder."""
+    """Lists what one part of a pattern matches in a folder."""
     if (folder / part).exists():
         return [folder / part]
-    for pattern in (part, part.replace("[", "[[]")):  # "img[1]_*.png": brackets that match nothing are a name
+    for pattern in (part, part.replace("[", "[[]")):  # brackets that match nothing are literal: "img[1]_*.png"
         if names := glob.glob(pattern, root_dir=folder):  # noqa: PTH207, Path.glob matches hidden files too
             return [folder / name for name in names]
     return []
 
 
 class Stills:
-    """Image files that are read alike: all with more than 8 bits a channel by one scale. Any thread may read.
+    """Image files with one scale for all that have more than 8 bits a channel. Thread-safe.
 
     Args:
-        files: in the order of their frames.
+        files: in the order of the frames.
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
@@ -182,7 +181,7 @@ class Stills:
         self.scale = SharedScale(len(self.files), self._deep_pixels)
 
     def rgb(self, k: int) -> NDArray[np.uint8]:
-        """The picture in file k, uint8 [h w 3], as displayed.
+        """Reads the picture in file k as displayed, uint8 [h w 3].
 
         Raises:
             InputError: it cannot be read.
@@ -201,11 +200,11 @@ class Stills:
 
 
 class FrameFolder:
-    """Frames in image files of one size, in the order given. Opening reads headers; after that, one picture at a time.
+    """Frames in image files of one size, in the given order. Opening reads the headers; later one picture at a time.
 
     Raises:
-        InputError: no file is an image, two sizes occur, or two files bear one name (00000.jpg and 00000.png), which is
-            how masks beside their frames look.
+        InputError: no file is an image, the sizes differ, or two files have the same name (00000.jpg and 00000.png), as
+            masks beside their frames do.
     """
 
     pts = None
@@ -248,7 +247,7 @@ class FrameFolder:
         return sha256_of_all(self._stills.files)
 
     def walk(self, start: int, size: tuple[int, int]) -> Iterator[tuple[int, np.ndarray, bool]]:
-        """Like `VideoFile.walk`: a file that does not decode is passed over."""
+        """See `VideoFile.walk`. Skips files that do not decode."""
         first = start
         while first and self.picture(first, size) is None:
             first -= 1
@@ -262,12 +261,12 @@ class FrameFolder:
             rgb = self._stills.rgb(k)
         except InputError:
             return None
-        if rgb.shape[:2] != (self.height, self.width):  # replaced since it was opened
+        if rgb.shape[:2] != (self.height, self.width):  # the file was replaced
             return None
         return shrink(rgb, size)
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Does nothing: no file stays open."""
 
 
 Header = tuple[Path, tuple[int, int], bool]
@@ -275,10 +274,10 @@ Header = tuple[Path, tuple[int, int], bool]
 
 
 def _headers(path: Path, files: Sequence[Path]) -> tuple[list[Header], list[Path]]:
-    """The headers of the files that have one, and the other files, which are damaged.
+    """Reads the headers of files. Returns them, and the files without a readable header, which are damaged.
 
     Raises:
-        InputError: none has one; a file holds several pictures, or has too many pixels, or is gone.
+        InputError: no header is readable; or a file holds several pictures, has too many pixels, or is missing.
     """
     headers: list[Header] = []
     damaged: dict[Path, InputError] = {}

@@ -1,4 +1,4 @@
-"""Which frames a video file has and when each is shown, from its packets, or from decoding it once."""
+"""Finds the frames of a video file and their times, from its packets or by decoding it once."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 from vcorr.media.decoder import Decoder, FrameTable
 
-# Formats whose packets do not say when a frame is shown, only when it is decoded: the same but for codecs that reorder.
+# Formats whose packets state decoding times only. These are display times, unless the codec reorders frames.
 ORDER_OF_DECODING = frozenset({"avi", "mxf", "asf"})
-PROBED = 64  # pictures: enough to meet a reordered one in a stream that has them
+PROBED = 64  # pictures: enough to find a reordered one, if there are any
 DEFAULT_FPS = 25.0
 
 
 def table_of_packets(decoder: Decoder) -> FrameTable | None:
-    """The table from the packets' own times, or None where they do not tell the frames apart."""
+    """The table by the time stamps of the packets; None if they are missing, occur twice, or are no display times."""
     if decoder.container.format.name in ORDER_OF_DECODING and decoder.stream.codec_context.has_b_frames:
         return None
     hides_frames = decoder.stream.codec_context.name == "vp8"
@@ -24,7 +24,7 @@ def table_of_packets(decoder: Decoder) -> FrameTable | None:
     places: dict[int, tuple[int | None, int]] = {}
     ascending, latest = True, None
     for packet in decoder.packets():
-        # Edit lists cut frames off that are decoded all the same; a VP8 packet may be a reference that is never shown.
+        # Frames that an edit list cuts off are decoded, but not displayed. A VP8 packet may be a hidden reference.
         if packet.is_discard or (hides_frames and not memoryview(packet)[0] >> 4 & 1):
             continue
         if packet.pts is None or packet.pts in places:
@@ -40,7 +40,7 @@ def table_of_packets(decoder: Decoder) -> FrameTable | None:
 
 
 def _shown_as_stamped(path: Path) -> bool:
-    """Whether the first pictures come out in the order of their times: not so where a muxer lost how they reorder."""
+    """Whether the first pictures come out in order of their times. They do not if a muxer lost the display times."""
     decoder = Decoder(path, threads=1)
     stamps = [picture.pts for picture in itertools.islice(decoder.all_pictures(), PROBED)]
     decoder.close()
@@ -48,12 +48,12 @@ def _shown_as_stamped(path: Path) -> bool:
 
 
 def table_of_pictures(path: Path) -> FrameTable:
-    """The table from decoding everything, in the order of output. Times that do not ascend become a steady rate."""
+    """The table by decoding the whole file, in output order. A constant rate replaces times that do not ascend."""
     decoder = Decoder(path, threads=1)
     stamps = [picture.pts for picture in decoder.all_pictures()]
     known = [stamp for stamp in stamps if stamp is not None]
     if len(known) < len(stamps) or any(a >= b for a, b in itertools.pairwise(known)):
-        # The guess knows what a stream without a container says of itself; the average is then the demuxer's default.
+        # guessed_rate reads the stream itself; average_rate is the demuxer's default if there is no container.
         rate = decoder.stream.guessed_rate or decoder.stream.average_rate or Fraction(DEFAULT_FPS)
         step = max(1, round(1 / (rate * (decoder.stream.time_base or 1 / rate))))
         known = [k * step for k in range(len(stamps))]
@@ -62,9 +62,9 @@ def table_of_pictures(path: Path) -> FrameTable:
 
 
 def missing_frames(path: Path, announced: int) -> int:
-    """How many of the frames that the header announces are not in the file.
+    """The number of frames that the header announces and the file lacks.
 
-    Not missing: what an edit list cuts off, and the pauses that AVI counts as frames.
+    Frames that an edit list cuts off are not missing, nor are pauses, which AVI counts as frames.
     """
     decoder = Decoder(path, threads=1, ignore_editlist="1")
     counts_pauses = decoder.container.format.name == "avi"

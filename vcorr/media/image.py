@@ -1,4 +1,4 @@
-"""Still images from anyone: opened with limits, turned the right way up, and written whole or not at all."""
+"""Reads still images from any source, within limits and upright, and writes them completely or not at all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vcorr.files import replacing
 from vcorr.media.levels import WHOLE, Scale, scale_of
 
 MAX_PIXELS = 2**26
-"""The largest image or video frame that is read: 67 million pixels, above 8K (33 million)."""
+"""The largest image or video frame in pixels: 67 million, twice as many as 8K."""
 
 FRAME_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
 FRAME_SUFFIXES = frozenset(
@@ -23,9 +23,9 @@ FRAME_SUFFIXES = frozenset(
 )
 
 _ORIENTATION = 0x0112  # the EXIF tag
-_PHOTOMETRIC = 0x0106  # the TIFF tag: 0 where white is zero
-_SAMPLE_FORMAT = 0x0153  # the TIFF tag: 2 of numbers with a sign
-_CUT_TO_8_BITS = ("RGB", "RGBA", "LA")  # modes in which Pillow reads colours of 16 bits
+_PHOTOMETRIC = 0x0106  # the TIFF tag: 0 if white is zero
+_SAMPLE_FORMAT = 0x0153  # the TIFF tag: 2 for signed integers
+_CUT_TO_8_BITS = ("RGB", "RGBA", "LA")  # modes to which Pillow reduces 16-bit colours
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -36,24 +36,24 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = (5, 6, 7, 8)  # orientations that swap height and width
-_warnings_lock = threading.Lock()  # catch_warnings swaps a list of the whole process
+_warnings_lock = threading.Lock()  # catch_warnings changes a list of the whole process
 
 
 class UnreadableImage(InputError):
-    """A file that is empty, or no image."""
+    """The file is empty, or not an image."""
 
 
 def open_image(path: Path, formats: tuple[str, ...] = FRAME_FORMATS, content: BinaryIO | None = None) -> Image.Image:
-    """Reads the header of an image: format, mode and size are then known, the pixels are not yet read.
+    """Reads the header of an image, with format, mode and size; decodes no pixel.
 
     Args:
         path: of the file.
-        formats: Pillow's names of those that may be read.
-        content: what to read in place of the file.
+        formats: Pillow's names of the accepted formats.
+        content: replaces the content of the file.
 
     Raises:
-        UnreadableImage: empty, or of another format.
-        InputError: missing, or larger than `MAX_PIXELS`.
+        UnreadableImage: the file is empty, or has another format.
+        InputError: the file is missing, or larger than `MAX_PIXELS`.
     """
     advice = f"give an image ({', '.join(formats)})"
     try:
@@ -64,8 +64,8 @@ def open_image(path: Path, formats: tuple[str, ...] = FRAME_FORMATS, content: Bi
         with _warnings_lock, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             image = Image.open(content or path, formats=formats)
-        # Without a name, Pillow does not map the file into memory: it maps a TIFF that lies on its side by the size
-        # that it is turned to, and a mapped file that another program cuts short ends the process.
+        # Without a name, Pillow does not map the file into memory. It would map a rotated TIFF with its rotated size,
+        # and the process would crash if another program truncated a mapped file.
         image.filename = ""
     except InputError:
         raise
@@ -77,9 +77,9 @@ def open_image(path: Path, formats: tuple[str, ...] = FRAME_FORMATS, content: Bi
             what = "a TIFF of an unknown kind, such as float64 or other numbers of 64 bits"
             convert = "save it as float32, uint16 or uint8"
         raise UnreadableImage(path, f"cannot be read as an image ({what})", convert) from None
-    except Exception as error:  # a decoder raises anything at all over a hostile file
+    except Exception as error:  # decoders raise any exception on hostile files
         raise UnreadableImage(path, f"cannot be read as an image ({_reason(error, path)})", advice) from error
-    if _is_signed_byte(image):  # Pillow takes the numbers as unsigned: -1 would be the brightest
+    if _is_signed_byte(image):  # Pillow reads them as unsigned: -1 would be the brightest
         image.close()
         raise UnreadableImage(path, "is a TIFF of int8, numbers of 8 bits with a sign", "save it as uint8 or int16")
     if image.width * image.height > MAX_PIXELS:
@@ -104,28 +104,25 @@ def load_pixels(image: Image.Image, path: Path) -> None:
 
 
 def displayed_size(image: Image.Image) -> tuple[int, int]:
-    """(height, width) of an opened image as it is displayed, which is what `load_upright` returns.
-
-    The header is enough: no pixel is decoded.
-    """
+    """(height, width) of an opened image as displayed, which `load_upright` returns. Decodes no pixel."""
     sideways = _orientation(image) in _SIDEWAYS
-    # Pillow turns a TIFF itself as it decodes, and states the size that its tag leads to from the start.
+    # Pillow rotates a TIFF when it decodes it, and states the rotated size before.
     if image.format == "TIFF" and getattr(image, "tag_v2", {}).get(_ORIENTATION) in _SIDEWAYS:
         sideways = False
     return (image.width, image.height) if sideways else (image.height, image.width)
 
 
 def load_upright(image: Image.Image, path: Path) -> Image.Image:
-    """Decodes an opened image and turns it the way it is displayed: by its EXIF orientation, once.
+    """Decodes an opened image and applies its EXIF orientation, once.
 
-    Frames and masks are both read through here, so that a mask painted over a frame lies on it.
+    Frames and masks use the same rule, so a mask painted over a frame fits it.
 
     Raises:
         InputError: the file is cut short or damaged.
     """
-    _orientation(image)  # kept by the image: what the header says counts, as for `displayed_size`
+    _orientation(image)  # the image keeps it: the header counts, as for `displayed_size`
     load_pixels(image, path)
-    turn = _UPRIGHT.get(_orientation(image))  # what is left to do: a decoder that turns clears the tag
+    turn = _UPRIGHT.get(_orientation(image))  # a decoder that rotates clears the tag
     return image if turn is None else image.transpose(turn)
 
 
@@ -134,9 +131,9 @@ def _orientation(image: Image.Image) -> int:
     try:
         with _warnings_lock, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # The method of PNG images would decode the pixels first.
+            # The getexif of PNG images would decode the pixels first.
             return int(Image.Image.getexif(image).get(_ORIENTATION, 1))
-    except Exception:  # EXIF that is damaged says nothing; the pixels stand
+    except Exception:  # damaged EXIF counts as upright
         return 1
 
 
@@ -146,9 +143,9 @@ def _is_signed_byte(image: Image.Image) -> bool:
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether an opened image, not yet decoded, has more than 8 bits a channel, and does not say which level is white.
+    """Whether an opened image, not yet decoded, has more than 8 bits a channel and does not state its white level.
 
-    PGM and PPM say it in their header; but 65535 is written for whatever lies in 16 bits.
+    PGM and PPM state it in their header; but programs write 65535 for any 16-bit data.
     """
     tile = getattr(image, "tile", None)
     args = tile[0].args if tile else ()
@@ -158,11 +155,10 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def read_pixels(path: Path) -> np.ndarray:
-    """The picture in an image file, as displayed; transparency is ignored.
+    """Reads an image file as displayed; ignores transparency.
 
     Returns:
-        uint8 [h w 3]; or, of a file with more than 8 bits a channel, its levels as they are, [h w] or [h w 3]: of use
-        once a `Scale` for all pictures of the video has brought them to 8 bits.
+        uint8 [h w 3]; for more than 8 bits a channel, the raw levels, [h w] or [h w 3], which need a `Scale`.
 
     Raises:
         InputError: see `open_image` and `load_pixels`.
@@ -172,10 +168,10 @@ def read_pixels(path: Path) -> np.ndarray:
 
 
 def pixels_of(image: Image.Image, path: Path, encoded: bytes | None = None) -> np.ndarray:
-    """As `read_pixels`, of an opened image; without its bytes, colours of 16 bits come cut to 8."""
+    """`read_pixels` for an opened image. Without ``encoded``, its bytes, 16-bit colours are cut to 8 bits."""
     if encoded is not None and _is_deep_colour(image) and (levels := _deep_colour(image, encoded)) is not None:
         return levels
-    stated = image.mode == "I" and image.format == "PPM" and not is_deep(image)  # decoding spreads it over 16 bits
+    stated = image.mode == "I" and image.format == "PPM" and not is_deep(image)  # decoding scales it to 16 bits
     white_is_zero = image.format == "TIFF" and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0
     upright = load_upright(image, path)
     if not upright.mode.startswith(("I", "F")):
@@ -184,7 +180,7 @@ def pixels_of(image: Image.Image, path: Path, encoded: bytes | None = None) -> n
     levels = levels.astype(levels.dtype.newbyteorder("="))
     if stated:
         return to_rgb(levels, WHOLE)
-    # Pillow inverts such pictures where they have 8 bits, and does not where they have more.
+    # Pillow inverts such pictures if they have 8 bits, but not if they have more.
     return -levels.astype(np.float64) if white_is_zero else levels
 
 
@@ -193,7 +189,7 @@ def _is_deep_colour(image: Image.Image) -> bool:
 
 
 def _deep_colour(image: Image.Image, encoded: bytes) -> np.ndarray | None:
-    """The channels of a file of 16 bits each, of which Pillow keeps the upper 8; None where FFmpeg cannot read it."""
+    """The 16-bit channels of a file, of which Pillow keeps the upper 8 bits; None if FFmpeg cannot read it."""
     import av
 
     try:
@@ -202,25 +198,25 @@ def _deep_colour(image: Image.Image, encoded: bytes) -> np.ndarray | None:
         picture = [*codec.decode(av.Packet(encoded)), *codec.decode(None)][0]
         assert isinstance(picture, av.VideoFrame)
         levels = picture.reformat(format="gray16le" if picture.format.name.startswith("ya") else "rgb48le").to_ndarray()
-    except Exception:  # Pillow has the word on what is damaged, and how
+    except Exception:  # Pillow will report what is damaged
         return None
     turned = _turn_array(levels, _orientation(image))
     return turned if turned.shape[:2] == displayed_size(image) else None
 
 
 def _turn_array(array: np.ndarray, orientation: int) -> np.ndarray:
-    """What `load_upright` does to an image, of an array [h w ...]."""
+    """`load_upright` for an array [h w ...]."""
     turned = array.swapaxes(0, 1) if orientation in _SIDEWAYS else array
     rows, columns = (-1 if orientation in mirrored else 1 for mirrored in ((3, 4, 7, 8), (2, 3, 6, 7)))
     return np.ascontiguousarray(turned[::rows, ::columns])
 
 
 def read_rgb(path: Path, scale: Scale | None = None) -> np.ndarray:
-    """The picture in an image file as uint8 [h w 3], as displayed: EXIF orientation applied, transparency ignored.
+    """Reads an image file as uint8 [h w 3]: applies EXIF orientation, ignores transparency.
 
     Args:
         path: of the file.
-        scale: of pictures of more than 8 bits; None is the picture's own, of use where it does not belong to a video.
+        scale: for pictures of more than 8 bits; None uses the picture's own, for pictures that belong to no video.
 
     Raises:
         InputError: see `open_image` and `load_pixels`.
@@ -229,14 +225,14 @@ def read_rgb(path: Path, scale: Scale | None = None) -> np.ndarray:
 
 
 def to_rgb(pixels: np.ndarray, scale: Scale | None = None) -> np.ndarray:
-    """What `read_pixels` returns, brought to uint8 [h w 3]."""
+    """Converts the result of `read_pixels` to uint8 [h w 3]."""
     if pixels.dtype != np.uint8:
         pixels = (scale or scale_of([pixels])).to_8_bits(pixels)
     return pixels if pixels.ndim == 3 else np.repeat(pixels[:, :, None], 3, axis=2)
 
 
 def shrunk_size(height: int, width: int, short_side: int | None) -> tuple[int, int]:
-    """(height, width) with the short side brought down to `short_side` pixels, proportions kept; never enlarged.
+    """(height, width) with the short side reduced to `short_side` pixels, proportions kept; never enlarged.
 
     >>> shrunk_size(1080, 1920, 480)
     (480, 853)
@@ -250,17 +246,17 @@ def shrunk_size(height: int, width: int, short_side: int | None) -> tuple[int, i
 
 
 def shrink(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes uint8 [h w 3] to (height, width) by a cubic filter as wide as the step between pixels: no aliasing."""
+    """Resizes uint8 [h w 3] to (height, width) with a cubic filter that widens with the scale, so without aliasing."""
     if rgb.shape[:2] == size:
         return rgb
     return np.array(Image.fromarray(rgb).resize((size[1], size[0]), Image.Resampling.BICUBIC))
 
 
 def write_image(path: Path, image: Image.Image, **options: object) -> None:
-    """Writes an image in the format of the path's suffix, beside and renamed: a reader never sees half of it.
+    """Writes an image in the format of the path's suffix, under a temporary name, and renames it.
 
     Raises:
-        OutputError: the folder is missing, full or not writable, or the suffix names no format.
+        OutputError: the folder is missing or not writable, the disk is full, or the suffix names no format.
     """
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind is None:
@@ -279,6 +275,6 @@ def _begins(path: Path) -> bytes:
 
 
 def _reason(error: Exception, path: Path) -> str:
-    """One line out of an exception, without the path, which the error names already."""
+    """An exception as one line, without the path, which the error names already."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(text.replace(repr(str(path)), "the file").split())[:200]

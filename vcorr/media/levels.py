@@ -1,8 +1,8 @@
-"""Pictures of more than 8 bits a channel, brought to 8 by one scale for the whole video.
+"""Converts pictures of more than 8 bits a channel to 8 bits, with one scale for the whole video.
 
-Microscopes and machine cameras write 10, 12 or 14 bits into files of 16, or fractions; no file says which. Read from
-the whole range of the file such pictures are black, and stretched one by one they flicker. So a few pictures, spread
-over the video, tell the range, and every picture is read by it.
+Microscopes and machine cameras write 10, 12 or 14 bits into 16-bit files, or fractions, and the file does not say
+which. With the whole range of the file, such pictures would be black; with a range each, they would flicker. So a few
+pictures, spread over the video, determine the range of all.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 SAMPLES = 9
-"""Pictures that tell the range of a video."""
+"""Number of pictures that determine the range of a video."""
 
-_PIXELS = 2**20  # of a picture that are looked at
-_STRAY = 10_000  # one pixel of so many may be brighter or darker than white and black: hot and dead pixels
-_FLAT = 8  # a range that is this many times wider than what it holds is narrowed to it
+_PIXELS = 2**20  # sampled pixels of a picture
+_STRAY = 10_000  # one pixel in so many may lie beyond black and beyond white: dead and hot pixels
+_FLAT = 8  # a range this many times wider than the levels is narrowed to them
 
 
 @dataclass(frozen=True)
 class Scale:
-    """The levels that are read as black and as white; what lies beyond is read as these."""
+    """The levels that become black and white. Levels beyond them are clipped."""
 
     black: float
     white: float
 
     def to_8_bits(self, levels: NDArray[Any]) -> NDArray[np.uint8]:
-        """Levels of any numbers and shape -> uint8 of the same shape; NaN is black."""
+        """Converts levels of any type and shape to uint8 of the same shape; NaN becomes black."""
         if levels.dtype == np.uint16:
             read: NDArray[np.uint8] = self._to_8_bits(np.arange(2**16))[levels]
             return read
@@ -48,15 +48,15 @@ class Scale:
 
 
 WHOLE = Scale(0, 65535)
-"""Of 16 bits that are all in use."""
+"""The scale of pictures that use all 16 bits."""
 
 
 def scale_of(pictures: Iterable[NDArray[Any]]) -> Scale:
-    """The scale of a video from some of its pictures.
+    """Determines the scale of a video from some of its pictures.
 
-    It reaches from 0 to the power of two that holds the brightest level: 4095 for 12 bits, 1 for fractions. Where
-    levels are negative, or fill less than an eighth of that (thermal cameras), it reaches from the darkest to the
-    brightest. Stray pixels, one in 10,000 at either end, do not count.
+    The scale extends from 0 to the next power of two (less 1) above the brightest level: 4095 for 12 bits, 1 for
+    fractions. If levels are negative, or fill less than an eighth of that (thermal cameras), it extends from the
+    darkest to the brightest. One pixel in 10,000 at either end does not count.
     """
     ends = [found for picture in pictures if (found := _ends(picture)) is not None]
     if not ends:
@@ -69,7 +69,7 @@ def scale_of(pictures: Iterable[NDArray[Any]]) -> Scale:
 
 
 def _ends(levels: NDArray[Any]) -> tuple[float, float] | None:
-    """(darkest, brightest) level of a picture without its stray pixels; None if no number is in it."""
+    """(darkest, brightest) level of a picture without stray pixels; None if all are NaN or infinite."""
     step = max(1, math.isqrt(levels.shape[0] * levels.shape[1] // _PIXELS))
     known = levels[::step, ::step].ravel()
     if known.dtype.kind == "f":
@@ -82,7 +82,7 @@ def _ends(levels: NDArray[Any]) -> tuple[float, float] | None:
 
 
 def _power_of_two(level: float) -> float:
-    """The white of the smallest range from 0 that holds a level: 2^b - 1, or 2^-b for fractions.
+    """The white of the smallest range that includes a level: 2^b - 1, or 2^-b for fractions.
 
     >>> [_power_of_two(level) for level in (0.2, 1, 200, 4080, 4096)]
     [0.25, 1.0, 255.0, 4095.0, 8191.0]
@@ -95,11 +95,11 @@ def _power_of_two(level: float) -> float:
 
 
 class SharedScale:
-    """The scale of a video, found when it is first asked for, from a few of its pictures. For any thread.
+    """The scale of a video, determined at the first call from a few of its pictures. Thread-safe.
 
     Args:
-        count: pictures that the video has.
-        deep: number of a picture -> its levels; None where it has 8 bits or cannot be read.
+        count: number of pictures of the video.
+        deep: index of a picture -> its levels; None if it has 8 bits or cannot be read.
     """
 
     def __init__(self, count: int, deep: Callable[[int], NDArray[Any] | None]) -> None:
@@ -115,11 +115,11 @@ class SharedScale:
             return self._scale
 
     def note(self) -> str:
-        """What the user should know of the scale, once it was asked for; empty where there is nothing to tell."""
+        """A note for the user on the scale; empty before the first `get`, and where the scale is `WHOLE`."""
         return "" if self._scale in (None, WHOLE) else str(self._scale)
 
     def _deep_ones(self) -> Iterator[NDArray[Any]]:
-        """Deep pictures: among those evenly spread, then among the others, as some may have 8 bits."""
+        """Yields deep pictures, evenly spread ones first, then the others: some may have 8 bits."""
         spread = np.linspace(0, self._count - 1, SAMPLES).round().astype(int).tolist()
         for k in dict.fromkeys([*spread, *range(self._count)]):
             if (levels := self._deep(k)) is not None:

@@ -1,4 +1,4 @@
-"""Names for folders that stand for files: the same relative tree, no two alike, none inside another."""
+"""Names folders after files: the same relative tree, no two equal, none inside another."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import PurePosixPath
 
 
 def folders_for(names: Mapping[str, bool], known: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Name -> folder, both relative with ``/``.
+    """Returns name -> folder, both relative with ``/``.
 
-    A file's folder is its name without the suffix; with it, where another has that name ("clip.mp4" beside "clip.avi");
-    numbered, where that is taken too. A folder's is its name; where other videos lie below it, "frames" in it. Letters
-    that differ by case alone count as equal, as some file systems take them.
+    The folder of a file is its name without the suffix. If another video has that name ("clip.mp4" beside "clip.avi"),
+    it keeps the suffix; if that is taken too, it gets a number. The folder of a folder is its name, or "frames" in it
+    if other videos lie below it. Names that differ only by case count as equal, because they are on some file systems.
 
     Args:
-        names: of the videos -> whether it is a file.
-        known: folders given out earlier, which stay as they are and are not given to others.
+        names: name of each video -> whether it is a file.
+        known: folders assigned earlier; they stay, and no other video gets them.
 
     >>> folders_for({"a/clip.avi": True, "a/clip.mp4": True, "a/other.mp4": True})
     {'a/clip.avi': 'a/clip', 'a/clip.mp4': 'a/clip.mp4', 'a/other.mp4': 'a/other'}
@@ -41,7 +41,7 @@ def folders_for(names: Mapping[str, bool], known: Mapping[str, str] | None = Non
 
 
 def _candidates(name: str, is_file: bool, trees: set[str]) -> Iterator[str]:
-    """Folders for a name, the best first; ``trees``: names of folders that hold videos."""
+    """Yields folders for a name, the best first. ``trees``: names of folders that hold videos."""
     path = PurePosixPath(name)
     plain = path.with_suffix("") if is_file else path
     if str(plain).casefold() in trees:
@@ -55,5 +55,5 @@ def _candidates(name: str, is_file: bool, trees: set[str]) -> Iterator[str]:
 
 
 def _above(folder: str) -> set[str]:
-    """The folders that one lies in."""
+    """The folders above a folder."""
     return {str(parent).casefold() for parent in PurePosixPath(folder).parents} - {"."}

@@ -1,6 +1,6 @@
-"""What image files hold that may hold several pictures: TIFF with pages, animated PNG and WebP. From headers alone.
+"""Lists the pictures of files that can hold several: TIFF with pages, animated PNG and WebP. Reads headers only.
 
-Not asked of Pillow, which takes milliseconds a page to list those of a TIFF, and reads a whole WebP to count.
+Pillow is too slow for this: it takes milliseconds for each page of a TIFF, and reads a whole WebP to count its frames.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ MAX_PAGES = 1_000_000
 _TIFF = {b"II*\0": ("<", False), b"MM\0*": (">", False), b"II+\0": ("<", True), b"MM\0+": (">", True)}
 _PNG = b"\x89PNG\r\n\x1a\n"
 _SUBFILE, _OLD_SUBFILE, _WIDTH, _HEIGHT, _DESCRIPTION = _OF_INTEREST = (254, 255, 256, 257, 270)  # tags
-_DATA = ((273, 279), (324, 325))  # tags of where strips and tiles begin, and of how long they are
-_ELSEWHERE = (330, 34665, 34853)  # tags of directories of other pictures, of EXIF and of places
-_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 16: 8}  # by the kind of a value
-_UNSIGNED = {1: "B", 3: "H", 4: "I", 16: "Q"}  # kinds of whole numbers, as struct calls them
+_DATA = ((273, 279), (324, 325))  # tags of the offsets and lengths of strips and tiles
+_ELSEWHERE = (330, 34665, 34853)  # tags of other directories: further pictures, EXIF, GPS
+_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 16: 8}  # kind of value -> size
+_UNSIGNED = {1: "B", 3: "H", 4: "I", 16: "Q"}  # kind of unsigned integer -> format of struct
 _LONGEST = 2**26  # bytes of the values of an entry
-_FAR = 2**63 - 1  # the largest offset that a file takes
+_FAR = 2**63 - 1  # the largest offset in a file
 _IMAGES = re.compile(r"\AImageJ=.*^images=(\d+)", re.MULTILINE | re.DOTALL)  # in a description
-_COPY = 0b101  # bits of _SUBFILE: a smaller copy of another page, a mask of its transparency
+_COPY = 0b101  # bits of _SUBFILE: a smaller copy of another page, or its transparency mask
 
 
 @dataclass(frozen=True)
 class Pages:
-    """The pictures of a file, without thumbnails, smaller copies and masks of another one.
+    """The pictures of a file, without thumbnails, smaller copies and masks of other pictures.
 
     Attributes:
-        places: of each, what Pillow finds it by: the byte offset of a TIFF's directory, the number of a WebP's frame.
-        seconds: how long each is shown; None of a TIFF, which carries no time.
-        whole: whether the file holds all that it announces.
-        sizes: (width, height) of each page of a TIFF, as stored; empty of a WebP, whose pictures have one size.
-        description: what the program that wrote a TIFF notes of it.
-        missing: bytes that a WebP announces and does not hold.
-        end: where the last whole picture of an animation ends, in bytes.
+        places: the byte offset of each directory of a TIFF, or the index of each frame of a WebP.
+        seconds: how long each picture is displayed; None for a TIFF, which has no times.
+        whole: whether the file is complete.
+        sizes: (width, height) of each page of a TIFF as stored; empty for a WebP, whose pictures have one size.
+        description: the description that a TIFF states.
+        missing: bytes by which a WebP is too short.
+        end: the byte offset of the end of the last complete picture of an animation.
     """
 
     places: list[int]
@@ -55,24 +55,24 @@ class Pages:
 
 
 def is_stack(path: Path) -> bool:
-    """Whether an image file holds several pictures; False of what cannot be read."""
+    """Whether an image file holds several pictures; False if it cannot be read."""
     try:
-        if not path.is_file():  # opening a pipe would wait for ever
+        if not path.is_file():  # opening a pipe would block
             return False
         pages = find_pages(path)
         return is_animated_png(path) if pages is None else len(pages.places) > 1
-    except InputError:  # for whoever opens it to tell
+    except InputError:  # opening it will report the error
         return True
     except OSError:
         return False
 
 
 def find_pages(path: Path) -> Pages | None:
-    """The pictures of a TIFF or WebP file; None of any other.
+    """Lists the pictures of a TIFF or WebP file; None for other files.
 
     Raises:
-        OSError: it cannot be read.
-        InputError: it has more than `MAX_PAGES`, or they cannot be found.
+        OSError: the file cannot be read.
+        InputError: it has more than `MAX_PAGES` pages, or they cannot be found.
     """
     with path.open("rb") as file:
         head = file.read(12)
@@ -82,10 +82,10 @@ def find_pages(path: Path) -> Pages | None:
 
 
 def is_animated_png(path: Path) -> bool:
-    """Whether a file is a PNG that says, as it must before its pixels, that it has several frames.
+    """Whether a file is a PNG whose header announces several frames.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     with path.open("rb") as file:
         if file.read(8) != _PNG:
@@ -101,10 +101,10 @@ def is_animated_png(path: Path) -> bool:
 
 
 def page_of_tiff(file: BinaryIO, place: int) -> bytes:
-    """A page of a TIFF as a file of its own, classic whatever the file is: what decoders read in the time of one page.
+    """A page of a TIFF or BigTIFF as a classic TIFF of its own, so that decoders need not search the file.
 
     Raises:
-        ValueError: it is cut short or damaged.
+        ValueError: the page is truncated or damaged.
     """
     try:
         return _page_of_tiff(file, place)
@@ -113,7 +113,7 @@ def page_of_tiff(file: BinaryIO, place: int) -> bytes:
 
 
 def animation_up_to(file: BinaryIO, end: int) -> bytes:
-    """The pictures of an animated WebP that end before a byte, as a file of its own: decoders refuse one cut short."""
+    """The pictures of an animated WebP up to a byte, as a file of its own: decoders refuse a truncated file."""
     file.seek(0)
     content = bytearray(file.read(end))
     struct.pack_into("<I", content, 4, len(content) - 8)
@@ -134,7 +134,7 @@ def _page_of_tiff(file: BinaryIO, place: int) -> bytes:
         if offsets in fields:
             starts = _numbers(*fields[offsets], order)
             parts = _numbers(*fields.get(lengths, (4, b"")), order)
-            if len(parts) != len(starts) or 0 in parts:  # up to what follows, then
+            if len(parts) != len(starts) or 0 in parts:  # each then extends to the next one
                 parts = [min([end, *(other for other in starts if other > start)]) - start for start in starts]
             if sum(parts) > end:
                 raise ValueError("its parts are larger than the file")
@@ -147,7 +147,7 @@ def _page_of_tiff(file: BinaryIO, place: int) -> bytes:
             fields[lengths] = (4, struct.pack(f"{order}{len(parts)}I", *parts))
     table = bytearray(struct.pack(order + "H", len(fields)))
     for tag, (kind, content) in sorted(fields.items()):
-        if kind == 16:  # is not known to classic files
+        if kind == 16:  # classic TIFF lacks it
             kind, content = 4, struct.pack(f"{order}{len(content) // 8}I", *_numbers(16, content, order))
         table += struct.pack(order + "HHI", tag, kind, len(content) // _BYTES[kind])
         if len(content) > 4:
@@ -180,22 +180,22 @@ def _tiff_pages(file: BinaryIO, path: Path) -> Pages:
                 continue
             places.append(place)
             sizes.append((numbers.get(_WIDTH, 0), numbers.get(_HEIGHT, 0)))
-    except struct.error:  # a recording that was cut off, or damage
+    except struct.error:  # the recording was cut off, or the file is damaged
         whole = False
     images = _IMAGES.search(description)
     if len(places) == 1 and images and int(images[1]) > 1:
         what = f"holds {images[1]} pictures in a form that ImageJ alone reads (it writes it above 4 GB)"
         raise InputError(path, what, "save it from ImageJ as an image sequence")
-    if sizes[1:] and sizes.count(sizes[0]) == 1:  # the others are copies of it that are not marked as such
+    if sizes[1:] and sizes.count(sizes[0]) == 1:  # the others are unmarked copies of the first
         places, sizes = places[:1], sizes[:1]
     return Pages(places, None, whole, sizes, description)
 
 
 def _directories(file: BinaryIO) -> Iterator[tuple[int, dict[int, bytes]]]:
-    """(offset, tags of interest) of each directory of a TIFF, in order; numbers big-endian, the first of several.
+    """Yields (offset, tags of interest) of each directory of a TIFF, in order; numbers big-endian, the first of each.
 
     Raises:
-        struct.error: the file ends in one, or before it.
+        struct.error: the file ends within a directory or before it.
     """
     file.seek(0)
     order, big = _TIFF[file.read(4)]
@@ -203,7 +203,7 @@ def _directories(file: BinaryIO) -> Iterator[tuple[int, dict[int, bytes]]]:
     link = order + ("Q" if big else "I")
     (following,) = struct.unpack(link, file.read(struct.calcsize(link)))
     seen: set[int] = set()
-    while following and following not in seen:  # a circle is an end
+    while following and following not in seen:  # a cycle ends the list
         seen.add(place := following)
         entries, following = _entries(file, place, order, big)
         tags = {}
@@ -216,11 +216,11 @@ def _directories(file: BinaryIO) -> Iterator[tuple[int, dict[int, bytes]]]:
 
 
 Entry = tuple[int, int, int, bytes]
-"""Tag, kind and count of values, and the bytes of the values or of the offset that they lie at."""
+"""Tag, kind and number of values, and the bytes of the values or of their offset."""
 
 
 def _entries(file: BinaryIO, place: int, order: str, big: bool) -> tuple[list[Entry], int]:
-    """The entries of a directory, and the offset of the next one."""
+    """Reads the entries of a directory, and the offset of the next one."""
     count_kind, size, link = (order + "Q", 20, order + "Q") if big else (order + "H", 12, order + "I")
     file.seek(min(place, _FAR))
     (count,) = struct.unpack(count_kind, file.read(struct.calcsize(count_kind)))
@@ -232,7 +232,7 @@ def _entries(file: BinaryIO, place: int, order: str, big: bool) -> tuple[list[En
 
 
 def _content(file: BinaryIO, kind: int, count: int, rest: bytes, order: str, big: bool) -> bytes:
-    """The bytes of the values of an entry."""
+    """Reads the bytes of the values of an entry."""
     size = count * _BYTES[kind]
     if size <= len(rest):
         return rest[:size]

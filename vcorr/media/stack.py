@@ -1,6 +1,6 @@
-"""A video as one image file: the pages of a TIFF, the frames of an animated WebP.
+"""Reads one image file as a video: the pages of a TIFF, the frames of an animated WebP.
 
-An animated PNG is read like other video files: FFmpeg composes its frames by the specification.
+An animated PNG is read as a video file: FFmpeg composes its frames by the specification.
 """
 
 from __future__ import annotations
@@ -23,18 +23,17 @@ from vcorr.media.image import displayed_size, is_deep, open_image, pixels_of, sh
 from vcorr.media.levels import SharedScale
 from vcorr.media.pages import Pages, animation_up_to, find_pages, page_of_tiff
 
-# How many channels, slices and times there are, as ImageJ and OME note it in the first page of a TIFF.
+# The numbers of channels, slices and times that ImageJ and OME state in the first page of a TIFF.
 _CHANNELS = r'^channels=(\d+)|\bSizeC="(\d+)"'
 _SLICES = r'^slices=(\d+)|\bSizeZ="(\d+)"'
 _TIMES = r'^frames=(\d+)|\bSizeT="(\d+)"'
 
 
 class Stack:
-    """Pictures in one file, in their order. Opening reads headers; after that, one picture at a time.
+    """The pictures of one file, in order. Opening reads headers; later one picture at a time.
 
     Raises:
-        InputError: its pictures differ in size; or they do not follow one another in time or in space alone, as the
-            channels of a microscope's image.
+        InputError: the pictures differ in size, or are the channels of a microscope image, or slices at several times.
     """
 
     files = None
@@ -74,7 +73,7 @@ class Stack:
         return sha256(self._path)
 
     def walk(self, start: int, size: tuple[int, int]) -> Iterator[tuple[int, np.ndarray, bool]]:
-        """Like `VideoFile.walk`: a picture that does not decode is passed over."""
+        """See `VideoFile.walk`. Skips pictures that do not decode."""
         reader = _Reader(self._path, self._pages)
         try:
             first = start
@@ -98,7 +97,7 @@ class Stack:
             pixels = reader.pixels(k)
         except InputError:
             return None
-        if pixels.shape[:2] != (self.height, self.width):  # turned otherwise than the first one
+        if pixels.shape[:2] != (self.height, self.width):  # its orientation differs from the first one's
             return None
         return shrink(to_rgb(pixels, None if pixels.dtype == np.uint8 else self._scale.get()), size)
 
@@ -112,13 +111,13 @@ class Stack:
 
 
 class _Reader:
-    """The pictures of a file that stays open. For one thread."""
+    """The pictures of a file that stays open. Not thread-safe."""
 
     def __init__(self, path: Path, pages: Pages) -> None:
         self._path, self._pages = path, pages
         self._file = path.open("rb")
-        self._close = weakref.finalize(self, self._file.close)  # without a warning, like the files of videos
-        # Frames of an animation build on those before them, so it stays open; pages are opened one by one.
+        self._close = weakref.finalize(self, self._file.close)  # without a ResourceWarning, as for video files
+        # Frames of an animation depend on earlier ones, so it stays open; pages are opened one by one.
         self._animation = None
         if pages.seconds is not None:
             content = self._file if pages.whole else io.BytesIO(animation_up_to(self._file, pages.end))
@@ -126,7 +125,7 @@ class _Reader:
 
     @contextlib.contextmanager
     def opened(self, k: int) -> Iterator[tuple[Image.Image, bytes | None]]:
-        """Picture k, its pixels not yet decoded, and the page that it is decoded from; None of an animation.
+        """Opens picture k without decoding it. Yields it and the bytes of its page; None for an animation.
 
         Raises:
             InputError: it cannot be read.
@@ -137,7 +136,7 @@ class _Reader:
                 encoded = page_of_tiff(self._file, place)
             else:
                 self._animation.seek(place)
-        except Exception as error:  # a decoder raises anything at all over a hostile file
+        except Exception as error:  # decoders raise any exception on hostile files
             raise InputError(self._path, f"has a damaged picture {k} ({error})", "export it again") from error
         if self._animation is not None:
             yield self._animation, None
@@ -146,7 +145,7 @@ class _Reader:
             yield page, encoded
 
     def pixels(self, k: int) -> np.ndarray:
-        """As `image.read_pixels`, of picture k."""
+        """`image.read_pixels` for picture k."""
         with self.opened(k) as (image, encoded):
             return pixels_of(image, self._path, encoded)
 
@@ -155,7 +154,7 @@ class _Reader:
 
 
 def _times(pages: Pages) -> tuple[float, list[int] | None]:
-    """Frames a second, and when each frame begins, in milliseconds; without times, or useless ones: None."""
+    """Returns frames per second, and the start of each frame in milliseconds; None without usable times."""
     if pages.seconds is not None:
         *starts, end = (round(1000 * time) for time in itertools.accumulate(pages.seconds, initial=0.0))
         if all(a < b for a, b in itertools.pairwise([*starts, end])):
@@ -164,13 +163,13 @@ def _times(pages: Pages) -> tuple[float, list[int] | None]:
 
 
 def _refuse_several_dimensions(path: Path, pages: Pages) -> None:
-    """Refuses pages that are not one after the other in time, or in depth, by what ImageJ or OME say of them."""
+    """Refuses pages that ImageJ or OME describe as channels, or as slices at several times."""
     channels, slices, times = (
         int(found.group(found.lastindex or 0)) if (found := re.search(pattern, pages.description, re.MULTILINE)) else 1
         for pattern in (_CHANNELS, _SLICES, _TIMES)
     )
     if channels * slices * times != len(pages.places):
-        return  # colours of one picture, or a note that no longer holds
+        return  # the channels of one picture, or an outdated description
     if channels > 1:
         what = f"holds {channels} channels in turn, one a page"
         raise InputError(path, what, "save one channel, or a colour picture of all, as a file of its own")

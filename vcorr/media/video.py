@@ -1,4 +1,4 @@
-"""Reads a video file, a folder of frames or a pattern as one thing: RGB frames in order, by index, in bounded memory.
+"""Reads a video file, a folder of frames or a pattern: RGB frames in order or by index, in bounded memory.
 
 with open_video("video.mp4") as video:
     for k, rgb in video.frames(short_side=480):    # int, uint8 [h w 3]
@@ -31,15 +31,16 @@ def open_video(path: str | Path, *, apart: Iterable[Path] = ()) -> Video:
 
     A TIFF with several pages, an animated PNG and an animated WebP are video files.
 
-    Frame files are taken in natural order (frame2 before frame10); hidden files and other kinds are passed over. In a
-    pattern, a name that is there counts before what it would match, so that folders may have brackets in their names.
+    Frame files are in natural order (frame2 before frame10); hidden files and other kinds are skipped. A part of a
+    pattern that exists under that very name is taken literally, so folders may have brackets in their names.
 
     Args:
-        apart: image files that are no frames, wherever they lie: the masks.
+        path: the file, folder or pattern.
+        apart: image files that are not frames, wherever they lie: the masks.
 
     Raises:
-        InputError: nothing is there, it is empty or no video, no frame of it decodes, it is a playlist (which would
-            read other files), the frames of a folder differ in size, or a few of them are named unlike all others.
+        InputError: the path does not exist, is empty or not a video, or is a playlist (which reads other files); no
+            frame decodes; the frames of a folder differ in size, or a few are named unlike all others.
     """
     path = Path(path)
     try:
@@ -63,7 +64,7 @@ def open_video(path: str | Path, *, apart: Iterable[Path] = ()) -> Video:
 
 
 def _frames(path: Path, files: list[Path]) -> Source:
-    """Image files as frames; one file alone may hold them all."""
+    """Opens image files as frames; a single file may hold all of them."""
     return _stack(files[0]) if len(files) == 1 and is_stack(files[0]) else FrameFolder(path, files)
 
 
@@ -90,7 +91,7 @@ def _file_source(path: Path) -> Source:
 
 
 class Source(Protocol):
-    """What `Video` needs of a video file or a folder."""
+    """A video file, a stack or a folder, as `Video` uses it."""
 
     height: int
     width: int
@@ -112,20 +113,20 @@ class Source(Protocol):
 
 
 class Video:
-    """Frames of one video, as displayed: rotated as the file asks, pixels square, RGB of 8 bits.
+    """The frames of one video as displayed: rotated, with square pixels, in 8-bit RGB.
 
-    Frame k is the k-th time stamp in order of display, or the k-th file. A frame that cannot be decoded keeps its
-    index: `frames` shows the picture before it in its place (the one after it, at the very start), `frame` refuses it,
-    and `damaged` lists it.
+    Frame k is the k-th time stamp in display order, or the k-th file. A frame that cannot be decoded keeps its index:
+    `frames` yields the picture before it in its place (at the start, the next one), `frame` raises, and `damaged`
+    lists it.
 
     Attributes:
         path: as given to `open_video`.
         height, width: in pixels, as displayed.
-        fps: average frames per second; 25 for image files, which carry no time.
-        pts: time stamp of each frame in the units of the file; None for image files.
-        names: file name of each frame without its suffix; None for video files.
+        fps: average frames per second; 25 for image files, which have no times.
+        pts: time stamp of each frame in units of the file; None for image files.
+        names: file name of each frame without suffix; None for video files.
         files: file of each frame; None for video files.
-        notes: what the user should be told about the file, one line each.
+        notes: what the user should know about the file, one line each.
     """
 
     def __init__(self, path: Path, source: Source) -> None:
@@ -148,11 +149,11 @@ class Video:
         self.close()
 
     def close(self) -> None:
-        """Releases the file. Iterators over `frames` that still run are not affected."""
+        """Closes the file. Running iterators of `frames` go on."""
         self._source.close()
 
     def would_hold(self, path: Path) -> bool:
-        """Whether a file written there would be one of the frames when this folder or pattern is read again."""
+        """Whether a file written to `path` would be a frame when this folder or pattern is read again."""
         if self.files is None or path.suffix.lower() not in FRAME_SUFFIXES:
             return False
         if self.path.is_dir():
@@ -161,29 +162,29 @@ class Video:
 
     @property
     def damaged(self) -> list[int]:
-        """Frames met so far that have no picture of their own, or one that the decoder had to fill in."""
+        """Frames read so far that did not decode, or that the decoder concealed in part."""
         return sorted(self._damaged)
 
     def seconds(self, k: int) -> float:
-        """Time of frame k, counted from frame 0."""
+        """Time of frame k in seconds after frame 0."""
         return self._source.seconds(self._checked(k))
 
     def fingerprint(self) -> str:
-        """SHA-256 of the bytes of the file, or of the names and bytes of the frame files in order."""
+        """SHA-256 of the file, or of the names and bytes of the frame files in order."""
         return self._source.fingerprint()
 
     def frames(
         self, start: int = 0, end: int | None = None, *, short_side: int | None = None
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """Streams (index, RGB uint8 [h w 3]) of the frames start <= index < end, every index once.
+        """Yields (index, RGB uint8 [h w 3]) of each frame in start <= index < end.
 
         Args:
             start: first frame.
             end: one past the last frame; None for all.
-            short_side: shrink pictures whose short side is longer to this many pixels (`shrunk_size`).
+            short_side: pixels; pictures with a longer short side are shrunk to it (`shrunk_size`).
 
         Raises:
-            UsageError: the range does not lie in the video.
+            UsageError: the range is not within the video.
         """
         end = len(self) if end is None else end
         if not 0 <= start <= end <= len(self):
@@ -203,7 +204,7 @@ class Video:
                 due += 1
             if k >= end:
                 return
-            shown = rgb.copy()  # the caller may draw on the one that it gets
+            shown = rgb.copy()  # the caller may change its own
             if k < start:
                 continue
             if not whole:
@@ -219,7 +220,7 @@ class Video:
             yield k, shown.copy()
 
     def frame(self, k: int, *, short_side: int | None = None) -> np.ndarray:
-        """RGB uint8 [h w 3] of exactly frame k. For frames in a row, `frames` is many times faster.
+        """Returns frame k, RGB uint8 [h w 3]. For consecutive frames, `frames` is many times faster.
 
         Raises:
             UsageError: there is no frame k.

@@ -1,4 +1,4 @@
-"""Writes a video that plays everywhere: H.264 in 8-bit 4:2:0, colours marked as BT.709, index at the front."""
+"""Writes a video that plays everywhere: H.264, 8-bit 4:2:0, BT.709 colours, index at the front."""
 
 from __future__ import annotations
 
@@ -20,17 +20,14 @@ from vcorr.files import beside, put
 
 QUALITY = "18"  # constant rate factor: no visible loss
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
-RATES = (1e-4, 1e3)  # frames per second that the formats hold: Matroska counts milliseconds
-LONGEST = 16384  # pixels of a side that the encoder takes
-MAX_THREADS = 4  # each holds frames of its own, as does the look-ahead, which is short in the preset
-_BT709 = 1  # the number of its matrix, its primaries and its transfer curve alike (ITU-T H.273)
+RATES = (1e-4, 1e3)  # the range of frames per second: Matroska counts milliseconds
+LONGEST = 16384  # pixels, the longest side that the encoder accepts
+MAX_THREADS = 4  # each holds frames of its own, as does the look-ahead, which the preset keeps short
+_BT709 = 1  # the number of its matrix, primaries and transfer curve (ITU-T H.273)
 
 
 def is_whole_video(path: Path) -> bool:
-    """Whether an MP4 or MOV file is there from its first byte to its last: the lengths of its boxes add up to its own.
-
-    No picture is decoded.
-    """
+    """Whether an MP4 or MOV file is complete: the lengths of its boxes add up to its size. Decodes no picture."""
     try:
         size, at, kinds = path.stat().st_size, 0, set()
         with path.open("rb") as file:
@@ -49,20 +46,20 @@ def is_whole_video(path: Path) -> bool:
 
 
 class VideoWriter:
-    """Encodes frames to `path`. The file appears when the block ends well; after an exception there is none.
+    """Encodes frames to `path`. The file appears when the block ends; after an exception there is none.
 
         with VideoWriter("overlay.mp4", height=480, width=854, fps=video.fps) as writer:
             writer.write(rgb)
 
-    4:2:0 needs even sizes: an odd one gets one more row or column, a copy of the last.
+    4:2:0 needs even sizes: an odd size gets one more row or column, a copy of the last.
 
     Args:
         path: .mp4, .m4v, .mov or .mkv.
         height, width: of the frames, in pixels.
-        fps: frames per second; taken to the nearest that the formats hold (`RATES`).
+        fps: frames per second, clamped to `RATES`.
 
     Raises:
-        OutputError: the folder is missing, full or not writable, another suffix, or no frame came.
+        OutputError: another suffix, the folder is missing or not writable, the disk is full, or no frame was written.
     """
 
     channels = 3
@@ -102,7 +99,7 @@ class VideoWriter:
         self._stream = stream
 
     def write(self, rgb: np.ndarray) -> None:
-        """Appends one frame, uint8 [h w 3], or as many channels as the writer has.
+        """Appends one frame, uint8 [h w channels].
 
         Raises:
             ValueError: another shape or type.
@@ -134,7 +131,7 @@ class VideoWriter:
             raise self._failure(error) from error
 
     def close(self) -> None:
-        """Ends the file and gives it its name."""
+        """Finishes the file and gives it its name."""
         try:
             if self._count == 0:
                 raise OutputError(self.path, "no frame was written", "give at least one")
