@@ -33,7 +33,7 @@ class Config:
     clips: ClipConfig = ClipConfig(size=128, gaps=(1, 2, 3), smallest=96, stills=("stills",), cache=4096)
     net: network.NetworkConfig = network.PyramidConfig(unit=True)
     views: float = 0.375  # share of the batch that gives a view
-    view: two_views.TwinConfig = two_views.TwinConfig()
+    view: two_views.ViewConfig = two_views.ViewConfig()
     jitter: color.JitterConfig = color.JitterConfig(1, 0.3, 0.3, 0.3, 0.02)
     points: int = 32  # of each frame, negatives to the other videos of the batch
     balance: two_views.Balance = two_views.Balance(contrast=0.5, cycle=0.0)

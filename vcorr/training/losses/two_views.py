@@ -23,7 +23,7 @@ EPSILON = 1e-5  # added to the probability of a walk before its logarithm: a wal
 
 
 @dataclass(frozen=True)
-class TwinConfig:
+class ViewConfig:
     """How far a view departs from its frame; each number is the largest of a uniform draw, either way.
 
     Attributes:
@@ -52,7 +52,7 @@ class Balance:
     cycle: float = 0.5
 
 
-def draw(cfg: TwinConfig, samples: Sequence[int], seed: int) -> Tensor:
+def draw(cfg: ViewConfig, samples: Sequence[int], seed: int) -> Tensor:
     """The map of each sample, which follows the sample wherever in a batch or on which rank it is.
 
     Returns:
@@ -60,7 +60,7 @@ def draw(cfg: TwinConfig, samples: Sequence[int], seed: int) -> Tensor:
     """
     matrices = []
     for sample in samples:
-        rng = random.generator(seed, "twin", sample)
+        rng = random.generator(seed, "twin", sample)  # the name is part of the seed
         most = [cfg.scale, cfg.aspect, cfg.turn, cfg.shear, cfg.shift, cfg.shift]
         drawn = 2 * torch.rand(6, generator=rng, dtype=torch.float32) - 1
         scale, aspect, turn, shear, x, y = torch.tensor(most, dtype=torch.float32) * drawn
@@ -93,23 +93,23 @@ def positions(matrices: Tensor, height: int, width: int) -> Tensor:
     return ((grid + 1) * grid.new_tensor([width, height]) - 1) / 2
 
 
-def contrast(twin: Tensor, frame: Tensor, positions: Tensor, *, scale: float) -> Tensor:
+def contrast(view: Tensor, frame: Tensor, positions: Tensor, *, scale: float) -> Tensor:
     """Cross entropy of finding each cell of the view in the whole frame, over the cells whose place is in the frame.
 
-        mean_x [ log sum_y exp(s <twin(x), frame(y)>) - sum_y B(y, p(x)) s <twin(x), frame(y)> ]
+        mean_x [ log sum_y exp(s <view(x), frame(y)>) - sum_y B(y, p(x)) s <view(x), frame(y)> ]
 
     with B the bilinear weights of the four cells around p(x). Every pair of cells has its logit in memory: this is for
     training crops, not for whole frames.
 
     Args:
-        twin, frame: features [b h w c] of the view and of the frame.
+        view, frame: features [b h w c] of the view and of the frame.
         positions: of ``positions``, [b h w 2].
         scale: of the logits.
 
     Returns:
         A scalar; 0 where no cell has its place in the frame.
     """
-    logits = _logits(twin, frame, scale)
+    logits = _logits(view, frame, scale)
     cost = logits.logsumexp(-1) - (logits * _landing(positions)).sum(-1)
     return _mean_inside(cost, positions, (frame.shape[1], frame.shape[2]))
 
@@ -139,17 +139,17 @@ def contrast_all(view: Tensor, frames: Tensor, positions: Tensor, *, scale: floa
     return _mean_inside(every - own, positions, (frames.shape[1], frames.shape[2]))
 
 
-def cycle(twin: Tensor, between: Tensor, frame: Tensor, positions: Tensor, *, scale: float) -> Tensor:
+def cycle(view: Tensor, between: Tensor, frame: Tensor, positions: Tensor, *, scale: float) -> Tensor:
     """Cross entropy of a walk from the view through another frame of the clip back to where the view was taken.
 
-    The walk takes two softmax steps, P = softmax(s twin between') softmax(s between frame'), and loses
+    The walk takes two softmax steps, P = softmax(s view between') softmax(s between frame'), and loses
     mean_x [ -log sum_y B(y, p(x)) P(x, y) ]: the cycle of Jabri et al. 2020 whose end is another view.
 
     Args:
-        twin, between, frame: features [b h w c].
+        view, between, frame: features [b h w c].
         positions, scale: as in ``contrast``.
     """
-    there, back = _logits(twin, between, scale).softmax(-1), _logits(between, frame, scale).softmax(-1)
+    there, back = _logits(view, between, scale).softmax(-1), _logits(between, frame, scale).softmax(-1)
     walk = (there @ back).to(there.dtype)  # probabilities bear bfloat16, and this product takes long
     arrived = (walk * _landing(positions)).sum(-1)
     return _mean_inside(-(arrived + EPSILON).log(), positions, (frame.shape[1], frame.shape[2]))

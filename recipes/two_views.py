@@ -10,7 +10,7 @@ view of A. Unit features f, logits <f, f'> / 0.07.
 The first learns what moves together, the second what is unlike, the third to know it again after it moved. Labels are
 read twice as sharply as the training compares, and carried as scores.
 
-    vcorr train twins --data VIDEOS
+    vcorr train two_views --data VIDEOS
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Config:
     net: network.NetworkConfig = network.ResNetConfig(unit=True)
     matching: Matching = Matching(radius=6, scale=1 / 0.07)
     balance: two_views.Balance = two_views.Balance()
-    twin: two_views.TwinConfig = two_views.TwinConfig()
+    view: two_views.ViewConfig = two_views.ViewConfig()
     jitter: color.JitterConfig = color.JitterConfig(share=1, brightness=0.2, contrast=0.3, saturation=0.3, hue=0.03)
     hide: tuple[Literal[0, 1, 2], ...] = (color.A, color.B)
     inference: Inference = Inference(radius=12, scale=28.0)
@@ -43,9 +43,9 @@ class Config:
 
 def build(cfg: Config) -> Recipe:
     def loss(state, batch, rng, progress):
-        matrices = two_views.draw(cfg.twin, batch.samples, cfg.seed).to(batch.rgb)
-        twin = two_views.view(batch.rgb[:, 0], matrices)
-        recoloured = color.jitter(torch.cat([batch.rgb, twin[:, None]], 1), batch.samples, cfg.jitter, cfg.seed)
+        matrices = two_views.draw(cfg.view, batch.samples, cfg.seed).to(batch.rgb)
+        view = two_views.view(batch.rgb[:, 0], matrices)
+        recoloured = color.jitter(torch.cat([batch.rgb, view[:, None]], 1), batch.samples, cfg.jitter, cfg.seed)
         lab = color.to_lab(recoloured.flatten(0, 1)).view(recoloured.shape)
         seen, hidden = color.hide_channel(torch.cat([lab, batch.lab], 1), rng, channels=cfg.hide)
         (first, second, other), stats = network.apply_each(
