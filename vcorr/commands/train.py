@@ -35,7 +35,7 @@ def train(
     workers: Annotated[
         int | None, typer.Option(min=0, help="Threads that prepare clips; default: chosen by the device.")
     ] = None,
-    probe: Annotated[
+    validation: Annotated[
         Path | None,
         typer.Option(metavar="DAVIS", help="Validation clips in DAVIS's layout, labelled and scored while training."),
     ] = None,
@@ -58,7 +58,7 @@ def train(
     from vcorr.training.loop import TrainOptions
     from vcorr.training.loop import train as run
 
-    options = TrainOptions(save_every=save_every, probe=probe, workers=workers)
+    options = TrainOptions(save_every=save_every, validation=validation, workers=workers)
     weights = run(
         experiment,
         data,

@@ -1,8 +1,7 @@
-"""The one training loop: order of samples, backward, optimiser, checkpoints, logging, exact resume.
+"""The training loop: order of samples, optimiser steps, checkpoints, logging, exact resume.
 
-All randomness is a function of (seed, purpose, step), so a run that was killed and started again ends with the same
-weights, bit for bit, as one that was never stopped (on the same machine with the same number of threads). What a run
-leaves on disk is the matter of ``runfolder``.
+All randomness is a function of (seed, purpose, step). So a run that was killed and resumed ends with the same weights
+as an unbroken one, bit for bit, on the same machine with the same number of threads. ``run`` holds the files of a run.
 """
 
 from __future__ import annotations
@@ -34,19 +33,19 @@ from vcorr.training.run import GROUPS, Checkpoint, RunFolder
 from vcorr.training.step import Learner, Taken
 from vcorr.training.watch.monitor import Monitor
 from vcorr.training.watch.report import NAME as REPORT
-from vcorr.training.watch.validation import Probe
+from vcorr.training.watch.validation import ValidationClips
 
-BAD_STEPS = 10  # steps without a finite loss and gradient, one after another, that end a run
-TOLD = 5  # damaged training files that are told by name; the rest are counted
+BAD_STEPS = 10  # consecutive steps without a finite loss and gradient that end a run
+TOLD = 5  # damaged training files that are reported by name
 
 
 class Diverged(VcorrError):
-    """Loss or gradient was not finite for many steps in a row."""
+    """Loss or gradient was not finite in many consecutive steps."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What a person wants to see of a running training: ``step`` of ``steps`` in this stage, shares in [0, 1]."""
+    """The progress of a training: ``step`` of ``steps`` in this stage; ``data_share`` of the time in [0, 1]."""
 
     stage: str
     step: int
@@ -59,18 +58,18 @@ class Progress:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What does not change the result.
+    """Options that do not change the result.
 
     Attributes:
-        log_every: steps. save_every: seconds.
-        probe: folder of labelled clips to try the weights on.
-        workers: threads of each process that make clips ahead of time; 0 makes them when they are needed, None goes by
-            the device.
+        log_every: steps between lines of the log.
+        save_every: seconds between saved states.
+        validation: folder of validation clips in DAVIS's layout.
+        workers: threads of each process that prepare clips; 0 prepares them in the loop, None chooses by device.
     """
 
     log_every: int = 10
     save_every: float = 300.0
-    probe: Path | None = None
+    validation: Path | None = None
     workers: int | None = None
 
 
@@ -86,39 +85,40 @@ def train(
     say: Callable[[str], None] = lambda line: None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Path:
-    """Train an experiment on a folder of videos, or go on where a run in ``out`` stopped.
+    """Trains an experiment on a folder of videos, or resumes the run in ``out``.
 
-    SIGINT, SIGTERM and SIGUSR1 let the step finish, save and raise ``Stopped``; a second SIGINT stops at once.
-    (Signals are left alone where this is not the main thread.)
+    On SIGINT, SIGTERM and SIGUSR1, the step ends, the state is saved and ``Stopped`` is raised. A second SIGINT stops
+    at once. Outside the main thread, signals are not handled.
 
     Args:
         experiment: a loaded recipe.
         data: folder of video files and frame folders.
-        device: to train on; "auto" is the GPU if there is one.
-        out: folder of the run; created, or continued if it holds the same run. More ``steps`` is the same run, and
-            ends as if it had had them from the start if they came before the cooldown, and the loss goes by no share of
-            the steps (``progress``); otherwise it is said that it does not.
-        init: weights to start from instead of fresh ones, of the recipe's network. A run that goes on needs no
-            mention of them.
-        say: takes lines worth telling; report: takes progress every ``log_every`` steps.
+        out: folder of the run; created, or continued if it holds the same run. A run with more ``steps`` is the same
+            run. It equals an unbroken one if the steps were added before the cooldown and the loss does not use
+            ``progress``; otherwise a line says that it does not.
+        device: trains; "auto" is the GPU if there is one.
+        init: weights file of the recipe's network to start from. Not needed to resume.
+        options: see ``TrainOptions``.
+        say: receives lines for the user.
+        report: receives the progress every ``log_every`` steps.
 
     Returns:
         The weights file.
 
     Raises:
-        InputError: nothing to train on, or a training state or weights that cannot be read or do not fit.
-        OutputError: the folder holds another run, another process works in it, or it cannot be written.
-        Diverged, Stopped: as they say; the last good state is saved.
+        InputError: there is nothing to train on, or a state or weights cannot be read or do not fit.
+        OutputError: the folder holds another run, another process uses it, or it cannot be written.
+        Diverged, Stopped: the last good state is saved.
     """
     options, wanted = options or TrainOptions(), pick_device(device)
-    probe = None if options.probe is None else Probe(options.probe)
+    clips = None if options.validation is None else ValidationClips(options.validation)
     dataset = scan(data)
     with ranks.joined(wanted) as own_device, _signals() as stopped:
         folder = RunFolder(experiment, out, own_device, say, init)
         with held(out, say) if ranks.rank() == 0 else nullcontext():
             point = ranks.from_first(lambda: folder.open(dataset))
             point = dataclasses.replace(point, state=_place(point.state, folder.device))
-            monitor = Monitor(folder, probe, lambda: bool(stopped)) if ranks.rank() == 0 else None
+            monitor = Monitor(folder, clips, lambda: bool(stopped)) if ranks.rank() == 0 else None
             if point.step >= folder.steps and monitor is not None:
                 _make_good(folder, point, monitor)
             for stage in experiment.recipe.stages:
@@ -128,7 +128,7 @@ def train(
 
 
 def _make_good(folder: RunFolder, point: Checkpoint, monitor: Monitor) -> None:
-    """What went missing of a run that is over."""
+    """Restores files that are missing from a finished run."""
     if folder.states():
         folder.save_weights(point)
     if not (folder.out / REPORT).exists():
@@ -137,7 +137,7 @@ def _make_good(folder: RunFolder, point: Checkpoint, monitor: Monitor) -> None:
 
 
 class _Loop:
-    """One stage, from a point on."""
+    """One stage, from a checkpoint on."""
 
     def __init__(
         self,
@@ -156,7 +156,7 @@ class _Loop:
         self.first = point.step - folder.offset(stage.name)
         self.skipped = point.skipped
         state = point.state if self.first else _place(stage.enter(point.state), folder.device)
-        moments = point.moments if self.first else {}  # another stage's are no business of this one
+        moments = point.moments if self.first else {}  # each stage has an optimiser of its own
         self.learner = Learner(stage, state, moments, folder.experiment.config.seed)
         self.rgb = torch.empty(0)  # of the last clips
         self.clock = _Clock()
@@ -204,7 +204,7 @@ class _Loop:
             yield Batch(self.rgb, tuple(samples), videos)
 
     def _due(self) -> bool:
-        """Whether it is time to save; the first rank's clock counts."""
+        """Whether a save is due; the clock of rank 0 decides."""
         return ranks.rank() == 0 and time.monotonic() - self.saved >= self.options.save_every
 
     def _save(self, step: int, *, stopped: bool) -> None:
@@ -214,14 +214,14 @@ class _Loop:
         self.saved = time.monotonic()
 
     def _point(self, step: int) -> Checkpoint:
-        """Where the run stands after ``step`` steps of this stage."""
+        """The checkpoint after ``step`` steps of this stage."""
         done = self.folder.offset(self.stage.name) + step
         return Checkpoint(done, self.stage.name, self.learner.state, self.learner.moments(), self.skipped)
 
     def _diverged(self, step: int, bad: int) -> None:
         good = step + 1 - bad
         self.skipped -= bad
-        if good > self.first:  # nothing has changed since
+        if good > self.first:  # the bad steps changed nothing
             self._save(good, stopped=True)
         elif self.monitor is not None:
             self.monitor.saved(self.stage.name, good, stopped=True)
@@ -296,7 +296,7 @@ class _Clock:
 
 
 def _place(state: State, device: torch.device) -> State:
-    """On the device; weights of convolutions in channels_last, as activations are."""
+    """Moves a state to the device; weights of convolutions become channels_last, like activations."""
 
     def move(group: str, tensors: Tensors) -> Tensors:
         wide = torch.channels_last if group in ("params", "slow") else torch.contiguous_format
@@ -309,7 +309,7 @@ def _place(state: State, device: torch.device) -> State:
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Signals received while inside: the loop finishes its step, saves and stops. A second Ctrl-C stops at once."""
+    """Collects signals, so that the loop can end its step and save. A second Ctrl-C stops at once."""
     received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -317,7 +317,7 @@ def _signals() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         received.append(number)
 
-    if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield received
         return
     wanted = [s for s in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, s)]

@@ -1,7 +1,7 @@
-"""What an experiment is made of, and how a recipe file becomes one.
+"""The parts of an experiment, and how a recipe file becomes one.
 
-A recipe file holds ``Config``, a frozen dataclass of plain numbers and other frozen configs, and
-``build(cfg) -> Recipe``. The command line reaches the configuration alone; the functions are named by ordinary imports.
+A recipe file holds ``Config``, a frozen dataclass of numbers and other frozen configs, and ``build(cfg) -> Recipe``.
+The command line changes only the configuration; the recipe names its functions by ordinary imports.
 """
 
 from __future__ import annotations
@@ -44,12 +44,13 @@ from vcorr.training.schedule import Schedule as Schedule
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """Everything that training changes and a checkpoint keeps, as flat dicts of tensors.
+    """All tensors that training changes and a checkpoint keeps, as flat dicts.
 
     Attributes:
-        params: what the optimiser moves. stats: the running statistics that go with them.
-        slow, slow_stats: a slow encoder's, averaged over the steps; empty where there is none.
-        extra: what else a recipe keeps from step to step, a bank, say; of any type.
+        params: the parameters.
+        stats: the running statistics.
+        slow, slow_stats: those of a slow encoder, a running average; empty without one.
+        extra: other tensors that a recipe keeps from step to step, such as a bank; of any type.
     """
 
     params: Tensors
@@ -59,7 +60,7 @@ class State:
     extra: Tensors = field(default_factory=dict)
 
     def with_slow(self) -> State:
-        """The state with a slow encoder that begins as the fast one is now."""
+        """The state with a slow encoder that starts as a copy of the fast one."""
         return dataclasses.replace(self, slow=self.params, slow_stats=self.stats)
 
 
@@ -68,9 +69,9 @@ class Batch:
     """Training clips, on the device.
 
     Attributes:
-        rgb: [b t 3 h w] in [0, 1], as filmed.
-        samples: which samples these are, for draws that must follow a sample.
-        videos: index of the video that each clip was cut from, in the order of the dataset.
+        rgb: [b t 3 h w] in [0, 1].
+        samples: the number of each sample, for random draws that belong to it.
+        videos: the index in the dataset of each clip's video.
     """
 
     rgb: Tensor
@@ -79,21 +80,21 @@ class Batch:
 
     @functools.cached_property
     def lab(self) -> Tensor:
-        """[b t 3 h w] normalised Lab of ``rgb``, in float32."""
+        """[b t 3 h w], ``rgb`` in normalised Lab, float32."""
         with torch.autocast(self.rgb.device.type, enabled=False):
             return color.to_lab(self.rgb.flatten(0, 1)).view(self.rgb.shape)
 
 
 @dataclass(frozen=True, eq=False)
 class Out:
-    """What a loss gives back.
+    """The result of a loss function.
 
     Attributes:
-        loss: the scalar to descend, a mean over the batch.
+        loss: the scalar to minimise, a mean over the batch.
         stats: the new running statistics.
-        metrics: numbers worth logging, floats or scalar tensors.
-        extra: the new ``State.extra``, of the same names, shapes and types; None leaves it as it was.
-        views: the features that were compared, for the report and the sharpness of the softmax; None shows nothing.
+        metrics: numbers for the log, floats or scalar tensors.
+        extra: the new ``State.extra``, with the same names, shapes and types; None keeps the old one.
+        views: the compared features, for the report and the sharpness of the softmax; None leaves them out.
     """
 
     loss: Tensor
@@ -104,12 +105,11 @@ class Out:
 
 
 Loss = Callable[[State, Batch, torch.Generator, float], Out]
-"""loss(state, batch, rng, progress), which leaves its arguments as they are.
+"""loss(state, batch, rng, progress). It does not change its arguments.
 
-``rng`` is for draws that hold for the whole batch; what is drawn for one sample comes from ``vcorr.rng.generator(seed,
-purpose, sample)`` with ``batch.samples``. ``progress`` runs from 0 to 1 over the stage: a loss that reads it is another
-one when the stage gets more steps. Where several processes train, each calls it with its share of the batch, inside
-``vcorr.ranks.parted``."""
+``rng`` draws for the whole batch; ``vcorr.rng.generator(seed, purpose, sample)`` draws for one of ``batch.samples``.
+``progress`` rises from 0 to 1 over the stage; a loss that reads it changes when the stage gets more steps. If several
+processes train, each passes its share of the batch, inside ``vcorr.ranks.parted``."""
 
 
 def _unchanged(state: State) -> State:
@@ -122,14 +122,18 @@ def _everything(name: str) -> bool:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage by its name in the configuration, with the clips it trains on and the loss it descends.
+    """One stage of training.
 
     Attributes:
-        enter: what the state becomes when the stage begins (not when it is resumed): starts the slow encoder or a bank.
-            A function of its argument alone, whose tensors it leaves as they are.
-        decay: d in [0, 1] by the name of a parameter or statistic: after each step slow <- d * slow + (1 - d) * params,
-            and slow_stats likewise from stats. None leaves them as they are.
-        trainable: whether the parameter of a name is trained; the optimiser never sees the others.
+        name: its name in the configuration.
+        schedule: steps, batch and learning rate.
+        clips: how its clips are cut.
+        loss: see ``Loss``.
+        enter: changes the state when the stage begins (not when it is resumed), to start a slow encoder or a bank. A
+            pure function.
+        decay: name of a parameter or statistic -> d in [0, 1]. After each step, slow <- d * slow + (1 - d) * params,
+            and slow_stats likewise from stats. None keeps them.
+        trainable: name of a parameter -> whether it is trained.
     """
 
     name: str
@@ -142,22 +146,26 @@ class Stage:
 
     @property
     def reads_progress(self) -> bool:
-        """Whether the loss reads ``progress``, so that more steps are another loss; True where it cannot be told."""
+        """Whether the loss reads ``progress``, so that more steps change it; True if unknown."""
         code = getattr(inspect.unwrap(self.loss), "__code__", None)
         if code is None or len(names := list(inspect.signature(self.loss).parameters)) < 4:
             return True
-        loaded = (i.argval for i in dis.get_instructions(code) if "LOAD_FAST" in i.opname)  # from 3.13 on two at once
+        loaded = (i.argval for i in dis.get_instructions(code) if "LOAD_FAST" in i.opname)  # 3.13 loads two at once
         return names[3] in code.co_cellvars or any(names[3] in (v if isinstance(v, tuple) else (v,)) for v in loaded)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """An experiment: its encoder, where it starts, the stages it goes through, how its weights are read.
+    """An experiment.
 
     Attributes:
-        matching: how frames are compared in training. inference: how labels are read.
-        space: what the network sees: normalised Lab, RGB, or gray.
-        averaged: the weights file holds the slow encoder, the average over the last steps, in place of the trained one.
+        net: the configuration of the encoder.
+        init: rng -> the state at the beginning.
+        stages: run one after another.
+        matching: how frames are compared in training.
+        inference: how labels are read.
+        space: the input of the network: normalised Lab, RGB, or gray.
+        averaged: the weights file holds the slow encoder, an average over the last steps, instead of the trained one.
     """
 
     net: NetworkConfig
@@ -183,7 +191,7 @@ class Experiment:
 
     @property
     def parameters(self) -> int:
-        """How many numbers its encoder starts with."""
+        """The number of parameters of its encoder."""
         fresh = self.recipe.init(random.generator(self.config.seed, "init"))
         return sum(p.numel() for p in fresh.params.values())
 
@@ -192,7 +200,7 @@ class Experiment:
 
 
 def shipped() -> dict[str, Path]:
-    """Name -> file of the recipes that come with the package."""
+    """Name -> file of the recipes in the package."""
     folder = importlib.resources.files("vcorr.recipes")
     files = (Path(str(f)) for f in folder.iterdir())
     return {f.stem: f for f in sorted(files) if f.suffix == ".py" and not f.stem.startswith("_")}
@@ -204,11 +212,11 @@ def summary(path: Path) -> str:
 
 
 def copy(name: str, folder: Path) -> Path:
-    """Put a shipped recipe in a folder, to be changed there.
+    """Copies a shipped recipe into a folder.
 
     Raises:
-        UsageError: no such recipe.
-        OutputError: there is a file of its name, or it cannot be written.
+        UsageError: there is no such recipe.
+        OutputError: the file exists, or cannot be written.
     """
     source = find(name)
     path = folder / f"{source.stem}.py"
@@ -223,10 +231,10 @@ def copy(name: str, folder: Path) -> Path:
 
 
 def find(name: str) -> Path:
-    """The recipe file: the name of a shipped one, or a path.
+    """Finds a recipe file by the name of a shipped one, or by path.
 
     Raises:
-        UsageError: neither.
+        UsageError: there is no such recipe.
     """
     known = shipped()
     if name in known:
@@ -240,11 +248,11 @@ def find(name: str) -> Path:
 
 
 def load(name: str, overrides: list[str] | None = None) -> Experiment:
-    """Load a recipe, by path or shipped name, with ``KEY=VALUE`` overrides of its configuration.
+    """Loads a recipe by path or shipped name, with ``KEY=VALUE`` overrides of its configuration.
 
     Raises:
-        UsageError: no such recipe or key, or a value that its annotation does not take.
-        InputError: the file is no recipe, or fails; with its own line.
+        UsageError: there is no such recipe or key, or a value does not fit its annotation.
+        InputError: the file is not a recipe, or fails; names its line.
     """
     path = find(name)
     with _blamed_on(path, "mend the recipe"):
@@ -271,12 +279,12 @@ def load(name: str, overrides: list[str] | None = None) -> Experiment:
 
 
 def _execute(path: Path, source: str) -> types.ModuleType:
-    """Run a recipe's text as a module of its own, without leaving compiled files beside it."""
+    """Runs a recipe's text as a module, without writing compiled files beside it."""
     where = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape")).hexdigest()
     module = types.ModuleType(f"vcorr_recipe_{path.stem}_{where[:12]}")
     module.__file__ = str(path)
     code = compile(source, str(path), "exec", dont_inherit=True)
-    sys.modules[module.__name__] = module  # dataclasses look their annotations up there
+    sys.modules[module.__name__] = module  # dataclasses look up annotations there
     try:
         with _importing_from(path.parent):
             exec(code, module.__dict__)  # noqa: S102 (a recipe is a program of the user's)
@@ -288,7 +296,7 @@ def _execute(path: Path, source: str) -> types.ModuleType:
 
 @contextlib.contextmanager
 def _importing_from(folder: Path) -> Iterator[None]:
-    """A recipe may import its base from the file beside it, as a script may."""
+    """Lets a recipe import a file beside it, as a script can."""
     entry = str(folder.resolve())
     sys.path.insert(0, entry)
     try:
@@ -299,7 +307,7 @@ def _importing_from(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _blamed_on(path: Path, advice: str) -> Iterator[None]:
-    """Any exception inside becomes an InputError that names the recipe's own line."""
+    """Turns any exception into an InputError that names the recipe's line."""
     try:
         yield
     except Exception as error:
@@ -309,7 +317,7 @@ def _blamed_on(path: Path, advice: str) -> Iterator[None]:
 
 
 def _blaming(path: Path, recipe: Recipe) -> Recipe:
-    """The recipe, whose functions blame the file's own line for an error that comes through it while they train."""
+    """The recipe with functions that turn their exceptions into InputErrors with the recipe's line."""
 
     def blaming(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
@@ -331,7 +339,7 @@ def _blaming(path: Path, recipe: Recipe) -> Recipe:
 
 
 def _line(path: Path, error: BaseException) -> str:
-    """``file:line`` of the recipe where the error came through."""
+    """``file:line`` of the recipe that the exception passed."""
     if isinstance(error, SyntaxError) and error.lineno and error.filename == str(path):
         return f"{path}:{error.lineno}"
     lines, trace = [], error.__traceback__

@@ -1,9 +1,9 @@
-"""The folder of a training run: who may go on in it, and every file in it.
+"""The folder of a training run: its files, and which run may continue in it.
 
-config.json  recipe.py      what was asked for, and the recipe's text
-metrics.jsonl               a line a logged step
-state/00001000.safetensors  everything needed to go on, the last two
-weights.safetensors         for ``vcorr propagate``, as of the last state
+config.json  recipe.py      the configuration, and the recipe's text
+metrics.jsonl               the log, one line for each logged step
+state/00001000.safetensors  the last two training states
+weights.safetensors         the weights of the last state, for ``vcorr propagate``
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from vcorr.training.recipe import Experiment, State, from_json, to_json
 
 FORMAT = "vcorr-state-1"
 KEEP = 2  # training states kept
-GROUPS = tuple(f.name for f in dataclasses.fields(State))  # of the tensors in a state file, besides the moments
-FREE = "cache"  # last part of keys that change no result
+GROUPS = tuple(f.name for f in dataclasses.fields(State))  # the groups of tensors in a state file, besides "moments"
+FREE = "cache"  # the last part of keys that do not change the result
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a run stands.
+    """A point of a run from which it can go on.
 
     Attributes:
-        step: steps done, of all stages together.
-        stage: name of the stage that the last of them belongs to; None at the very start.
-        state: everything that the recipe trains and keeps.
-        moments: the optimiser's, as ``"exp_avg/NAME"``.
-        skipped: steps so far that were skipped, since loss or gradient was not finite.
+        step: steps done in all stages.
+        stage: name of the stage of the last step; None before the first.
+        state: the tensors of the recipe.
+        moments: the optimiser's state, as ``"exp_avg/NAME"``.
+        skipped: skipped steps so far, whose loss or gradient was not finite.
     """
 
     step: int
@@ -67,10 +67,10 @@ class RunFolder:
         self.experiment, self.recipe, self.out, self.device, self.say = experiment, experiment.recipe, out, device, say
         self.init = init
         self.began: str | None = None  # SHA-256 of the weights that the run began from
-        self.conditions = machine.conditions(device)  # "earlier": others under which steps of this run were taken
+        self.conditions = machine.conditions(device)  # "earlier": other conditions of earlier steps
 
     def offset(self, name: str) -> int:
-        """Steps of the stages before the one of a name."""
+        """Steps of all stages before a stage."""
         steps = 0
         for stage in self.recipe.stages:
             if stage.name == name:
@@ -83,18 +83,17 @@ class RunFolder:
         """Steps of all stages."""
         return sum(stage.schedule.steps for stage in self.recipe.stages)
 
-    # --- who may go on --------------------------------------------------------------------------------------------
+    # --- which run may continue ------------------------------------------------------------------------------------
 
     def open(self, dataset: Dataset) -> Checkpoint:
-        """Make the folder this run's, or check that it is, and read where it stands.
+        """Claims the folder for this run, or checks that it holds it; returns the checkpoint to start from.
 
-        The same run has the same recipe, configuration and videos, and began from the same weights if from any; the
-        folder of the videos may have moved, and a stage that is not over may have got more steps. It is said where the
-        result is then not that of a run that had them from the start.
+        The same run has the same recipe, configuration, videos and initial weights. The folder of the videos may have
+        moved, and an unfinished stage may have more steps; a line says if that changes the result.
 
         Raises:
             OutputError: the folder holds another run, or cannot be written.
-            InputError: what it holds is damaged.
+            InputError: its files are damaged.
         """
         config = to_json(self.experiment.config)
         videos = {"videos": len(dataset.sources), "frames": dataset.frames, "sha256": dataset.fingerprint()}
@@ -122,19 +121,19 @@ class RunFolder:
         return point
 
     def _same_run(self, found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, int]:
-        """Stages that got more steps, with those they had; or an error with every difference."""
+        """Returns the stages with more steps, with their old ones; raises an error that lists all other differences."""
         try:
             old = {key: found[key] for key in ("recipe", "data", "config")} | {"init": found.get("init")}
             if not isinstance(old["config"], dict):
                 raise ValueError("config is no object")
         except (ValueError, KeyError):
             raise OutputError(self.out / "config.json", "is damaged", "train into another folder") from None
-        with contextlib.suppress(ValueError):  # fields that vcorr got since then have their defaults
+        with contextlib.suppress(ValueError):  # newer fields get their defaults
             old["config"] = to_json(from_json(type(self.experiment.config), old["config"]))
-        # The path may change; runs of early versions say nothing else of their data.
+        # The path may change; early runs state nothing else about their data.
         path_only = not isinstance(old["data"], dict)
         old["data"] = wanted["data"] if path_only else old["data"] | {"path": wanted["data"]["path"]}
-        if self.init is None:  # a run that goes on need not be told again what it began from
+        if self.init is None:  # not needed to resume
             self.began = wanted["init"] = old["init"]
         stages = {f"config.{stage.name}.steps": stage.name for stage in self.recipe.stages}
         raised: dict[str, int] = {}
@@ -164,7 +163,7 @@ class RunFolder:
         )
 
     def _restore(self, raised: dict[str, int]) -> Checkpoint:
-        """The newest training state that can be read, or a fresh start."""
+        """Reads the newest readable training state, or starts afresh."""
         files = self.states()
         if not files and (found := self._weights_step()) == self.steps:
             self.say("the training states are gone, the weights of the last step are there: nothing is left to do")
@@ -190,14 +189,14 @@ class RunFolder:
                 unread.rename(unread.with_name(unread.name + ".damaged"))
         if point.step < self.steps:
             self.conditions = machine.goes_on(self.conditions, meta, self.say)
-        else:  # it is left as it was made
+        else:  # a finished run keeps its conditions
             self.conditions |= {key: meta[key] for key in (*self.conditions, "earlier") if key in meta}
         self._trim_log(point.step)
         self.say(f"going on from step {point.step} of {self.steps}")
         return point
 
     def _weights_step(self) -> int | None:
-        """The step that the weights in the folder are of; None where there are none that can be read."""
+        """The step of the weights in the folder; None if they cannot be read."""
         try:
             return int(load_weights(self.out / "weights.safetensors").meta["step"])
         except (InputError, KeyError, TypeError, ValueError):
@@ -207,7 +206,7 @@ class RunFolder:
         return self.recipe.init(rng.generator(self.experiment.config.seed, "init"))
 
     def _beginning(self) -> State:
-        """Where the run starts: from the recipe's own draws, or from weights."""
+        """The state at the beginning: drawn by the recipe, or from a weights file."""
         state = self._fresh()
         if self.init is None:
             if self.began is not None:
@@ -227,7 +226,7 @@ class RunFolder:
         return dataclasses.replace(state, params=params, stats=stats)
 
     def _like(self, name: str, raised: dict[str, int]) -> State:
-        """A state of the names and shapes that one has in the stage of a name; stages without steps were left out."""
+        """A state with the names and shapes of one in a stage. Stages without steps are skipped."""
         state = self._fresh()
         for stage in self.recipe.stages:
             if raised.get(stage.name, stage.schedule.steps):
@@ -257,12 +256,12 @@ class RunFolder:
         for group in GROUPS:
             wanted = getattr(like, group)
             check_shapes(file, wanted, groups[group])
-            # A file's order is the alphabet's; the gradient's norm is a sum in the order of the parameters.
+            # Files are sorted by name, but the gradient's norm is a sum in the order of the parameters.
             ordered[group] = {name: groups[group][name] for name in wanted}
         return Checkpoint(step, stage, State(**ordered), groups["moments"], skipped), meta
 
     def _check_raised(self, raised: dict[str, int], point: Checkpoint) -> None:
-        """More steps may come to the stage that runs, or to later ones; say where they make it another."""
+        """Allows more steps for the running stage and later ones; says if they change the result."""
         assert point.stage is not None
         names = [stage.name for stage in self.recipe.stages]
         for name, before in raised.items():
@@ -287,9 +286,9 @@ class RunFolder:
                 )
 
     def save(self, point: Checkpoint) -> None:
-        """Write the weights and the training state, and drop the states before the last two.
+        """Writes the weights and the training state, and deletes all but the last two states.
 
-        The weights come first: where there is a state, there are weights as new as it.
+        Weights are written first, so they are never older than the state.
         """
         self.save_weights(point)
         groups = {group: getattr(point.state, group) for group in GROUPS} | {"moments": point.moments}
@@ -302,11 +301,11 @@ class RunFolder:
         } | self.conditions
         save_tensors(self.out / "state" / f"{point.step:08d}.safetensors", tensors, meta)
         for old in self.states()[:-KEEP]:
-            with contextlib.suppress(OSError):  # a state too many does no harm
+            with contextlib.suppress(OSError):  # an extra state does no harm
                 old.unlink()
 
     def save_weights(self, point: Checkpoint) -> None:
-        """Write the weights for ``propagate``."""
+        """Writes the weights file for ``propagate``."""
         about = (
             {
                 "recipe": self.experiment.name,
@@ -327,7 +326,7 @@ class RunFolder:
     # --- metrics ----------------------------------------------------------------------------------------------------
 
     def log(self, line: dict[str, Any]) -> None:
-        """Append a line to metrics.jsonl."""
+        """Appends a line to metrics.jsonl."""
         path = self.out / "metrics.jsonl"
         try:
             with path.open("a", encoding="utf-8") as file:
@@ -336,7 +335,7 @@ class RunFolder:
             raise OutputError(path, f"cannot be written ({error.strerror})", "check the free space") from error
 
     def _trim_log(self, steps: int) -> None:
-        """Drop the lines of steps that will be taken again, and a last line cut short by a kill."""
+        """Deletes the lines of steps that will be repeated, and truncated lines."""
         path = self.out / "metrics.jsonl"
         if not path.exists():
             return

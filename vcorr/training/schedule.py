@@ -1,4 +1,4 @@
-"""Numbers of one stage of training: how many steps, of how many clips, at which learning rate."""
+"""The schedule of one stage of training: steps, batch size, learning rate."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Schedule:
-    """Numbers of one stage of training.
+    """The schedule of one stage of training.
 
     Attributes:
-        steps: optimiser steps; 0 leaves the stage out.
-        batch: clips a step, those of all ranks together.
-        lr: peak learning rate of Adam.
+        steps: optimiser steps; 0 skips the stage.
+        batch: clips in a step, over all ranks.
+        lr: peak learning rate of AdamW.
         warmup: steps over which the rate rises linearly from 0.
-        cooldown: last share of the steps, over which the rate falls linearly to 0. Until then it is constant, so
-            ``steps`` can be raised while a run is in its constant part and the result is as if it always had been.
-        weight_decay: decoupled weight decay (AdamW), per unit of learning rate.
-        clip_norm: the gradient's norm is cut to this; inf leaves it.
-        bf16: run the encoder under bfloat16 autocast where the device computes it natively.
-        accumulate: the batch goes through the network in so many parts, one after another, and their gradients are
-            averaged: the memory of ``batch / accumulate`` clips. Under batch normalisation that is not the step of the
-            whole batch: each part is normalised by itself, and the running statistics move once a part.
-        milestones: (position, factor): from a position on, the rate is multiplied by its factor (not by those before
-            it too). ``((400_000, 0.5), (600_000, 0.25))`` halves it twice.
-        unit: what positions of milestones count, optimiser steps or samples (steps times ``batch``).
+        cooldown: last share of the steps, over which the rate falls linearly to 0. Before it the rate is constant, so
+            ``steps`` can be raised during a run without changing the result.
+        weight_decay: decoupled weight decay, per unit of learning rate.
+        clip_norm: largest norm of the gradient; inf does not clip.
+        bf16: run the encoder under bfloat16 autocast if the device supports it natively.
+        accumulate: the number of parts of a batch that pass the network one after another; their gradients are
+            averaged. Memory is that of ``batch / accumulate`` clips. Batch normalisation normalises each part by
+            itself, and updates its running statistics once for each.
+        milestones: (position, factor): from the position on, the rate is ``lr`` times the factor, until the next one.
+            ``((400_000, 0.5), (600_000, 0.25))`` halves the rate twice.
+        unit: the unit of the positions: optimiser steps, or samples (steps times ``batch``).
     """
 
     steps: int

@@ -1,7 +1,7 @@
-"""One optimiser step after another: loss, gradient, Adam, running statistics, slow encoder; on one process or several.
+"""Optimiser steps: loss, gradient, AdamW, running statistics, slow encoder; in one process or several.
 
-With several (see ``ranks``) each takes its share of the batch: gradients and losses are averaged, statistics of batch
-normalisation are those of all shares, and what is decided (to skip a step) is decided by all alike.
+Each of several processes (see ``ranks``) takes its share of the batch. Gradients and losses are averaged, batch
+normalisation uses the statistics of all shares, and all processes skip a step together.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from vcorr.training.recipe import Batch, Out, Stage, State
 
 @dataclass(frozen=True)
 class Taken:
-    """What a step came to.
+    """The result of a step.
 
     Attributes:
-        loss: of the whole batch. norm: of its gradient before it was cut; None: not finite, so nothing was changed.
-        metrics: of this process's share; accumulated parts are averaged.
-        out: what the loss gave for the last part.
+        loss: of the whole batch.
+        norm: of its gradient before clipping; None if not finite, then the step changed nothing.
+        metrics: of this process's share; averaged over accumulated parts.
+        out: the result of the loss for the last part.
     """
 
     loss: float
@@ -39,19 +40,19 @@ class Taken:
 
 
 class Learner:
-    """What one stage trains: parameters, what goes with them, and the optimiser.
+    """The state and the optimiser of one stage.
 
     Args:
-        stage: what to train.
-        state: to go on from, on the device.
-        moments: the optimiser's, as ``"exp_avg/NAME"``; empty at the beginning.
+        stage: the stage.
+        state: the state to start from, on the device.
+        moments: the optimiser's state, as ``"exp_avg/NAME"``; empty at the beginning.
         seed: of the run.
 
     Attributes:
-        state: what the steps so far have made. Its tensors are written to by the next step.
+        state: the state after the steps so far. The next step overwrites its tensors.
 
     Raises:
-        UsageError: the stage trains nothing, its slow encoder has nothing to follow, or its batch cannot be parted.
+        UsageError: the stage trains no parameter, its slow encoder has no fast one, or its batch cannot be divided.
     """
 
     def __init__(self, stage: Stage, state: State, moments: Tensors, seed: int) -> None:
@@ -81,17 +82,17 @@ class Learner:
         self.device = next(iter(params.values())).device
 
     def samples(self, step: int) -> list[range]:
-        """The samples of a step that this process takes, part by part."""
+        """The samples of a step for this process, one range for each part."""
         schedule = self.stage.schedule
         part = schedule.batch // schedule.accumulate
         first = step * schedule.batch
         return [ranks.share(range(k, k + part)) for k in range(first, first + schedule.batch, part)]
 
     def step(self, step: int, parts: Iterable[Batch]) -> Taken:
-        """Take a step; a loss or gradient that is not finite changes nothing.
+        """Takes a step, which changes nothing if loss or gradient is not finite.
 
         Args:
-            step: of this stage, from 0.
+            step: its number in the stage, from 0.
             parts: the clips of ``samples(step)``.
         """
         schedule, state, losses = self.stage.schedule, self.state, []
@@ -114,12 +115,12 @@ class Learner:
         return Taken(sum(losses) / len(losses), norm, metrics, out)
 
     def moments(self) -> Tensors:
-        """The optimiser's, by parameter. (torch counts steps in its default type, which is the caller's.)"""
+        """The optimiser's state by parameter, in the parameter's type: torch counts steps in the default type."""
         moments = ((f"{k}/{n}", v, p) for n, p in self.trained.items() for k, v in self.optimiser.state[p].items())
         return {name: value.to(param.dtype) for name, value, param in moments}
 
     def _loss(self, step: int, state: State, batch: Batch) -> tuple[Tensor, Out]:
-        """The loss with its graph, and all that it came with without."""
+        """Returns the loss with its graph, and the whole result without."""
         schedule, name = self.stage.schedule, self.stage.name
         autocast = schedule.bf16 and native_bf16(self.device)
         with ranks.parted(), torch.autocast(self.device.type, torch.bfloat16, enabled=autocast):
@@ -128,7 +129,7 @@ class Learner:
         return out.loss, _detached(out)
 
     def _descend(self, rate: float) -> float | None:
-        """One step down; returns the gradient's norm before it was cut, or None if it is not finite."""
+        """Takes the optimiser's step; returns the gradient's norm before clipping, None if it is not finite."""
         _average_gradients(self.trained.values())
         norm = float(torch.nn.utils.clip_grad_norm_(self.trained.values(), self.stage.schedule.clip_norm))
         if not math.isfinite(norm):
@@ -139,7 +140,7 @@ class Learner:
         return norm
 
     def _next(self, state: State, out: Out) -> State:
-        """The state with what a loss brought besides a gradient."""
+        """The state with the statistics and the extra tensors of a loss."""
         extra = state.extra if out.extra is None else {k: v.contiguous() for k, v in out.extra.items()}
         if (now := _form(extra)) != (was := _form(state.extra)):
             raise UsageError(
@@ -159,10 +160,10 @@ class Learner:
 
 
 def _average_gradients(params: Iterable[Tensor]) -> None:
-    """Over the processes, in one message whose order never changes, so that a resumed run rounds as an unbroken one.
+    """Averages gradients over processes in one message of fixed order, so a resumed run rounds like an unbroken one.
 
-    (DistributedDataParallel, which overlaps messages with the backward pass, rearranges them after its first step, and
-    wants every parameter to have a gradient. Encoders of this family are small: 21 MB.)
+    DistributedDataParallel rearranges its messages after the first step, and needs a gradient for every parameter. Its
+    overlap with the backward pass gains little here: the encoders have 21 MB.
     """
     if ranks.size() == 1:
         return
@@ -177,7 +178,7 @@ def _average_gradients(params: Iterable[Tensor]) -> None:
 
 
 def _detached(out: Out) -> Out:
-    """Without gradients, so that no graph outlives its step."""
+    """Detaches all tensors, so that no graph outlives its step."""
 
     def cut(value: Any) -> Any:
         return value.detach() if isinstance(value, Tensor) else value
@@ -200,10 +201,10 @@ def _form(tensors: Tensors) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
 
 
 def _restore_moments(optimiser: torch.optim.Optimizer, params: Mapping[str, Tensor], moments: Tensors) -> None:
-    """Give each parameter its moments, by name: by position, a reordered file would swap them silently.
+    """Gives each parameter its optimiser state, by name: by position, a reordered file would swap it silently.
 
-    Adam counts its steps on the CPU; moments live where the parameter does, in its memory format, so that the
-    arithmetic is that of a run that was not stopped.
+    The step count stays on the CPU. Moments get the device and the memory format of their parameter, so that the
+    arithmetic equals that of an unbroken run.
     """
     for key, value in moments.items():
         kind, name = key.split("/", 1)

@@ -29,12 +29,12 @@ def test_steps_are_of_the_whole_run_and_the_last_line_of_a_step_counts(tmp_path)
         {"stage": "pairs", "step": 20, "loss": 2.0, "own": 1},
         {"stage": "pairs", "step": 10, "loss": 4.0},  # taken again after a resume
         {"phase": "memory", "step": 5, "loss": 1.0},  # as early runs call it
-        {"stage": "pairs", "step": 20, "probe": 0.5},
+        {"stage": "pairs", "step": 20, "probe": 0.5},  # likewise
     )
     assert found.damaged == 0
     assert found.series["loss"].steps.tolist() == [10, 20, 105]
     assert found.series["loss"].values.tolist() == [4, 2, 1]
-    assert found.series["own"].last == 1 and found.series["probe"].steps.tolist() == [20]
+    assert found.series["own"].last == 1 and found.series["validation"].steps.tolist() == [20]
 
 
 HOSTILE = [

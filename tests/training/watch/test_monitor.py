@@ -23,8 +23,7 @@ from vcorr.matching.settings import Matching
 from vcorr.training import recipe
 from vcorr.training.loop import Stopped, TrainOptions
 from vcorr.training.recipe import Batch
-from vcorr.training.watch import monitor, pictures, report
-from vcorr.training.watch import validation as probe
+from vcorr.training.watch import monitor, pictures, report, validation
 from vcorr.training.watch.monitor import Monitor
 
 WITHOUT_VIEWS = """
@@ -134,17 +133,17 @@ def test_the_log_says_how_sharp_the_softmax_is(unbroken) -> None:
 
 def test_labelled_clips_change_no_bit_and_are_shown(films, tmp_path, unbroken, davis) -> None:
     run = Run(films, tmp_path / "run")
-    run(options=TrainOptions(log_every=1, save_every=0, probe=davis))
+    run(options=TrainOptions(log_every=1, save_every=0, validation=davis))
     got, wanted = tensors(tmp_path / "run"), tensors(unbroken)
     assert got[1] == wanted[1]
     assert [k for k in wanted[0] if not torch.equal(got[0][k], wanted[0][k])] == []
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    probed = [line for line in lines if "probe" in line]
+    scored = [line for line in lines if "validation" in line]
     # The first state and the last; between them the share of time forbids it.
-    assert [line["step"] for line in probed] == [1, 12] and all(0 <= line["probe"] <= 1 for line in probed)
-    assert run.heard("probe J&F") and not run.heard("goes on without")
+    assert [line["step"] for line in scored] == [1, 12] and all(0 <= line["validation"] <= 1 for line in scored)
+    assert run.heard("validation J&F") and not run.heard("goes on without")
     found = page(tmp_path / "run")
-    assert len(found.pictures) == 4 + 2 + 4 and "<two>" in found.text and "Probe" in found.text
+    assert len(found.pictures) == 4 + 2 + 4 and "<two>" in found.text and "Validation" in found.text
     again = Run(films, tmp_path / "run")  # the log is still that of this run
     again(options=EVERY_STEP)
 
@@ -203,22 +202,22 @@ def test_whatever_goes_wrong_is_told_once_and_harms_nothing(films, tmp_path, unb
         raise RuntimeError("no\nluck")
 
     monkeypatch.setattr(report, "write", fails)
-    monkeypatch.setattr(probe.Probe, "run", fails)
+    monkeypatch.setattr(validation.ValidationClips, "score", fails)
     monkeypatch.setattr(monitor.affinity, "saturation", fails)
     monkeypatch.setattr(monitor, "SHARE", 1.0)
     run = Run(films, tmp_path / "run")
-    run(options=TrainOptions(log_every=1, save_every=0, probe=davis))
+    run(options=TrainOptions(log_every=1, save_every=0, validation=davis))
     assert_same_run(tmp_path / "run", unbroken)
     assert sum("(RuntimeError: no luck); the training goes on without" in line for line in run.said) == 3
 
 
-def test_a_probe_is_given_up_when_the_run_is_to_stop(films, tmp_path, davis, monkeypatch) -> None:
+def test_a_validation_is_given_up_when_the_run_is_to_stop(films, tmp_path, davis, monkeypatch) -> None:
     asked = []
-    monkeypatch.setattr(probe.Probe, "run", lambda self, *args, cancelled: asked.append(cancelled()))
+    monkeypatch.setattr(validation.ValidationClips, "score", lambda self, *args, cancelled: asked.append(cancelled()))
     with pytest.raises(Stopped):
         Run(films, tmp_path / "run")(stop_at=("pairs", 1), options=TrainOptions(1, 0, davis))
     assert asked == []  # stopped before it was due
-    assert "probe" not in (tmp_path / "run/metrics.jsonl").read_text()
+    assert "validation" not in (tmp_path / "run/metrics.jsonl").read_text()
     assert metrics(tmp_path / "run")[-1]["step"] == 1
 
 

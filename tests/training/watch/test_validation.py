@@ -18,8 +18,8 @@ from vcorr.model.inference import Inference
 from vcorr.model.resnet import ResNetConfig
 from vcorr.model.weights import Weights, save_tensors, save_weights
 from vcorr.propagation.video import propagate
-from vcorr.training.watch import validation as probe
-from vcorr.training.watch.validation import Probe
+from vcorr.training.watch import validation
+from vcorr.training.watch.validation import ValidationClips
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def weights(tmp_path):
 
 
 def test_scores_are_those_of_what_propagation_gives(root, weights) -> None:
-    found = Probe(root).run(weights, torch.device("cpu"))
+    found = ValidationClips(root).score(weights, torch.device("cpu"))
     assert [clip.name for clip in found.clips] == ["a", "c", "e"]
     j, f = [], []
     annotations = root / "Annotations/480p/a"
@@ -64,7 +64,7 @@ def test_scores_are_those_of_what_propagation_gives(root, weights) -> None:
 
 
 def test_some_frames_of_the_first_clip_are_drawn(root, weights) -> None:
-    found = Probe(root).run(weights, torch.device("cpu"))
+    found = ValidationClips(root).score(weights, torch.device("cpu"))
     assert [k for k, _ in found.pictures] == [0, 2, 4, 5, 7]
     picture, ids = scene(0)
     drawn = found.pictures[0][1]
@@ -73,33 +73,33 @@ def test_some_frames_of_the_first_clip_are_drawn(root, weights) -> None:
 
 
 def test_long_clips_are_cut_and_large_frames_drawn_small(root, weights, monkeypatch) -> None:
-    monkeypatch.setattr(probe, "FRAMES", 5)
-    monkeypatch.setattr(probe, "SIDE", 24)
-    found = Probe(root).run(weights, torch.device("cpu"))
+    monkeypatch.setattr(validation, "FRAMES", 5)
+    monkeypatch.setattr(validation, "SIDE", 24)
+    found = ValidationClips(root).score(weights, torch.device("cpu"))
     assert [clip.frames for clip in found.clips] == [2, 2, 2]
     assert {p.shape for _, p in found.pictures} == {(24, 32, 3)}
 
 
-def test_a_probe_can_be_given_up(root, weights) -> None:
+def test_it_can_be_given_up(root, weights) -> None:
     asked = []
     cancelled = lambda: bool(asked.append(1)) or len(asked) > 3  # noqa: E731
-    assert Probe(root).run(weights, torch.device("cpu"), cancelled=cancelled) is None
+    assert ValidationClips(root).score(weights, torch.device("cpu"), cancelled=cancelled) is None
     assert len(asked) == 4
 
 
 def test_a_folder_of_another_kind_is_refused_before_training(tmp_path, root) -> None:
     with pytest.raises(InputError, match="no such folder"):
-        Probe(tmp_path)
+        ValidationClips(tmp_path)
     save_mask(root / "Annotations/480p/c/00000.png", np.zeros_like(scene(0)[1]))
     with pytest.raises(InputError, match="no object in the first annotation"):
-        Probe(root)
+        ValidationClips(root)
     for late in ("2", "4", "6"):
         (root / f"Annotations/480p/a/0000{late}.png").unlink()
     with pytest.raises(InputError, match="no annotation in the 24 frames after the first"):
-        Probe(root)
+        ValidationClips(root)
 
 
 def test_weights_that_cannot_be_read_are_an_error(root, tmp_path) -> None:
     save_tensors(tmp_path / "w.safetensors", {"a": torch.ones(1)}, {})
     with pytest.raises(InputError):
-        Probe(root).run(tmp_path / "w.safetensors", torch.device("cpu"))
+        ValidationClips(root).score(tmp_path / "w.safetensors", torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""What a run logged, read from metrics.jsonl, whatever became of that file."""
+"""Reads the log of a run, metrics.jsonl, even if the file is damaged."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-LONGEST = 1 << 16  # bytes a line; longer ones are no lines of ours
-LARGEST = 1 << 25  # bytes read whole; of a longer file every second, third, ... line is taken
-EXTREME = 1e100  # larger numbers are damage, and would overflow in what is drawn of them
-SERIES = 64  # different names; a damaged file may hold any number
+LONGEST = 1 << 16  # bytes of a line; a longer one is damage
+LARGEST = 1 << 25  # bytes; of a longer file, every second, third, ... line is read
+EXTREME = 1e100  # a larger number is damage, and would overflow in a chart
+SERIES = 64  # different names; a damaged file may hold any number of them
 NAME = 48  # characters of a name
+RENAMED = {"probe": "validation"}  # in logs of early runs
 
 Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Series:
-    """One number over the steps of the run (of all stages together), ascending, at least one."""
+    """One number over the steps of all stages, ascending; at least one value."""
 
     steps: Numbers
     values: Numbers
@@ -35,11 +36,11 @@ class Series:
 
 @dataclass
 class History:
-    """All numbers that a run logged.
+    """All logged numbers of a run.
 
     Attributes:
-        series: by name, in the order of their first appearance.
-        damaged: lines that could not be used.
+        series: by name, in the order of first appearance.
+        damaged: the number of unusable lines.
     """
 
     series: dict[str, Series] = field(default_factory=dict)
@@ -47,13 +48,13 @@ class History:
 
 
 def read(path: Path, stages: Mapping[str, tuple[int, int]]) -> History:
-    """Read a log.
+    """Reads a log.
 
-    A step that was logged twice counts as it was logged last. What is no number, or beyond all bounds, is left out; a
-    line that is no object, or names a stage or step that the run does not have, is counted as damaged.
+    Of a step that was logged twice, the later line counts. Values that are NaN, infinite, extreme or not numbers are
+    left out. A line that is not an object, or has a stage or step that the run lacks, counts as damaged.
 
     Args:
-        path: of metrics.jsonl; there or not.
+        path: metrics.jsonl, which may be missing.
         stages: name -> (steps of the stages before it, its own steps).
     """
     found: dict[str, dict[int, float]] = {}
@@ -64,8 +65,8 @@ def read(path: Path, stages: Mapping[str, tuple[int, int]]) -> History:
         if line is None or where is None:
             history.damaged += 1
             continue
-        for name, value in line.items():
-            number = _number(value)
+        for key, value in line.items():
+            name, number = RENAMED.get(key, key), _number(value)
             if name in ("stage", "step") or number is None:
                 continue
             if name[:NAME] in found or len(found) < SERIES:
@@ -77,7 +78,7 @@ def read(path: Path, stages: Mapping[str, tuple[int, int]]) -> History:
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    """Lines within bounds: a part of a longer one is no object, so it counts as damaged."""
+    """Yields lines up to the longest; the parts of a longer line are no objects and count as damaged."""
     if not path.is_file():
         return
     every = path.stat().st_size // LARGEST + 1
@@ -117,7 +118,7 @@ def _number(value: object) -> float | None:
 
 
 def smoothed(values: Numbers, share: float = 0.04) -> Numbers:
-    """A centred mean over so large a share of the values, over fewer near both ends."""
+    """A centred mean over a share of the values, over fewer near both ends."""
     half = int(len(values) * share / 2)
     sums = np.concatenate([[0.0], np.cumsum(values)])
     index = np.arange(len(values))
@@ -127,7 +128,7 @@ def smoothed(values: Numbers, share: float = 0.04) -> Numbers:
 
 
 def thinned(series: Series, most: int = 600) -> Series:
-    """At most so many points: of each stretch of equal length its lowest and its highest, so that no peak is lost."""
+    """Thins a series: keeps the lowest and the highest point of each of equal intervals, so that no peak is lost."""
     count = len(series.steps)
     if count <= most:
         return series

@@ -1,6 +1,6 @@
-"""Watches a training from the side: sharpness of the softmax, labelled clips, report.html. It changes no result.
+"""Monitors a training: sharpness of the softmax, validation clips, report.html. It changes no result.
 
-Whatever goes wrong here is told once and left out from then on; the training goes on.
+A part that fails is reported once and then left out; the training goes on.
 """
 
 from __future__ import annotations
@@ -19,36 +19,38 @@ from vcorr.matching.affinity import Views
 from vcorr.training.run import RunFolder
 from vcorr.training.watch import pictures, report
 from vcorr.training.watch.pictures import Look
-from vcorr.training.watch.validation import Probe, Probed
+from vcorr.training.watch.validation import Validation, ValidationClips
 
-CLIPS = 2  # of a batch that are looked at
+CLIPS = 2  # clips of a batch that are monitored
 VIEWS = "the features that the recipe hands over (Out.views) cannot be shown"
-SHARE = 0.05  # of the time, at most, that the report and the probe each take
+SHARE = 0.05  # largest share of the time for the report, and for validation
 
 
 class Monitor:
-    """What is known of a run besides its numbers.
+    """Monitors one run.
 
     Args:
-        folder: of the run.
-        probe: labelled clips to try the weights on.
-        cancelled: whether the run was asked to stop; then a probe is given up.
+        folder: the run folder.
+        clips: validation clips, or None.
+        cancelled: whether the run was asked to stop, which also ends a validation.
     """
 
-    def __init__(self, folder: RunFolder, probe: Probe | None, cancelled: Callable[[], bool]) -> None:
-        self.folder, self.probe, self.cancelled = folder, probe, cancelled
+    def __init__(self, folder: RunFolder, clips: ValidationClips | None, cancelled: Callable[[], bool]) -> None:
+        self.folder, self.clips, self.cancelled = folder, clips, cancelled
         self.look: Look | None = None
-        self.probed: tuple[int, Probed] | None = None
+        self.validation: tuple[int, Validation] | None = None
         self.failed: set[str] = set()
         self.sharp = 0
-        self.report_turn, self.probe_turn = _Turn(), _Turn()
+        self.report_turn, self.validation_turn = _Turn(), _Turn()
 
     def logged(self, stage: str, step: int, views: Views | None, rgb: Tensor) -> dict[str, float]:
-        """Numbers to log on what a loss compared, and a warning if the softmax has been saturated for long.
+        """Returns the sharpness of the softmax, for the log; warns if it has been saturated for long.
 
         Args:
-            stage: its name; step: steps done in it.
-            views: of the batch whose clips are rgb [b t 3 H W].
+            stage: its name.
+            step: steps done in it.
+            views: the features that the loss compared; None leaves them out.
+            rgb: the clips of the batch [b t 3 H W].
         """
         if views is None or "views" in self.failed:
             self.look = None
@@ -69,18 +71,19 @@ class Monitor:
         return numbers
 
     def saved(self, stage: str, step: int, *, stopped: bool) -> None:
-        """Probe and write the report, where it is their turn.
+        """Validates and writes the report, when they are due.
 
-        A run that ends is always reported; one that was asked to stop is not held up by a probe.
+        The end of a run is always reported. A run that was asked to stop is not validated.
 
         Args:
-            stage: its name; step: steps done in it, whose weights lie in the folder.
+            stage: its name.
+            step: steps done in it; their weights are in the folder.
         """
         done = self.folder.offset(stage) + step
         finished = done == self.folder.steps
-        if self.probe is not None and not stopped and (finished or self.probe_turn.due):
-            with self.probe_turn, self._guard("probe", "the labelled clips cannot be propagated"):
-                self._run_probe(self.probe, stage, step)
+        if self.clips is not None and not stopped and (finished or self.validation_turn.due):
+            with self.validation_turn, self._guard("validation", "the validation clips cannot be labelled"):
+                self._validate(self.clips, stage, step)
         status: report.Status = "finished" if finished else "stopped" if stopped else "running"
         if status == "running" and not self.report_turn.due:
             return
@@ -90,30 +93,31 @@ class Monitor:
                 with self._guard("views", VIEWS):
                     scene = self.look.step, pictures.scene(self.look)
             with self._guard("report", f"{report.NAME} cannot be made"):
-                report.write(self.folder, report.Now(done, status, self._data(), scene, self.probed))
+                report.write(self.folder, report.Now(done, status, self._data(), scene, self.validation))
 
-    def _run_probe(self, probe: Probe, stage: str, step: int) -> None:
-        if "probe" in self.failed:
+    def _validate(self, clips: ValidationClips, stage: str, step: int) -> None:
+        if "validation" in self.failed:
             return
         weights = self.folder.out / "weights.safetensors"
-        found = probe.run(weights, self.folder.device, cancelled=self.cancelled)
+        found = clips.score(weights, self.folder.device, cancelled=self.cancelled)
         if found is None:
             return
-        self.probed = self.folder.offset(stage) + step, found
-        numbers = {"probe": found.j_and_f, "probe_seconds": round(found.seconds, 2)}
+        self.validation = self.folder.offset(stage) + step, found
+        numbers = {"validation": found.j_and_f, "validation_seconds": round(found.seconds, 2)}
         self.folder.log({"stage": stage, "step": step} | numbers)
         self.folder.say(
-            f"{stage} {step}: probe J&F {100 * found.j_and_f:.1f} on {len(found.clips)} clips, {found.seconds:.0f} s"
+            f"{stage} {step}: validation J&F {100 * found.j_and_f:.1f} on {len(found.clips)} clips, "
+            f"{found.seconds:.0f} s"
         )
 
     def _data(self) -> dict[str, Any]:
-        """What config.json says of the videos."""
+        """The description of the videos in config.json."""
         found = json.loads((self.folder.out / "config.json").read_text(encoding="utf-8")).get("data")
         return found if isinstance(found, dict) else {}
 
     @contextmanager
     def _guard(self, part: str, what: str) -> Iterator[None]:
-        """Any exception inside is told, the first time, and goes no further."""
+        """Catches any exception; reports the first one of each part."""
         try:
             yield
         except Exception as error:
@@ -124,7 +128,7 @@ class Monitor:
 
 
 class _Turn:
-    """Work that takes no more than its share of the time: after it a while passes before it is due again."""
+    """Limits work to its share of the time: after it has run, it is not due for a while."""
 
     def __init__(self) -> None:
         self.due_at = self.began = -math.inf

@@ -1,4 +1,4 @@
-"""The report as one HTML page: everything inline, nothing from elsewhere, no script."""
+"""The report as one HTML page, without script: everything is inline."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from html import escape
 
 from vcorr.training.watch.curves import show
 from vcorr.training.watch.pictures import COLOURS, ERROR, Picture, Scene, inline
-from vcorr.training.watch.validation import Probed
+from vcorr.training.watch.validation import Validation
 
 STYLE = """
 :root{color-scheme:light dark;--ground:#f6f6f3;--card:#fff;--ink:#1d1f21;--dim:#63676c;--rule:#e2e2dd;--c1:#1f6fd6;
@@ -56,7 +56,7 @@ summary{cursor:pointer;color:var(--dim);margin-top:8px}
 code{font-family:ui-monospace,Menlo,Consolas,monospace;font-size:.86em}
 """
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-RELOAD = 60  # seconds after which an open page of a running training looks for a newer one
+RELOAD = 60  # seconds after which an open page of a running training reloads
 
 
 def document(title: str, parts: Iterable[str], *, running: bool) -> str:
@@ -81,12 +81,12 @@ def head(name: str, status: str, share: float, progress: str, facts: Mapping[str
 
 
 def warnings(lines: Sequence[str]) -> str:
-    """Lines that a person should not miss."""
+    """Warnings, one line each."""
     return "".join(f'<p class="warn" role="status">{escape(line)}</p>' for line in lines)
 
 
 def configuration(changed: Mapping[str, tuple[str, str]], whole: Mapping[str, str]) -> str:
-    """What differs from the recipe's defaults, key -> (default, now), and behind a fold the whole."""
+    """The values that differ from the recipe's defaults, key -> (default, now), and a fold with the whole."""
     rows = [(key, now, default) for key, (default, now) in changed.items()]
     table = (
         _table(("key", "value", "default"), rows) if rows else '<p class="dim">All values are the recipe\'s own.</p>'
@@ -96,14 +96,14 @@ def configuration(changed: Mapping[str, tuple[str, str]], whole: Mapping[str, st
 
 
 def curves(charts: Sequence[str]) -> str:
-    """The charts, or why there are none."""
+    """The charts, or a note that there are none."""
     if not charts:
         return '<h2>Curves</h2><p class="dim">Nothing is logged yet.</p>'
     return f'<h2>Curves</h2><div class="charts">{"".join(charts)}</div>'
 
 
 def pictures(seen: tuple[int, Scene] | None) -> str:
-    """A frame rebuilt, and where its cells look, after a step."""
+    """A rebuilt frame, and where its cells look, after a step."""
     if seen is None:
         return (
             '<h2>Reconstruction</h2><p class="dim">This recipe hands over no views (Out.views) of what its loss '
@@ -139,14 +139,14 @@ def pictures(seen: tuple[int, Scene] | None) -> str:
     )
 
 
-def probe(step: int, probed: Probed) -> str:
-    """Labelled clips that were propagated after a step: the scores of each, and frames of the first."""
+def validation(step: int, found: Validation) -> str:
+    """The validation clips after a step: the scores of each, and frames of the first."""
     rows = [
-        (c.name, str(c.frames), f"{100 * c.j:.1f}", f"{100 * c.f:.1f}", f"{50 * (c.j + c.f):.1f}") for c in probed.clips
+        (c.name, str(c.frames), f"{100 * c.j:.1f}", f"{100 * c.f:.1f}", f"{50 * (c.j + c.f):.1f}") for c in found.clips
     ]
-    frames = "".join(_figure(p, "given" if k == 0 else f"{k} frames later") for k, p in probed.pictures)
+    frames = "".join(_figure(p, "given" if k == 0 else f"{k} frames later") for k, p in found.pictures)
     return (
-        f'<h2>Labelled clips</h2><p class="dim">Propagated with the weights of step {step:,}, shortened and read '
+        f'<h2>Validation clips</h2><p class="dim">Labelled with the weights of step {step:,}, shortened and read '
         "small: for comparison within this run, not with published scores.</p>"
         f'<div class="pictures">{frames}</div><div class="scroll">'
         f"{_table(('clip', 'frames', 'J', 'F', 'J&F'), rows)}</div>"
@@ -163,7 +163,7 @@ def _figure(picture: Picture, caption: str, more: str = "") -> str:
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, html: bool = False) -> str:
-    """A table; its cells are text, or HTML where they say so."""
+    """A table of text, or of HTML."""
     top = "".join(f"<th>{escape(column)}</th>" for column in columns)
     body = "".join(
         "<tr>" + "".join(f'<td class="value">{cell if html else escape(cell)}</td>' for cell in row) + "</tr>"

@@ -1,7 +1,7 @@
-"""report.html: a run on one self-contained page, for a person to see whether training does what it should.
+"""Writes report.html: a run on one self-contained page, which shows whether the training works.
 
-The page reads the log of the run folder, so it shows a resumed run whole; pictures are of the present weights. It needs
-no network and no script, and holds frames of the training videos: hand it on as you would hand on those.
+The page reads the log of the run folder, so it covers all of a resumed run; its pictures show the current weights. It
+needs no network and no script. It contains frames of the training videos: whoever may not have these may not have it.
 """
 
 from __future__ import annotations
@@ -24,41 +24,42 @@ from vcorr.training.watch import curves, history, page
 from vcorr.training.watch.curves import Curve
 from vcorr.training.watch.history import History
 from vcorr.training.watch.pictures import Scene
-from vcorr.training.watch.validation import Probed
+from vcorr.training.watch.validation import Validation
 
 Status = Literal["running", "stopped", "finished"]
 
 NAME = "report.html"
-SATURATED = 0.95  # mean largest weight above which the softmax passes hardly any gradient on
-LONG = 20  # logged steps, one after another, with such a weight that are worth a warning
-EXTRA = 12  # charts of numbers that only the recipe knows
+SATURATED = 0.95  # mean largest weight above which the softmax passes on hardly any gradient
+LONG = 20  # consecutive logged steps above it that cause a warning
+EXTRA = 12  # charts of a recipe's own numbers
 
 _KNOWN = {
     *("loss", "lr", "grad_norm", "clips_per_second", "data_share", "weight_max", "entropy", "skipped_steps"),
-    *("probe", "probe_j", "probe_f", "probe_seconds"),
+    *("validation", "validation_seconds"),
 }
 
 
 @dataclass(frozen=True)
 class Now:
-    """Where a run stands.
+    """The present state of a run.
 
     Attributes:
-        step: steps done, of all stages together.
+        step: steps done in all stages.
         status: of the run.
-        data: the folder of the videos and what it holds, as config.json has it.
-        scene: what the network does, as pictures, and after which step; probed: labelled clips propagated, likewise.
+        data: the description of the videos in config.json.
+        scene: (step, pictures of what the network does).
+        validation: (step, scores of the validation clips).
     """
 
     step: int
     status: Status
     data: Mapping[str, Any] = field(default_factory=dict)
     scene: tuple[int, Scene] | None = None
-    probed: tuple[int, Probed] | None = None
+    validation: tuple[int, Validation] | None = None
 
 
 def write(folder: RunFolder, now: Now) -> None:
-    """Write report.html of a run, beside and renamed.
+    """Writes report.html of a run under a temporary name, and renames it.
 
     Raises:
         OutputError: it cannot be written.
@@ -72,8 +73,8 @@ def write(folder: RunFolder, now: Now) -> None:
         page.curves(_charts(logged, now.step, stages)),
         page.pictures(now.scene),
     ]
-    if now.probed is not None:
-        parts.append(page.probe(*now.probed))
+    if now.validation is not None:
+        parts.append(page.validation(*now.validation))
     parts.append(_configuration(folder.experiment.config))
     text = page.document(f"{name}: training", parts, running=now.status == "running")
     with replacing(folder.out / NAME) as file:
@@ -104,7 +105,7 @@ def _head(folder: RunFolder, now: Now, logged: History) -> str:
 
 
 def _seconds_left(folder: RunFolder, step: int, logged: History) -> float | None:
-    """Of all stages, at the speed in clips that was logged last."""
+    """Seconds left for all stages, at the last logged speed in clips."""
     speed = logged.series.get("clips_per_second")
     if speed is None or speed.last <= 0:
         return None
@@ -146,7 +147,7 @@ def _charts(logged: History, end: int, stages: Mapping[str, tuple[int, int]]) ->
             charts.append(curves.chart(title, drawn, end=end, marks=marks, **options))
 
     add("Loss", ("loss", "loss"), smooth=True, note="Faint: as logged. Strong, and the number: running mean.")
-    add("Probe", ("probe", "J&F"), dots=True, span=(0.0, 1.0), note="Labelled clips, shortened and read small.")
+    add("Validation", ("validation", "J&F"), dots=True, span=(0.0, 1.0), note="Clips shortened and read small.")
     add(
         "Softmax",
         ("weight_max", "largest weight"),

@@ -1,8 +1,8 @@
-"""A score while training: a few labelled clips, shortened and shrunk, are propagated with the present weights.
+"""Scores a few validation clips during training, with the current weights.
 
-It is for curves, not for tables: the clips are read at a short side of 240 pixels and cut to 25 frames, so it costs
-seconds. Score with ``vcorr evaluate davis`` what is to be compared with anything else. J and F are those of
-``metrics``, at full size, over every annotated frame but the given one, as the mean of the objects.
+The scores are for curves, not for tables: clips are read at a short side of 240 pixels and cut to 25 frames, so that
+they take seconds. ``vcorr evaluate davis`` gives scores that compare with others. J and F are those of ``metrics`` at
+full size: the mean over objects and over all annotated frames except the given one.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from vcorr.propagation.plan import Span
 from vcorr.propagation.video import label_video
 
 CLIPS = 3  # sequences, evenly spread over the list
-FRAMES = 25  # of a sequence, from the one whose labels are given
-SIDE = 240  # short side that frames are read at
-SHOWN = 5  # frames of the first sequence that are drawn
+FRAMES = 25  # frames of a sequence, from the labelled one on
+SIDE = 240  # pixels, the short side at which frames are read
+SHOWN = 5  # frames of the first sequence that the report shows
 
 Picture = NDArray[np.uint8]
 
@@ -47,13 +47,13 @@ class ClipScore:
 
 
 @dataclass(frozen=True)
-class Probed:
-    """What a probe found.
+class Validation:
+    """The scores of one set of weights.
 
     Attributes:
-        clips: scores, one a sequence.
-        pictures: (index from the given frame, the frame with its labels drawn in), of the first sequence.
-        seconds: how long it took.
+        clips: one score for each sequence.
+        pictures: (frames after the given one, the frame with its labels drawn in), of the first sequence.
+        seconds: the time that it took.
     """
 
     clips: tuple[ClipScore, ...]
@@ -66,14 +66,14 @@ class Probed:
         return float(np.mean([(clip.j + clip.f) / 2 for clip in self.clips]))
 
 
-class Probe:
-    """Labelled clips to try weights on.
+class ValidationClips:
+    """Labelled clips that score weights.
 
     Args:
-        root: data set in DAVIS's layout.
+        root: a dataset in DAVIS's layout.
 
     Raises:
-        InputError: it is none, or a sequence has no images, no object or no second annotated frame.
+        InputError: the layout is another, or a sequence has no images, no object or no second annotated frame.
     """
 
     def __init__(self, root: Path) -> None:
@@ -88,12 +88,12 @@ class Probe:
                 raise InputError(sequence.annotations[0].parent, what, "give sequences with more annotations")
             davis_layout.first_ids(sequence)
 
-    def run(
+    def score(
         self, weights: Path, device: torch.device, *, cancelled: Callable[[], bool] = lambda: False
-    ) -> Probed | None:
-        """Propagate with a weights file and score; None if ``cancelled`` between two frames.
+    ) -> Validation | None:
+        """Labels the clips with a weights file and scores them; None if ``cancelled`` between two frames.
 
-        Draws no random number and leaves nothing behind.
+        Draws no random number and writes no file.
         """
         began = time.monotonic()
         model = Model.of(load_weights(weights), device)
@@ -105,7 +105,7 @@ class Probe:
             if score is None:
                 return None
             clips.append(score)
-        return Probed(tuple(clips), tuple(pictures), time.monotonic() - began)
+        return Validation(tuple(clips), tuple(pictures), time.monotonic() - began)
 
 
 def _score(
@@ -114,7 +114,7 @@ def _score(
     drawn: list[tuple[int, Picture]] | None,
     cancelled: Callable[[], bool],
 ) -> ClipScore | None:
-    """Label one sequence and compare; add pictures to ``drawn`` where it is given."""
+    """Labels one sequence and scores it; adds pictures to ``drawn`` if it is given."""
     first, truths = sequence.start, {path.stem: path for path in sequence.annotations[1:]}
     scores: list[tuple[float, float]] = []
     with open_video(sequence.images) as video:
@@ -128,7 +128,7 @@ def _score(
             if cancelled():
                 return None
             if drawn is not None and frame.index - first in wanted:
-                (shown,) = video.frames(frame.index, frame.index + 1)  # a damaged one has the picture before it
+                (shown,) = video.frames(frame.index, frame.index + 1)  # a damaged frame has the picture before it
                 drawn.append((frame.index - first, _drawn(shown[1], frame.mask, given.palette)))
             truth = truths.get(sequence.frames[frame.index].stem)
             if truth is None or frame.index == first:
