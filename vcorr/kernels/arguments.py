@@ -1,4 +1,4 @@
-"""Checks of what the public faces are given: the rule first, then what came. Nothing runs before they pass."""
+"""Checks the arguments of the public functions before anything runs. Errors state the rule, then the value."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vcorr.kernels.geometry import UNRESTRICTED, Reference, Window, tap_count
 from vcorr.kernels.options import Border, Computing, Implementation, Precision, Shape, complete
 
 MOST_FEATURES = 4096
-MOST_CELLS = 2**31 - 1  # of a radius or a dilation
+MOST_CELLS = 2**31 - 1  # the largest radius or dilation
 MOST_SCALE = 2.0**100  # times log2 e it is a number in float32
 
 FEATURES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -23,7 +23,7 @@ WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 class Reading(NamedTuple):
-    """One softmax over the windows of all references, checked: what is computed, where a cell is wanted [b h w]."""
+    """The checked arguments of one softmax over the windows of all references; ``wanted`` [b h w]: cells to compute."""
 
     query: Tensor
     references: list[Reference]
@@ -38,7 +38,7 @@ def reading(
     values: Tensor | Sequence[Tensor],
     given: Mapping[str, Any],
 ) -> Reading:
-    """What a face was asked for: of several references."""
+    """Checks the arguments for several references."""
     options = complete(face, given)
     choose("impl", options["impl"], Implementation)
     key_frames = frames("keys", keys)
@@ -56,13 +56,13 @@ def reading(
 
 
 def reading_of_one(face: str, query: Tensor, key: Tensor, value: Tensor, given: Mapping[str, Any]) -> Reading:
-    """The same of one reference, whose tensors have no axis of references."""
+    """Checks the arguments for one reference, whose tensors have no axis of references."""
     one = {name: [given[name]] for name in ("offset", "key_mask") if given.get(name) is not None}
     return reading(face, query, [key], [value], {**given, **one})
 
 
 def computing(face: str, given: Mapping[str, Any]) -> tuple[str, str]:
-    """The implementation and the precision that a face was given."""
+    """Checks implementation and precision."""
     options = complete(face, given, Computing)
     choose("impl", options["impl"], Implementation)
     return options["impl"], exactness(options["precision"])
@@ -114,7 +114,7 @@ def optional_frames(
 
 
 def per_reference(name: str, given: object, count: int) -> list[object]:
-    """One for all references, or one for each."""
+    """Spreads one value over all references, or checks that there is one for each."""
     several = list(given) if isinstance(given, (list, tuple)) else [given] * count
     if len(several) != count:
         raise ValueError(f"{name} must be one, or one for each of {count} references, got {len(several)}")
@@ -145,7 +145,7 @@ def scale_factor(scale: object, channels: int) -> float:
         return 1.0 / math.sqrt(channels)
     if isinstance(scale, bool) or not isinstance(scale, Real):
         raise TypeError(f"scale must be a number, got {type(scale).__name__}; one that is learned multiplies query")
-    if not abs(scale) <= MOST_SCALE:  # type: ignore[operator]  # nor where it is no number
+    if not abs(scale) <= MOST_SCALE:  # type: ignore[operator]  # NaN fails too
         raise ValueError(f"scale must be finite, at most 2^100 in size, got {scale}")
     return float(scale)
 

@@ -1,4 +1,4 @@
-"""Which implementation computes, and whether torch has to know of an operator."""
+"""Chooses the implementation, and whether a call goes through a custom operator of torch."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from torch.autograd.forward_ad import unpack_dual
 from vcorr.kernels.geometry import Reference
 
 LEAST_TRITON = (3, 6)
-MOST_PEAKS = 64  # a row's slots lie in registers
-FARTHEST = 2**15  # cells; squares of distances are int32
+MOST_PEAKS = 64  # largest k: the k slots of a row are in registers
+FARTHEST = 2**15  # cells, the largest distance, whose square is an int32
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def constant(function: Callable[P, R]) -> Callable[P, R]:
-    """``torch.compiler.assume_constant_result``, which would import the compiler: memory and time that reading need not
-    pay for."""
+    """``torch.compiler.assume_constant_result`` without its import of the compiler, which costs time and memory."""
     marked: Any = function
     marked._dynamo_marked_constant = True
     return function
@@ -38,7 +37,7 @@ def resolve(impl: str, query: Tensor, read: Sequence[Reference] = (), top_k: int
 
 
 def _hindrance(query: Tensor, read: Sequence[Reference], top_k: int) -> str:
-    """Why the Triton kernels cannot read this, or nothing."""
+    """The reason why the Triton kernels do not support the arguments; empty if they do."""
     if query.device.type != "cuda":
         return f"impl 'triton' needs the triton package and tensors on a GPU, got {query.device}"
     version, capability = _triton_version(), _capability(query.device.index)
@@ -64,7 +63,7 @@ def _hindrance(query: Tensor, read: Sequence[Reference], top_k: int) -> str:
 # Neither changes while a process runs; compiled code need not ask again.
 @constant
 def _triton_version() -> tuple[int, ...]:
-    """Major and minor version, or () where Triton does not import."""
+    """Major and minor version of Triton; () if it cannot be imported."""
     try:
         import triton
     except ImportError:
@@ -78,9 +77,9 @@ def _capability(device: int) -> tuple[int, int]:
 
 
 def bare(query: Tensor, references: Sequence[Reference]) -> bool:
-    """Whether neither a gradient nor a tracer has to know of an operator: what is behind it may be called instead.
+    """Whether no gradient and no tracer needs a custom operator, so that its implementation may be called directly.
 
-    torch's first call of a custom operator imports its compiler, as ``constant`` says.
+    torch's first call of a custom operator imports its compiler (see ``constant``).
     """
     inputs = (t for r in references for t in (r.key, r.value, r.offset, r.mask) if t is not None)
     given = [query, *inputs]
@@ -94,8 +93,8 @@ def bare(query: Tensor, references: Sequence[Reference]) -> bool:
 
 
 def check_transforms(tensors: Iterable[Tensor]) -> None:
-    """No transform of ``torch.func`` and no forward mode: the operators have neither, and what is behind them would
-    drop a tangent without a word.
+    """Refuses transforms of ``torch.func`` and forward mode: the operators lack both, and the implementations behind
+    them would silently drop a tangent.
     """
     if torch.compiler.is_compiling():
         return

@@ -1,4 +1,4 @@
-"""The operators' faces: arguments are checked here, and an implementation is chosen."""
+"""The public operators: they check their arguments and choose an implementation."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def windowed_attention(query: Tensor, key: Tensor, value: Tensor, **options: Unp
 def windowed_attention_lse(
     query: Tensor, key: Tensor, value: Tensor, **options: Unpack[Options]
 ) -> tuple[Tensor, Tensor]:
-    """As ``windowed_attention``, with the logsumexp of the logits: ([b h w v], [b h w]), both differentiable.
+    """``windowed_attention`` and the logsumexp of the logits: ([b h w v], [b h w]), both differentiable.
 
     The logsumexp is float32 (float64 for float64 features), and -inf where nothing can be read.
     """
@@ -69,7 +69,7 @@ def memory_read(
             or slots of a ring (``[ring[:, s] for s in slots]``), are read where they lie.
         values: what is copied, [b r h w v] or a sequence of r tensors [b h w v]. Integers and booleans count as
             float32.
-        top_k: softmax over the k largest logits of all references only; among equal ones the choice is open. For
+        top_k: softmax over only the k largest logits of all references; the choice among equal ones is undefined. For
             inference: features must not require gradients, and offsets must be whole.
         options: as for ``windowed_attention``; ``radius``, ``dilation``, ``offset``, ``scale`` and ``key_mask`` may be
             one for each reference.
@@ -96,7 +96,7 @@ def memory_read_lse(
     top_k: int | None = None,
     **options: Unpack[Options],
 ) -> tuple[Tensor, Tensor]:
-    """As ``memory_read``, with the logsumexp of the logits that took part: ([b h w v], [b h w]), both differentiable.
+    """``memory_read`` and the logsumexp of the logits that took part: ([b h w v], [b h w]), both differentiable.
 
     The logsumexp is float32 (float64 for float64 features), and -inf where nothing can be read.
     """
@@ -131,8 +131,8 @@ def memory_topk(
 
 
 def memory_best(query: Tensor, keys: Tensor | Sequence[Tensor], **options: Unpack[Options]) -> tuple[Tensor, Tensor]:
-    """The largest logit of each reference, and the cell it belongs to: ``memory_topk`` with ``top_k=1``, without the
-    time that the logsumexp takes.
+    """The largest logit of each reference, and its cell: ``memory_topk`` with ``top_k=1``, but faster, without the
+    logsumexp.
 
     Returns:
         logits [b h w r], -inf where no tap could be read; indices [b h w r], as of ``memory_topk``.
@@ -150,7 +150,7 @@ def memory_best(query: Tensor, keys: Tensor | Sequence[Tensor], **options: Unpac
 
 
 def read(reading: Reading, top_k: int | None = None) -> tuple[Tensor, Tensor]:
-    """Readout and logsumexp of one softmax over all references, by the implementation asked for."""
+    """Readout and logsumexp of one softmax over all references, by the chosen implementation."""
     if top_k is not None:
         return largest.read(reading, arguments.check_top_k(top_k, reading, joint=True))
     query, references, _, impl = reading
@@ -178,7 +178,7 @@ def negative_logsumexp(
     negative_group: Tensor | None = None,
     **options: Unpack[Computing],
 ) -> Tensor:
-    """Log of the negatives' total weight: log sum_m exp(scale * <query_n, negative_m>), pairs of one group left out.
+    """The logsumexp over negatives: log sum_m exp(scale * <query_n, negative_m>), without pairs of the same group.
 
     With the logsumexp of a window, ``intra``, it forms the intra- and inter-video affinity (LIIR, eq. 4): the window's
     readout times ``sigmoid(intra - inter)``. Nothing of size n * m is stored; with a gradient, the forward pass keeps
@@ -188,7 +188,7 @@ def negative_logsumexp(
         query: features [n c].
         negatives: features [m c] of the bank; m may be 0. They get no gradient.
         scale: of the logits; default 1/sqrt(c).
-        query_group, negative_group: whole numbers [n] and [m], such as the video: pairs of equal numbers are left out.
+        query_group, negative_group: integers [n] and [m], such as the video; pairs of equal ones are left out.
         options: ``precision`` and ``impl``, as in ``vcorr.kernels.options.Computing``.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Which keys a query may see: the taps of a window, and how many of them fall outside the frame."""
+"""The geometry of windows: their taps, and the number of taps outside the frame."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 UNRESTRICTED = -1
-MEASURED = 2**24  # taps; to count those of a larger disk takes too long
-BEYOND = 2**61  # cells; sums of a few such are int64
+MEASURED = 2**24  # taps; counting those of a larger disk takes too long
+BEYOND = 2**61  # cells; a sum of a few such numbers is an int64
 
 
 @dataclass(frozen=True)
 class Window:
-    """What a query cell sees of one reference.
+    """The window of a query cell in one reference.
 
     ``radius`` is in taps (``UNRESTRICTED``: every key of the frame), ``dilation`` in cells between taps; ``scale``
     multiplies the dot products; ``precision`` is that of matrix products on a GPU.
@@ -37,7 +37,7 @@ class Window:
 
 
 class Reference(NamedTuple):
-    """One reference frame: key [b h w c], value [b h w v], and where given offset [b h w 2] and key mask [b h w]."""
+    """One reference frame: key [b h w c], value [b h w v], and possibly offset [b h w 2] and key mask [b h w]."""
 
     key: Tensor
     value: Tensor
@@ -52,14 +52,14 @@ class Reference(NamedTuple):
         return Reference(self.key[index], self.value[index], offset, mask, self.window)
 
     def readable(self) -> Reference:
-        """The same with zeros for masked keys that are no finite numbers."""
+        """The reference with zeros for masked keys that are NaN or infinite."""
         return self._replace(key=readable(self.key, self.mask))
 
 
 def readable(features: Tensor, mask: Tensor | None) -> Tensor:
-    """Features [b h w c] with zeros where masked ones are not finite, of which 0 times is not 0.
+    """Features [b h w c] with zeros for masked ones that are NaN or infinite: 0 times these is not 0.
 
-    Such are few, if any, so that features are seldom copied.
+    They are rare, so that features are seldom copied.
     """
     if mask is None:
         return features
@@ -68,13 +68,13 @@ def readable(features: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def taps(radius: int, shape: str) -> list[tuple[int, int]]:
-    """The taps (dy, dx) of a window in row-major order; a disk holds those closer to its centre than the radius."""
+    """The taps (dy, dx) of a window in row-major order; those of a disk are closer to the centre than the radius."""
     span = range(-radius, radius + 1)
     return [(dy, dx) for dy in span for dx in span if shape == "square" or dy * dy + dx * dx < radius * radius]
 
 
 def tap_count(radius: int, shape: str, height: int, width: int) -> int:
-    """How many taps a window has; an unrestricted one has a tap for each cell of the frame."""
+    """The number of taps of a window; an unrestricted one has a tap for each cell of the frame."""
     if radius == UNRESTRICTED:
         return height * width
     return (2 * radius + 1) ** 2 if shape == "square" else _disk(radius)
@@ -82,7 +82,7 @@ def tap_count(radius: int, shape: str, height: int, width: int) -> int:
 
 @lru_cache
 def _disk(radius: int) -> int:
-    """How many taps a disk has; from MEASURED on its area, which differs by less than 1e-10 of itself."""
+    """The number of taps of a disk; from MEASURED on its area, whose relative error is below 1e-10."""
     if radius >= MEASURED:
         return round(math.pi * radius**2)
     # A tap lies in the rows or in the columns up to ``most`` from the centre, or in both: the square that just fits in.
@@ -95,14 +95,14 @@ def _disk(radius: int) -> int:
 
 
 def half_width(dy: int, radius: int, shape: str) -> int:
-    """How far row ``dy`` of the window reaches to either side; -1 where the row is empty."""
+    """The half-width of row ``dy`` of the window; -1 if the row is empty."""
     if abs(dy) > radius or (shape == "disk" and abs(dy) == radius):
         return -1
     return radius if shape == "square" else math.isqrt(radius**2 - dy**2 - 1)
 
 
 def taps_outside(height: int, width: int, radius: int, shape: str) -> Tensor:
-    """How many taps of each cell's window fall outside the frame: float64 [height width]."""
+    """The number of taps outside the frame for each cell's window: float64 [height width]."""
     x = torch.arange(width, device="cpu")
     inside = torch.zeros(height, width, dtype=torch.float64, device="cpu")
     for dy in range(-min(radius, height - 1), min(radius, height - 1) + 1):
@@ -114,7 +114,7 @@ def taps_outside(height: int, width: int, radius: int, shape: str) -> Tensor:
 
 
 def taps_outside_at(window: Window, height: int, width: int, y: Tensor, x: Tensor) -> Tensor:
-    """How many taps fall outside the frame of windows centred on whole cells (y, x), [n] each: float64 [n]."""
+    """The number of taps outside the frame for windows centred on whole cells (y, x), [n] each: float64 [n]."""
 
     def between(centre: Tensor, size: int, reach: Tensor | int) -> Tensor:
         """How many of the taps up to ``reach`` to either side lie in so many rows or columns."""
@@ -131,13 +131,13 @@ def taps_outside_at(window: Window, height: int, width: int, y: Tensor, x: Tenso
         seen = (tap * window.dilation == row - y) & (tap.abs() < window.radius)
         tap = torch.where(seen, tap, 0)
         reach = (window.radius**2 - 1 - tap.double() ** 2).sqrt().floor().long()
-        reach -= (reach**2 + tap**2 >= window.radius**2).long()  # where such squares are no float64
+        reach -= (reach**2 + tap**2 >= window.radius**2).long()  # for squares beyond float64
         inside += torch.where(seen, between(x, width, reach), 0.0)
     return every - inside
 
 
 def near(offset: Tensor) -> Tensor:
-    """Offsets that int64 can count with; a window that lies farther off sees no more of the frame."""
+    """Clamps offsets to the range of int64; a window that is farther off sees no more of the frame."""
     return offset.clamp(-BEYOND, BEYOND)
 
 
@@ -147,16 +147,16 @@ def whole(offset: Tensor) -> bool:
 
 
 def sub_images(height: int, width: int, dilation: int) -> list[tuple[slice, slice]]:
-    """Cells ``dilation`` apart see only one another: the interleaved images of every dilation-th row and column."""
+    """The interleaved images of every dilation-th row and column, whose cells see only one another."""
     rows, columns = range(min(dilation, height)), range(min(dilation, width))
     return [(slice(y, None, dilation), slice(x, None, dilation)) for y in rows for x in columns]
 
 
 def working_type(tensor: Tensor) -> torch.dtype:
-    """The type sums are held in: float64 for float64, else float32."""
+    """The type of sums: float64 for float64, else float32."""
     return torch.float64 if tensor.dtype == torch.float64 else torch.float32
 
 
 def carried_type(value: Tensor) -> torch.dtype:
-    """The type of what is read: the values' own; whole numbers and booleans count as float32."""
+    """The type of the readout: that of the values; float32 for integers and booleans."""
     return value.dtype if value.dtype.is_floating_point else torch.float32

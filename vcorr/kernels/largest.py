@@ -1,6 +1,4 @@
-"""Reading from the k largest logits alone: the k largest, of each reference or of all, by an operator, the rest in
-plain torch.
-"""
+"""Reads only the k largest logits: an operator finds them, for each reference or for all; plain torch does the rest."""
 
 from __future__ import annotations
 
@@ -48,7 +46,7 @@ def of_each(reading: Reading, top_k: int) -> tuple[Tensor, Tensor]:
 
 
 def nothing_read(reading: Reading) -> tuple[Tensor, Tensor]:
-    """The readout and logsumexp of a batch of no image, with gradients to all that is read, as large."""
+    """The readout and logsumexp of an empty batch, with gradients to all inputs."""
     query, references, _, _ = reading
     sums = [features.sum(-1) for features in (query, *(r.key for r in references))]
     lse = torch.stack(sums).sum(0).to(working_type(query))
@@ -57,7 +55,7 @@ def nothing_read(reading: Reading) -> tuple[Tensor, Tensor]:
 
 
 def _find(reading: Reading, top_k: int, *, joint: bool) -> tuple[Tensor, Tensor]:
-    """Logits and cells [b h w r k] of each reference, or [b h w 1 k] of all, by the implementation asked for."""
+    """Logits and cells [b h w r k] of each reference, or [b h w 1 k] of all, by the chosen implementation."""
     _check(reading)
     query, references, wanted, impl = reading
     if impl == "reference":

@@ -1,6 +1,6 @@
-"""The operators as torch knows them: one boundary per direction, opaque to ``torch.compile``.
+"""The custom operators of torch: one for each direction, opaque to ``torch.compile``.
 
-Everything that is read comes through one schema, flat lists with one entry for each reference.
+All readings share one schema: flat lists with one entry for each reference.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def flat(reading: Reading, impl: str, *, values: bool = True) -> Flat:
 
 
 def read_now(*given: Any) -> tuple[Tensor, Tensor]:
-    """Readout [b h w v] and logsumexp [b h w] where a cell is wanted [b h w], else 0 and -inf."""
+    """Readout [b h w v] and logsumexp [b h w] of the wanted cells [b h w]; 0 and -inf elsewhere."""
     call = Flat(*given)
     references = call.references()
     check_finite(references)
@@ -110,7 +110,7 @@ def _(*given: Any) -> tuple[Tensor, Tensor]:
 def _read_backward(
     grad: Tensor, grad_lse: Tensor, readout: Tensor, lse: Tensor, needs: Sequence[bool], *given: Any
 ) -> list[Tensor]:
-    """Gradients to the query, then every key, then every value, each where ``needs`` (query, keys, values) asks."""
+    """Gradients of the query, of every key and of every value; ``needs`` (query, keys, values) selects them."""
     call = Flat(*given)
     asked = (needs[0], needs[1], needs[2])
     if call.wanted is not None:  # whatever flows to what is not read
@@ -160,7 +160,7 @@ def _backward(ctx: Any, grad: Tensor, grad_lse: Tensor) -> tuple[Any, ...]:
     of_query = next(grads) if needs[0] else None
     of_keys = [next(grads) if needs[1] else None for _ in keys]
     of_values = [next(grads) if needs[2] else None for _ in values]
-    # torch takes a list for a tree of tensors where it holds tensors alone, and for one argument where it holds None.
+    # torch treats a list of tensors as a tree, but a list with None as one argument.
     nothing = [[None] * ctx.count if all(has) else None for has in (ctx.has_offset, ctx.has_mask)]
     return of_query, None, of_keys, of_values, *nothing, *[None] * len(ctx.settings)
 
@@ -212,8 +212,9 @@ def _(top_k: int, joint: bool, *given: Any) -> tuple[Tensor, Tensor]:
 
 
 def joined(logits: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
-    """The k largest of all references from each one's, [b h w r k] to [b h w 1 k]; cells are counted on from one
-    reference to the next.
+    """The k largest of all references from the k largest of each, [b h w r k] to [b h w 1 k].
+
+    The numbers of cells go on from one reference to the next.
     """
     height, width, count, top_k = logits.shape[1:]
     cells = indices + height * width * torch.arange(count, device=indices.device)[:, None]
@@ -236,7 +237,7 @@ def negative_logsumexp(
     keep_mean: bool,
     impl: str,
 ) -> tuple[Tensor, Tensor]:
-    """Logsumexp [n], and the mean negative [n c] under the softmax, [0 c] where it is not kept."""
+    """Logsumexp [n], and the mean negative under the softmax [n c], or [0 c] if it is not kept."""
     with torch.autocast(query.device.type, enabled=False):
         if impl == "triton":
             from vcorr.kernels.gpu import negatives as gpu
@@ -263,8 +264,9 @@ def _(
 
 @torch.library.custom_op("vcorr::negative_logsumexp_backward", mutates_args=(), device_types=None)
 def negatives_backward(grad: Tensor, mean: Tensor, query: Tensor, scale: float) -> Tensor:
-    """Gradient to the query [n c]. An operator, and of the query too, so that a second derivative, to which the mean is
-    no constant, is an error rather than wrong.
+    """The gradient of the query [n c].
+
+    It is an operator that takes the query, so that a second derivative raises an error: the mean is not constant there.
     """
     return (scale * grad[:, None] * mean).to(query.dtype)
 

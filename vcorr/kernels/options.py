@@ -1,4 +1,4 @@
-"""What the faces of the operators take by name: each option, its default and its meaning, once."""
+"""The keyword options of the operators: types, defaults and meanings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Computing(TypedDict, total=False):
         precision: of float32 products on a GPU, "ieee", "tf32x3", "tf32" or "bf16"; default: torch's own setting. A CPU
             always computes in float32, or in float64 for float64 features.
         impl: "reference", "cpu" (plain torch, on any device), "triton" (a GPU of compute capability 8.0 or later; not
-            yet run on one), or "auto": "triton" on such a GPU wherever it takes what is given, else "cpu".
+            yet run on one), or "auto": "triton" on such a GPU if it supports the arguments, else "cpu".
     """
 
     precision: Precision | None
@@ -29,18 +29,18 @@ class Computing(TypedDict, total=False):
 
 
 class Windows(TypedDict, total=False):
-    """Where a query cell reads: the taps of the windows around it. Several references may each have their own.
+    """The window that a query cell reads. Each reference may have its own.
 
     Args:
-        radius: R of the window, (2R+1)^2 taps; None reads from the whole frame. Must be given.
+        radius: R of the window, (2R+1)^2 taps; None reads the whole frame. Required.
         dilation: cells between taps; default 1.
-        offset: where each cell's window is centred, relative to the cell, as (dy, dx) in cells: [b h w 2]. Fractional
-            positions sample key and value bilinearly, zero outside the frame. No gradient flows to it.
+        offset: the centre of each cell's window relative to the cell, (dy, dx) in cells, [b h w 2]. Fractional
+            positions sample key and value bilinearly, with zeros outside the frame. It gets no gradient.
         window: "square" (default), or "disk": the taps closer than R to the centre. One for all.
-        key_mask: True where a key may be read [b h w]; others take no part.
+        key_mask: [b h w], True for keys that may be read.
 
-    Of several references, ``radius`` and ``dilation`` are one number or a sequence of one for each, ``offset`` and
-    ``key_mask`` one tensor, [b r h w 2] and [b r h w], or a sequence of tensors and None.
+    For several references, ``radius`` and ``dilation`` are one number or a sequence with one for each; ``offset`` and
+    ``key_mask`` are one tensor, [b r h w 2] and [b r h w], or a sequence of tensors and None.
     """
 
     radius: Required[int | Sequence[int | None] | None]
@@ -51,13 +51,13 @@ class Windows(TypedDict, total=False):
 
 
 class Options(Windows, Computing, total=False):
-    """How windows are read, besides ``Windows`` and ``Computing``.
+    """All options for reading windows.
 
     Args:
         scale: of the logits; default 1/sqrt(c). One, or one for each reference.
         border: taps outside the frame take no part ("mask", the default), or count with logit 0 and value 0 ("zeros").
-        query_mask: True where a cell is to be read [b h w]; the others get readout 0, logsumexp -inf and no gradient,
-            and cost next to nothing. ``label_query_mask`` gives the cells that a label can reach.
+        query_mask: [b h w], True for cells to read. The others get readout 0, logsumexp -inf and no gradient, and cost
+            almost nothing. ``label_query_mask`` finds the cells that a label can reach.
     """
 
     scale: float | Sequence[float] | None
@@ -79,7 +79,7 @@ DEFAULTS: Mapping[str, Any] = {
 
 
 def complete(face: str, given: Mapping[str, Any], options: type = Options) -> dict[str, Any]:
-    """What a face was given of its options, and the defaults of all others."""
+    """Adds the defaults to the given options of a function."""
     known = list(options.__annotations__)
     for name in given:
         if name not in known:

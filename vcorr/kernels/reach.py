@@ -1,4 +1,4 @@
-"""Which query cells a label can reach: all others are background for certain, and need not be read."""
+"""Finds the query cells that a label can reach. All others are background and need not be read."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from vcorr.kernels.options import Windows, complete
 def label_query_mask(
     values: Tensor | Sequence[Tensor], *, background: int | None = 0, **options: Unpack[Windows]
 ) -> Tensor:
-    """The query cells whose window holds a label other than background, in any reference: a ``query_mask``.
+    """The query cells whose window contains a label other than background in any reference, as a ``query_mask``.
 
-    A readout is a mean of the values in a window, so that a cell outside the mask reads background and nothing else (or
-    nothing at all): leaving it out changes no label. The mask of whole windows is exact; at fractional offsets it holds
-    a cell as well where the tap lies beyond the frame's outermost centres, which border "mask" leaves out.
+    A readout is a mean of the values in a window, so a cell outside the mask reads only background, or nothing: leaving
+    it out changes no label. The mask is exact for whole offsets. At fractional offsets it also contains cells whose
+    taps lie beyond the outermost cell centres, which border "mask" leaves out.
 
     Args:
         values: labels of the references, [b r h w v] or a sequence of r tensors [b h w v]: one-hot, soft, heat maps. A
             cell has a label other than background where another channel is not 0.
-        background: the channel of the background; None where it has none.
+        background: the channel of the background; None if there is none.
         options: ``radius``, ``dilation``, ``offset``, ``window`` and ``key_mask``, as for ``memory_read``.
 
     Returns:

@@ -3,7 +3,7 @@
     s(x, d) = scale * <query(x), key_r(x + offset_r(x) + dilation_r * d)>,   d in the window of reference r
     readout(x) = sum exp(s - lse) * value,   lse(x) = log sum exp(s),   over all taps of all references jointly
 
-It stores every logit, so it is for small frames.
+It stores all logits, so it is for small frames.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from vcorr.kernels.geometry import UNRESTRICTED, Reference, carried_type, near, 
 
 
 def read(query: Tensor, references: Sequence[Reference], wanted: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Readout [b h w v] and logsumexp [b h w] of a query over references that are read jointly, where a cell is wanted
-    [b h w]; 0 and -inf elsewhere.
+    """Readout [b h w v] and logsumexp [b h w] over all references jointly, of the wanted cells [b h w]; 0 and -inf
+    elsewhere.
     """
     if wanted is not None:
         readout, lse = read(blanked(query, wanted), references)
@@ -35,7 +35,7 @@ def read(query: Tensor, references: Sequence[Reference], wanted: Tensor | None =
 
 
 def softmax_sum(logits: Tensor, counted: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Softmax over the first axis, of the logits that count; a row without any reads 0 and has the logsumexp -inf."""
+    """Softmax over the first axis of the logits that count. A row without any has readout 0 and logsumexp -inf."""
     kept = torch.where(counted, logits, 0.0)
     largest = torch.where(counted, logits, -torch.inf).amax(0).detach()
     largest = torch.where(largest.isfinite(), largest, 0.0)
@@ -47,12 +47,12 @@ def softmax_sum(logits: Tensor, counted: Tensor, values: Tensor) -> tuple[Tensor
 
 
 def blanked(image: Tensor, mask: Tensor | None) -> Tensor:
-    """An image [b h w .] with zeros in the cells that a mask leaves out, whatever those hold."""
+    """An image [b h w .] with zeros in the cells that a mask leaves out, even for NaN."""
     return image if mask is None else torch.where(mask[..., None], image, 0)
 
 
 def positions(reference: Reference) -> Iterator[Tensor]:
-    """Of each tap, the (row, column) that every cell reads: [b h w 2]."""
+    """Yields the (row, column) that every cell reads, [b h w 2], for each tap."""
     batch, height, width = reference.key.shape[:3]
     rows, columns = (torch.arange(size, device=reference.key.device) for size in (height, width))
     grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), -1).expand(batch, height, width, 2)
@@ -83,7 +83,7 @@ def in_frame(cell: Tensor, image: Tensor) -> Tensor:
 
 
 def pick(image: Tensor, cell: Tensor) -> Tensor:
-    """The values of an image [b h w c] at cells [b h w 2], the nearest ones for cells outside."""
+    """The values of an image [b h w c] at cells [b h w 2]; cells outside read the nearest one."""
     batch, height, width = image.shape[:3]
     y, x = cell[..., 0].clamp(0, height - 1), cell[..., 1].clamp(0, width - 1)
     return image[torch.arange(batch, device=image.device)[:, None, None], y, x]
@@ -99,7 +99,7 @@ def sample(image: Tensor, position: Tensor) -> Tensor:
 
 
 def where(reference: Reference, position: Tensor) -> tuple[Tensor, Tensor]:
-    """Whether each position lies in the frame, and whether no key it blends is masked: [b h w] each."""
+    """Whether each position lies in the frame, and whether none of its keys is masked, [b h w] each."""
     unmasked = torch.ones(position.shape[:3], dtype=torch.bool, device=position.device)
     if reference.mask is not None:
         for cell, weight in corners(position):
@@ -111,7 +111,7 @@ def where(reference: Reference, position: Tensor) -> tuple[Tensor, Tensor]:
 def largest(
     query: Tensor, references: Sequence[Reference], top_k: int, wanted: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Logits and cells [b h w r k] of each reference's top_k largest logits, where a cell is wanted [b h w]."""
+    """The top_k largest logits of each reference and their cells [b h w r k], of the wanted cells [b h w]."""
     if wanted is not None:
         logits, cells = largest(query, references, top_k)
         kept = wanted[..., None, None]
@@ -139,13 +139,13 @@ def _largest_of(query: Tensor, reference: Reference, top_k: int) -> tuple[Tensor
 def logsumexp(
     query: Tensor, negatives: Tensor, query_group: Tensor | None, negative_group: Tensor | None, scale: float
 ) -> Tensor:
-    """log sum_m exp(scale * <query_n, negative_m>) over pairs of different groups: [n], -inf where there is none."""
+    """log sum_m exp(scale * <query_n, negative_m>) over pairs of different groups: [n], -inf if there are none."""
     logits = scale * (query @ negatives.T)
     counted = torch.ones_like(logits, dtype=torch.bool)
     if query_group is not None and negative_group is not None:
         counted = query_group[:, None] != negative_group
     some = counted.any(1)
-    kept = torch.where(counted | ~some[:, None], logits, -torch.inf)  # rows with nothing left: any number, no NaN
+    kept = torch.where(counted | ~some[:, None], logits, -torch.inf)  # empty rows get any number, not NaN
     lse = kept.logsumexp(1) if negatives.shape[0] else kept.sum(1)
     lse_type = torch.promote_types(query.dtype, torch.float32)
     return torch.where(some, lse, -torch.inf).to(lse_type)
