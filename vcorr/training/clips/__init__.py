@@ -1,1 +1,1 @@
-"""Training clips: the data set, and what is cut from it, in which order."""
+"""Training clips: the dataset, and what is cut from it, in which order."""

@@ -1,7 +1,7 @@
-"""Batches of clips made in the background, so that training does not wait for files.
+"""Prepares batches of clips in background threads, so that training does not wait for files.
 
-Threads, not processes: decoders and resizing let go of Python's lock, and all threads share the frames that are kept
-in memory. What a batch holds is a function of its samples alone, so nothing hangs on how many threads there are.
+Threads share the frames in memory, and decoding and resizing release Python's lock, so processes have no advantage. A
+batch depends only on its samples, so the number of threads changes no result.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from torch import Tensor
 from vcorr.machine import cores
 from vcorr.training.clips.cut import Clips
 
-DEPTH = 3  # batches under way, one of which is asked for
-MOST = 8  # threads: enough for a GPU; more would fight over Python's lock
+DEPTH = 3  # batches in preparation, including the next one
+MOST = 8  # threads: enough for a GPU; more would compete for Python's lock
 
 
 def workers_for(device: torch.device, processes: int = 1) -> int:
-    """Threads that make clips while a device trains: on the CPU one, beside a GPU one a core.
+    """The number of threads that prepare clips: one if the CPU trains, one for each core beside a GPU.
 
     Args:
-        processes: that train on this machine and share its cores.
+        device: trains.
+        processes: training processes on this machine, which share its cores.
     """
     if device.type == "cpu":
         return 1
@@ -38,17 +39,17 @@ def workers_for(device: torch.device, processes: int = 1) -> int:
 
 
 class ReadAhead:
-    """The batches of a training in the order in which they will be asked for, some of them ahead of time.
+    """Prepares the batches of a training in order, some of them ahead of time.
 
     Args:
         clips: the training set.
         plan: the samples of each batch, in order.
-        workers: threads. 0: none, each batch is made when it is asked for.
+        workers: threads; 0 prepares each batch when it is requested.
     """
 
     def __init__(self, clips: Clips, plan: Iterable[Sequence[int]], workers: int) -> None:
         self._clips, self._plan = clips, iter(plan)
-        # Page-locked, a batch goes to a GPU several times faster.
+        # A page-locked batch moves to a GPU several times faster.
         self._pinned = clips.device.type == "cpu" and torch.cuda.is_available()
         self._pool = ThreadPoolExecutor(workers, "clips", _settle) if workers else None
         self._under_way: deque[_Pending] = deque()
@@ -62,16 +63,16 @@ class ReadAhead:
         self.close()
 
     def close(self) -> None:
-        """End the threads, after the clip that each is at."""
+        """Ends the threads; each finishes its present clip."""
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
         self._under_way.clear()
 
     def batch(self, samples: Sequence[int]) -> tuple[Tensor, tuple[int, ...]]:
-        """As `Clips.batch`. Batches of the plan that come before this one and were not asked for are dropped.
+        """See `Clips.batch`. Drops earlier batches of the plan that were not requested.
 
         Raises:
-            InputError: as `Clips.batch`, when the batch is asked for.
+            InputError: see `Clips.batch`.
         """
         self._fill()
         while self._under_way:
@@ -96,7 +97,7 @@ class ReadAhead:
             self._under_way.append(_Pending(tuple(samples), pictures, jobs))
 
     def _make(self, place: Tensor, sample: int) -> int:
-        """Write a clip where it belongs in its batch; its video."""
+        """Writes a clip to its place in the batch; returns its video."""
         clip, video = self._clips.clip(sample)
         place.copy_(clip)
         return video
@@ -104,7 +105,7 @@ class ReadAhead:
 
 @dataclass(frozen=True)
 class _Pending:
-    """A batch that is being made: its clips, once each job has given the video that its clip is from."""
+    """A batch in preparation. Its clips are complete when all jobs have returned their videos."""
 
     samples: tuple[int, ...]
     pictures: Tensor
@@ -112,8 +113,8 @@ class _Pending:
 
 
 def _settle() -> None:
-    """Of a thread that begins: give way to a training on the same cores, whose threads wait for one another."""
-    torch.set_num_threads(1)  # of this thread, and of none that runs already
-    if sys.platform == "linux" and not torch.cuda.is_available():  # there, a thread has a priority of its own
+    """Lowers the priority of a new thread: the threads of a training on the same cores wait for one another."""
+    torch.set_num_threads(1)  # of this thread only
+    if sys.platform == "linux" and not torch.cuda.is_available():  # on Linux each thread has its own priority
         mine = os.getpriority(os.PRIO_PROCESS, 0)
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(19, mine + 5))

@@ -1,7 +1,7 @@
-"""Training samples: short clips cut from a folder of videos, each a function of (seed, epoch, sample) alone.
+"""Cuts training clips from the videos of a folder. A clip depends only on (seed, epoch, sample).
 
-The folder holds video files and folders of frames at any depth, any mix of sizes, no index. Order, gap, direction, crop
-and flip are drawn for the epoch or for the sample, so they are the same whoever reads the sample, and when.
+The folder holds video files and folders of frames of any sizes, at any depth. Order, gap, direction, crop and flip are
+drawn for the epoch or for the sample, so every process and every resumed run cuts the same clips.
 """
 
 from __future__ import annotations
@@ -22,37 +22,37 @@ from vcorr.training.clips.device import DeviceFrames, resample
 from vcorr.training.clips.order import Intervals, Order, Place, Starts
 from vcorr.training.clips.stills import LARGEST_MOVE, still_clip
 
-ATTEMPTS = 10  # other samples that stand in for one whose frames turn out unreadable, before giving up
+ATTEMPTS = 10  # samples that are tried in place of an unreadable one
 
 
 @dataclass(frozen=True)
 class ClipConfig:
     """How clips are cut.
 
-    A clip has ``frames`` frames, one gap apart. Or it is a *memory clip*, a query frame and the references that
-    propagation would keep for it (`References`): the query stands at position T of a piece of video, and the clip's
-    frames are ``long``, then T - ``short``, then T. ``ClipConfig(frames=25, long=(0, 5), short=(5, 3, 1), gaps=(1,))``
-    gives six frames, of positions 0, 5, T-5, T-3, T-1, T, with T drawn for the sample from 6 to 24 (to the video's end,
-    where that comes first). Either way the query is the last frame of the clip.
+    A clip has ``frames`` frames, one gap apart. A *memory clip* has a query frame and the references that propagation
+    would keep for it (`References`): from a piece of video with the query at position T, it takes the frames ``long``,
+    then T - ``short``, then T. ``ClipConfig(frames=25, long=(0, 5), short=(5, 3, 1), gaps=(1,))`` takes six frames at
+    the positions 0, 5, T-5, T-3, T-1, T, with T drawn for the sample from 6 to 24, or to the end of the video. In both
+    cases, the query is the last frame of the clip.
 
     Attributes:
-        size: side of the square that the network sees, pixels.
-        frames: frames a clip; of a memory clip, of the longest piece that it is taken from.
-        long, short: a memory clip's references, counted from the piece's first frame and back from the query.
-        gaps: frames of the video from one position of the clip to the next, one value drawn a clip; ``weights``: with
-            these odds (equal when empty).
-        sampling: ``starts``: every frame that can start a clip does once an epoch. ``intervals``: an epoch draws one
-            gap a video, and cuts frames 0, gap, 2 gap, ... into clips that follow one another (CorrFlow, MAST).
-        crop: ``frame`` squeezes the whole frame into the square; ``square`` cuts a random square out of it, the same
-            in all frames of the clip, its side drawn between ``smallest`` pixels and the frame's short side.
-        flip: mirror left and right half of the time. reverse: play backwards half of the time.
-        source: ``video``: the pictures of a folder are the frames of a video. ``stills``: each is an image of its own
-            that a homography makes a clip of, once an epoch (see ``stills``); gaps, sampling and crop mean nothing.
-        stills: names of folders whose pictures are such images, beside the videos of all other folders.
-        warp: of stills, how far the corners of the square move, as a share of its side, in [0, 0.25).
-        read: frames are kept at this short side, so that a crop never shrinks a huge frame again and again.
-        keep: where decoded frames are kept: in ``memory``, or on the ``device`` that trains, which cuts the clips then.
-        cache: how much is kept, in MiB. In memory, what was not used for longest is dropped; a device keeps all.
+        size: side of the network's square input, in pixels.
+        frames: frames of a clip; for a memory clip, of the longest piece.
+        long, short: the references of a memory clip, counted from the start of the piece and back from the query.
+        gaps: frames of the video between two positions; one value is drawn for each clip.
+        weights: the odds of the gaps; empty for equal odds.
+        sampling: ``starts``: every frame that can start a clip does so once in an epoch. ``intervals``: an epoch draws
+            one gap for each video, and cuts frames 0, gap, 2 gap, ... into consecutive clips (CorrFlow, MAST).
+        crop: ``frame`` resizes the whole frame to the square. ``square`` cuts out a random square, the same in all
+            frames of the clip; its side is between ``smallest`` pixels and the short side of the frame.
+        flip: mirror half of the clips. reverse: play half of the clips backwards.
+        source: ``video``: the images of a folder are the frames of a video. ``stills``: each is a still image, which a
+            homography turns into a clip once in an epoch (see ``stills``); gaps, sampling and crop have no effect.
+        stills: names of folders that hold still images, beside the videos of all other folders.
+        warp: for stills, how far the corners of the square move, as a share of its side, in [0, 0.25).
+        read: short side of the decoded frames in pixels, so that huge frames are shrunk once only.
+        keep: where decoded frames stay: in ``memory``, or on the training ``device``, which then cuts the clips.
+        cache: MiB for decoded frames. Memory drops the least recently used ones; a device keeps all.
     """
 
     size: int = 256
@@ -96,40 +96,40 @@ class ClipConfig:
 
     @property
     def least(self) -> int:
-        """The first position that the query can have."""
+        """The smallest position of the query."""
         return max(*(k + 1 for k in self.long), *self.short, 0) if self.memory else self.frames - 1
 
     @property
     def length(self) -> int:
-        """Frames that a clip gives, t of [b t 3 h w]."""
+        """Frames of a clip, t in [b t 3 h w]."""
         return len(self.long) + len(self.short) + 1 if self.memory else self.frames
 
     def positions(self, last: int) -> list[int]:
-        """Positions of the clip's frames when the query stands at ``last``."""
+        """The positions of the clip's frames for a query at ``last``."""
         if not self.memory:
             return list(range(last + 1))
         return [*self.long, *(last - back for back in self.short), last]
 
 
 class Clips:
-    """The training set: every clip that fits in a video, cut as the configuration says.
+    """The training set: all clips of the videos.
 
     Args:
         dataset: the videos.
         cfg: how clips are cut.
         seed: of the run.
-        device: that trains.
+        device: trains.
 
     Attributes:
         sources: the videos that are long enough.
-        skipped: path -> reason, of those left out.
-        device: where clips come from: the CPU, unless ``cfg.keep`` is ``device``.
-        unreadable: path -> reason, of frames that turned out damaged when their turn came; other samples stood in.
-        notes: what the user should be told of the whole, one line each.
+        skipped: path -> reason of the others.
+        device: holds the clips: the CPU, unless ``cfg.keep`` is ``device``.
+        unreadable: path -> reason of damaged frames found so far; other samples replaced them.
+        notes: what the user should know, one line each.
 
     Raises:
-        UsageError: the odds do not match the gaps, or the device is to keep more than ``cache``.
-        InputError: every video is too short.
+        UsageError: the number of weights differs from that of gaps, or the frames on the device exceed ``cache``.
+        InputError: all videos are too short.
     """
 
     def __init__(self, dataset: Dataset, cfg: ClipConfig, seed: int, device: torch.device | str = "cpu") -> None:
@@ -172,20 +172,20 @@ class Clips:
         self.notes = () if self._frames.fits or not films else (_slow(films, self._frames.needed, cfg.cache),)
 
     def __len__(self) -> int:
-        """Samples an epoch; with ``sampling="intervals"``, of the first one."""
+        """Samples of an epoch; with ``sampling="intervals"``, of the first one."""
         return len(self._order)
 
     def batch(self, samples: Iterable[int]) -> tuple[Tensor, tuple[int, ...]]:
-        """The clips of some samples, uint8 [b t h w 3], and which video of the dataset each was cut from.
+        """Returns the clips of samples, uint8 [b t h w 3], and the index in the dataset of each clip's video.
 
         Raises:
-            InputError: sample after sample cannot be read.
+            InputError: ``ATTEMPTS`` samples in a row cannot be read.
         """
         clips, videos = zip(*map(self.clip, samples), strict=True)
         return torch.stack(clips), videos
 
     def clip(self, sample: int) -> tuple[Tensor, int]:
-        """The clip of a sample, uint8 [t h w 3], and its video's index in the dataset."""
+        """Returns the clip of a sample, uint8 [t h w 3], and the index of its video in the dataset."""
         for attempt in range(ATTEMPTS):
             rng = random.generator(self.seed, f"clip.{attempt}" if attempt else "clip", sample)
             place = self._order.place(sample, attempt)
@@ -223,7 +223,7 @@ class Clips:
         return torch.stack([_resized(p, cfg.size, box) for p in pictures])
 
     def _indices(self, place: Place, rng: torch.Generator) -> list[int]:
-        """Which frames of the video the clip at a place holds."""
+        """The frames of the video for the clip at a place."""
         cfg = self.cfg
         left = self.sources[place.source].frames - 1 - place.start
         gap = place.gap
@@ -234,7 +234,7 @@ class Clips:
         return [place.start + p * gap for p in positions]
 
     def _positions(self, most: int, rng: torch.Generator) -> tuple[list[int], int]:
-        """(positions of a clip's frames in a piece, the piece's last one: ``most`` or less)."""
+        """Draws the positions of a clip's frames in a piece, and the last one of the piece, at most ``most``."""
         cfg = self.cfg
         last = random.integer(cfg.least, min(cfg.frames - 1, most) + 1, rng) if cfg.memory else cfg.least
         positions = cfg.positions(last)
@@ -244,7 +244,7 @@ class Clips:
 
 
 def _resized(picture: Picture | Tensor, size: int, box: tuple[float, float, float, float]) -> Tensor:
-    """A box of a picture as a square, by whoever is fast where the picture is."""
+    """Resizes a box of a picture to a square: with torch on a device, with Pillow in memory."""
     if isinstance(picture, Tensor):
         return resample(picture, size, box)
     return torch.from_numpy(np.array(Image.fromarray(picture).resize((size, size), Image.Resampling.BILINEAR, box)))

@@ -1,4 +1,4 @@
-"""The videos of a training folder: found, counted, and their frames decoded no more often than needed."""
+"""Finds and counts the videos of a training folder, and decodes their frames no more often than necessary."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vcorr.media.video import Video, open_video
 
 Picture = NDArray[np.uint8]
 
-OPEN = 8  # video files kept open: each holds some frames of its own for every thread of its decoder
+OPEN = 8  # open video files: each holds a few frames for each thread of its decoder
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Source:
     Attributes:
         path: video file, or folder of frames.
         stills: the frame files in order; None for a video file.
-        frames: how many.
-        height, width: in pixels; of a folder's first frame that can be read.
-        image: an image of its own, no frame of a video.
+        frames: the number of frames.
+        height, width: in pixels; of a folder, those of the first readable frame.
+        image: whether it is a still image.
     """
 
     path: Path
@@ -47,12 +47,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a folder holds to train on, in one order on every machine.
+    """The videos of a folder, in the same order on every machine.
 
     Attributes:
         root: the folder.
         sources: its videos.
-        skipped: path -> reason, of what looks like video and was left out.
+        skipped: path -> reason of what looks like video and was left out.
     """
 
     root: Path
@@ -65,7 +65,7 @@ class Dataset:
         return sum(s.frames for s in self.sources)
 
     def as_stills(self) -> Dataset:
-        """Each image file as a source of its own; video files are left out.
+        """Turns each image file into a source; leaves out video files.
 
         Raises:
             InputError: there are only video files.
@@ -77,14 +77,14 @@ class Dataset:
         return Dataset(self.root, tuple(images), self.skipped | films)
 
     def with_stills(self, folders: Collection[str]) -> Dataset:
-        """Of folders of these names each image file is a source of its own; the others hold the frames of a video."""
+        """Turns each image file in folders of these names into a source; other folders stay videos."""
         parted = [_images(s) if s.path.name in folders else [s] for s in self.sources]
         return Dataset(self.root, tuple(source for part in parted for source in part), self.skipped)
 
     def fingerprint(self) -> str:
-        """SHA-256 over the names of videos and frames below the root, frame counts, and sizes of video files in bytes.
+        """SHA-256 of the names of videos and frames below the root, frame counts, and sizes of video files in bytes.
 
-        The same for a folder that was moved or copied; no picture is read for it.
+        A moved or copied folder keeps its fingerprint. No picture is read.
         """
         digest = hashlib.sha256()
         for source in self.sources:
@@ -97,18 +97,18 @@ class Dataset:
 
 
 def _images(source: Source) -> list[Source]:
-    """The image files of a folder, each by itself; a video file has none."""
+    """The image files of a folder as sources; none for a video file."""
     return [Source(file, (file,), 1, source.height, source.width, image=True) for file in source.stills or ()]
 
 
 def scan(root: str | Path) -> Dataset:
-    """Find the video files and frame folders at any depth. Hidden files and folders are passed over.
+    """Finds the video files and frame folders at any depth. Skips hidden files and folders.
 
-    Folders of indexed PNG files are label masks, not video, and are left out; so are folders that hold two pictures
-    of one name, as images with their masks beside them.
+    Folders of indexed PNG files are masks and are left out, as are folders with two pictures of the same name, such as
+    images and their masks.
 
     Raises:
-        InputError: no such folder, or nothing in it that can be read.
+        InputError: the folder does not exist, or holds nothing readable.
     """
     root = Path(root)
     if not root.is_dir():
@@ -127,10 +127,10 @@ def scan(root: str | Path) -> Dataset:
 
 
 def walk(root: Path, skipped: dict[str, str]) -> Iterator[tuple[Path, list[Path] | None]]:
-    """What looks like video below a folder: (file, None), or (folder, its images in natural order).
+    """Yields what looks like video below a folder: (file, None), or (folder, its images in natural order).
 
-    In one order on every machine. No file is opened but those that may hold several pictures, which are videos then.
-    Folders that cannot be listed go to ``skipped``, path -> reason.
+    The order is the same on every machine. Only files that may hold several pictures are opened. Folders that cannot be
+    listed are added to ``skipped``, path -> reason.
     """
 
     def unlisted(error: OSError) -> None:
@@ -150,7 +150,7 @@ def walk(root: Path, skipped: dict[str, str]) -> Iterator[tuple[Path, list[Path]
 
 
 def _loops(folder: Path, root: Path) -> bool:
-    """Whether a folder is a link to one that was gone through to reach it: following it would never end."""
+    """Whether a folder is a link to one above it, which would be followed without end."""
     if not folder.is_symlink():
         return False
     target = folder.resolve()
@@ -169,11 +169,11 @@ class MasksFound(InputError):
 
 
 def frame_folder(path: Path, stills: Sequence[Path]) -> Source:
-    """A folder of frame files as a source; reads the header of the first one that can be read.
+    """A folder of frame files as a source; reads the header of the first readable one.
 
     Raises:
         MasksFound: its pictures are indexed.
-        InputError: two files bear one name, or none can be read.
+        InputError: two files have the same name, or none can be read.
     """
     named: dict[str, Path] = {}
     for still in stills:
@@ -194,21 +194,21 @@ def frame_folder(path: Path, stills: Sequence[Path]) -> Source:
 
 
 class Frames:
-    """Decoded frames by (source, index), the most recently used ones kept up to a number of bytes.
+    """Decoded frames by (source, index); keeps the most recently used ones up to a number of bytes.
 
-    Where all videos fit in memory, a video file is decoded once, as a whole. Where they do not, the frames of a clip
-    are decoded in one go from the key frame before them, and the last few files stay open. Any number of threads may
-    ask at once; one at a time reads from a source.
+    If all videos fit, each video file is decoded once, as a whole. If they do not, the frames of a clip are decoded
+    together from the key frame before them, and the last few files stay open. Thread-safe; one thread at a time reads
+    from a source.
 
     Args:
         sources: the videos.
-        short_side: frames are kept at this short side, in pixels, or smaller.
-        limit: bytes of frames to keep; at least one clip is.
+        short_side: largest short side of the kept frames, in pixels.
+        limit: bytes of the kept frames; one clip is always kept.
 
     Attributes:
-        needed: bytes that all frames would take.
-        fits: whether they may be kept.
-        bytes: those kept now.
+        needed: bytes of all frames.
+        fits: whether all frames fit.
+        bytes: bytes of the kept frames.
     """
 
     def __init__(self, sources: Sequence[Source], short_side: int, limit: int) -> None:
@@ -216,14 +216,14 @@ class Frames:
         self._stills = [None if s.stills is None else Stills(s.stills) for s in sources]
         self._kept: OrderedDict[tuple[int, int], Picture | None] = OrderedDict()
         self._open: OrderedDict[int, Video] = OrderedDict()
-        self._lock = threading.Lock()  # of what is kept and open; held for moments only
+        self._lock = threading.Lock()  # for the kept frames and open files; never held for long
         self._reading = [threading.Lock() for _ in sources]
         self.needed = sum(s.frames * _area(s, short_side) * 3 for s in sources)
         self.fits = self.needed <= limit
         self.bytes = 0
 
     def get(self, source: int, indices: Sequence[int]) -> list[Picture]:
-        """The frames of a clip, uint8 [h w 3], in the order of ``indices``.
+        """Returns the frames of a clip, uint8 [h w 3], in the order of ``indices``.
 
         Raises:
             InputError: one of them is damaged.
@@ -231,7 +231,7 @@ class Frames:
         found = self._find(source, indices)
         if len(found) < len(set(indices)):
             with self._reading[source]:
-                found = self._find(source, indices)  # another thread may have read them by now
+                found = self._find(source, indices)  # another thread may have read them since
                 if missing := sorted(set(indices) - found.keys()):
                     found |= self._read(source, missing)
         pictures = []
@@ -247,14 +247,14 @@ class Frames:
         return pictures
 
     def forget(self, source: int) -> None:
-        """Keep no frame of a source any longer."""
+        """Drops all frames of a source."""
         with self._lock:
             for key in [key for key in self._kept if key[0] == source]:
                 old = self._kept.pop(key)
                 self.bytes -= 0 if old is None else old.nbytes
 
     def _find(self, source: int, indices: Sequence[int]) -> dict[int, Picture | None]:
-        """Those that are kept, which count as used now."""
+        """Returns the kept ones among frames, and marks them as used."""
         found = {}
         with self._lock:
             for k in indices:
@@ -264,7 +264,7 @@ class Frames:
         return found
 
     def _read(self, source: int, wanted: list[int]) -> dict[int, Picture | None]:
-        """Frames from the file, in ascending order; kept from now on. The source's lock is held."""
+        """Reads and keeps frames, in ascending order. The caller holds the source's lock."""
         stills = self._stills[source]
         if stills is None:
             return self._decode(source, wanted)
@@ -280,7 +280,7 @@ class Frames:
 
     def _decode(self, source: int, wanted: list[int]) -> dict[int, Picture | None]:
         video = self._opened(source)
-        found: dict[int, Picture | None] = dict.fromkeys(wanted)  # None: a file that shrank since it was counted
+        found: dict[int, Picture | None] = dict.fromkeys(wanted)  # None: the file has become shorter
         try:
             span = (0, len(video)) if self.fits else (wanted[0], wanted[-1] + 1)
             for k, rgb in video.frames(*span, short_side=self._short_side):

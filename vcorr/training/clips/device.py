@@ -1,6 +1,6 @@
-"""Frames kept on the device that trains, and cut there: for a GPU whose machine has few cores.
+"""Keeps frames on the training device and cuts clips there, for a GPU in a machine with few cores.
 
-Cuts differ from those of Pillow by rounding alone, at most by one level of 255 in a few pixels.
+Crops differ from Pillow's only by rounding, by at most one level of 255 in a few pixels.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from vcorr.training.clips.dataset import Frames, Source
 
 
 def resample(picture: Tensor, size: int, box: tuple[float, float, float, float]) -> Tensor:
-    """What a picture shows inside a box, as a square uint8 [size size 3], as Pillow's bilinear ``resize`` does it.
+    """Resizes a box of a picture to a square, uint8 [size size 3], like Pillow's bilinear ``resize``.
 
-    A triangle as wide as the step from pixel to pixel of the result (but no narrower than that of the picture) along
-    each axis, cut off at the picture's rim and made to sum to 1.
+    The filter is a triangle along each axis. Its half-width is the distance between pixels of the result, at least that
+    of the picture. It is cut off at the edge of the picture, and its weights sum to 1.
 
     Args:
         picture: uint8 [h w 3].
-        box: (left, top, right, bottom) in pixels, from the outer corner of the first one.
+        size: side of the square, in pixels.
+        box: (left, top, right, bottom) in pixels from the outer corner of the first one.
     """
     left, top, right, bottom = box
     across = _weights(picture.shape[1], left, right, size, picture.device)
@@ -34,7 +35,7 @@ def resample(picture: Tensor, size: int, box: tuple[float, float, float, float])
 
 
 def _weights(pixels: int, low: float, high: float, size: int, device: torch.device) -> Tensor:
-    """[size pixels] of each pixel of the result over those of the picture, along one axis."""
+    """[size pixels], the weight of each pixel of the picture in each pixel of the result, along one axis."""
     step = (high - low) / size
     centres = low + (torch.arange(size, device=device) + 0.5) * step
     distance = torch.arange(pixels, device=device) + 0.5 - centres[:, None]
@@ -43,14 +44,14 @@ def _weights(pixels: int, low: float, high: float, size: int, device: torch.devi
 
 
 class DeviceFrames:
-    """As `Frames`, with all frames of a video moved to the device when the first of them is asked for.
+    """`Frames` that stay on a device. A video moves there as a whole when one of its frames is first requested.
 
     Args:
-        sources, short_side, limit: as of `Frames`.
-        device: to keep them on.
+        sources, short_side, limit: see `Frames`.
+        device: holds the frames.
 
     Raises:
-        UsageError: they would take more than ``limit`` bytes.
+        UsageError: the frames need more than ``limit`` bytes.
     """
 
     fits = True
@@ -69,7 +70,7 @@ class DeviceFrames:
         self._moving = [threading.Lock() for _ in sources]
 
     def get(self, source: int, indices: Sequence[int]) -> list[Tensor]:
-        """The frames of a clip, uint8 [h w 3] on the device, in the order of ``indices``.
+        """Returns the frames of a clip, uint8 [h w 3] on the device, in the order of ``indices``.
 
         Raises:
             InputError: one of them is damaged.

@@ -1,4 +1,4 @@
-"""Which clips an epoch has and in which order they come: a function of (seed, epoch, number in the epoch) alone."""
+"""The clips of an epoch and their order, which depend only on (seed, epoch, number in the epoch)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Place:
     """Where in the dataset a clip begins.
 
     Attributes:
-        source: which video.
-        start: its frame.
-        gap: frames from one position of the clip to the next; None where each sample draws its own.
+        source: the index of the video.
+        start: the index of the frame.
+        gap: frames between two positions of the clip; None if each sample draws its own.
     """
 
     source: int
@@ -31,25 +31,25 @@ class Place:
 
 
 class Order(Protocol):
-    """Places by sample number; samples are numbered through all epochs."""
+    """Places by sample number; numbers go on from epoch to epoch."""
 
     def __len__(self) -> int:
         """Clips of the first epoch."""
 
     def place(self, sample: int, attempt: int = 0) -> Place:
-        """Of a sample; ``attempt`` > 0: of the clips that come after it in its epoch, to stand in for it."""
+        """The place of a sample; with ``attempt`` > 0, of a later clip of its epoch, which replaces it."""
 
 
 class Starts:
-    """Every frame that a clip can start with comes once an epoch.
+    """Every frame that can start a clip does so once in an epoch.
 
     Args:
-        starts: how many frames of each video a clip can start with, the first ones; at least one.
+        starts: for each video, the number of frames, from the first on, that can start a clip; at least one.
         seed: of the run.
     """
 
     def __init__(self, starts: Sequence[int], seed: int) -> None:
-        self._ends = list(accumulate(starts))  # clips up to and with each video
+        self._ends = list(accumulate(starts))  # clips up to the end of each video
         self._shuffled = functools.lru_cache(maxsize=2)(lambda epoch: _shuffled(len(self), seed, epoch))
 
     def __len__(self) -> int:
@@ -63,15 +63,15 @@ class Starts:
 
 
 class Intervals:
-    """Each epoch draws a gap for each video and cuts frames 0, gap, 2 gap, ... into clips that follow one another.
+    """Each epoch draws a gap for each video, and cuts frames 0, gap, 2 gap, ... into consecutive clips.
 
-    No two clips of an epoch share a frame; what is left at a video's end is dropped. Gaps too wide for a video are
-    not drawn for it. (CorrFlow: gap 4, clips of 3; MAST: gap 2, 5 or 8 with odds 2 : 2 : 1, clips of 2.)
+    Clips of an epoch share no frame; frames left at the end of a video are dropped. Gaps that are too wide for a video
+    are not drawn. (CorrFlow: gap 4, clips of 3; MAST: gap 2, 5 or 8 with odds 2 : 2 : 1, clips of 2.)
 
     Args:
-        frames: of each video; at least one gap with odds above 0 fits.
-        length: frames a clip.
-        gaps, odds: to draw from.
+        frames: frames of each video; at least one gap with odds above 0 must fit.
+        length: frames of a clip.
+        gaps, odds: the gaps, and their odds.
         seed: of the run.
     """
 
@@ -82,7 +82,7 @@ class Intervals:
         fits = (length - 1) * self._gaps[None, :] < self._frames[:, None]
         self._odds = torch.tensor(odds, dtype=torch.float64)[None, :] * fits
         self._drawn = functools.lru_cache(maxsize=2)(self._draw)
-        self._ends: list[int] = []  # samples up to and with each epoch, as far as was asked for
+        self._ends: list[int] = []  # samples up to the end of each epoch, as far as requested
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -106,7 +106,7 @@ class Intervals:
         return bisect_right(self._ends, sample)
 
     def _draw(self, epoch: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(gap of each video, clips up to and with each video, order) of an epoch."""
+        """Draws an epoch: the gap of each video, the clips up to the end of each video, the order."""
         gaps = self._draw_gaps(epoch)
         ends = self._count(gaps).cumsum(0)
         return gaps, ends, _shuffled(int(ends[-1]), self._seed, epoch)

@@ -1,11 +1,11 @@
-"""Still images as training data: each becomes a clip by a homography that grows from frame to frame.
+"""Turns still images into clips by a homography that grows from frame to frame.
 
-MAST-momentum (Zhu et al. 2020) learns from 100 images this way and does not print its ranges. Here the first frame is
-a square of the picture; each corner of the square is moved by up to 12 % of its side, along and across; the frames
-between go there in equal steps. Nothing outside the picture is ever seen.
+MAST-momentum (Zhu et al. 2020) learns from 100 images in this way, but does not state its ranges. Here the first frame
+is a square of the picture. In the last frame, each corner of the square has moved by up to 12 % of its side along both
+axes; the frames between move in equal steps. All frames lie within the picture.
 
-Points are (x, y) in pixels from the outer corner of the top left pixel: the picture spans [0, w] by [0, h], its first
-pixel is centred on (0.5, 0.5). Quads are four of them: top left, top right, bottom right, bottom left.
+Points are (x, y) in pixels from the outer corner of the top left pixel: the picture spans [0, w] by [0, h], and the
+centre of its first pixel is (0.5, 0.5). A quad has four points: top left, top right, bottom right, bottom left.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from torch import Tensor
 from vcorr import rng as random
 
 UNIT = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]], dtype=torch.float64, device="cpu")
-LARGEST_MOVE = 0.25  # of the side: from here on, a quad may fold over
+LARGEST_MOVE = 0.25  # share of the side, from which on a quad may fold over
 
 
 def homographies(quads: Tensor) -> Tensor:
-    """Matrices [n 3 3] (float64) that take the corners of the unit square to those of each quad.
+    """Matrices [n 3 3], float64, that map the corners of the unit square to those of each quad.
 
     Args:
         quads: [n 4 2] convex quads, (x, y).
@@ -34,11 +34,10 @@ def homographies(quads: Tensor) -> Tensor:
 
 
 def warp(picture: Tensor, quads: Tensor, size: int) -> Tensor:
-    """What a picture shows inside quads, each straightened into a square: [n c size size].
+    """Warps quads of a picture to squares, [n c size size].
 
-    Sampled bilinearly; where a quad is larger than the square (from 1.5 times on), at more points a pixel, which are
-    averaged.
-    Points outside the picture (quads of `draw_quads` have none) and within half a pixel of its rim read the rim.
+    Sampling is bilinear. If a quad is at least 1.5 times as large as the square, each pixel averages several samples.
+    Points outside the picture (quads of `draw_quads` have none) read its edge.
 
     Args:
         picture: [c h w], float.
@@ -46,7 +45,7 @@ def warp(picture: Tensor, quads: Tensor, size: int) -> Tensor:
         size: side of the squares, pixels.
     """
     sides = (quads.roll(-1, 1) - quads).norm(dim=-1)
-    points = max(1, round(float(sides.max()) / size))  # a pixel and direction
+    points = max(1, round(float(sides.max()) / size))  # samples of a pixel along each axis
     centres = (torch.arange(size * points, dtype=picture.dtype, device=picture.device) + 0.5) / (size * points)
     y, x = torch.meshgrid(centres, centres, indexing="ij")
     flat = torch.stack([x, y, torch.ones_like(x)]).flatten(1)  # [3 p]
@@ -61,12 +60,13 @@ def warp(picture: Tensor, quads: Tensor, size: int) -> Tensor:
 
 
 def draw_quads(height: int, width: int, smallest: int, move: float, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """(first, last) quad of a clip [4 2]: a square, and the same with its corners moved. Both lie in the picture.
+    """Draws the first and the last quad of a clip, [4 2] each: a square, and the square with moved corners.
 
     Args:
-        height, width: of the picture, pixels.
-        smallest: least side of the square; the largest is what leaves room to move. Where that is less, it is taken.
-        move: how far a corner moves along either axis at most, as a share of the side, in [0, 0.25).
+        height, width: of the picture, in pixels.
+        smallest: smallest side of the square. The largest side leaves room to move; if it is smaller, it is used.
+        move: largest move of a corner along each axis, as a share of the side, in [0, 0.25).
+        rng: draws.
     """
     largest = min(height, width) / (1 + 2 * move)
     side = random.uniform(min(smallest, largest), largest, rng)
@@ -80,10 +80,12 @@ def draw_quads(height: int, width: int, smallest: int, move: float, rng: torch.G
 def still_clip(
     picture: Tensor, shares: Sequence[float], size: int, smallest: int, move: float, rng: torch.Generator
 ) -> Tensor:
-    """A clip, uint8 [t size size 3], from one picture, uint8 [h w 3]; draws its quads by `draw_quads`.
+    """A clip, uint8 [t size size 3], from one picture, uint8 [h w 3].
 
     Args:
-        shares: how far each frame has gone from the first quad (0) to the last (1).
+        picture: the picture.
+        shares: the position of each frame between the first quad (0) and the last (1).
+        size, smallest, move, rng: see `warp` and `draw_quads`.
     """
     height, width = picture.shape[:2]
     first, last = draw_quads(height, width, smallest, move, rng)

@@ -1,1 +1,1 @@
-"""What training descends."""
+"""The loss terms of training."""

@@ -1,13 +1,13 @@
-"""Features of other videos, kept while training as negatives: a ring of frames with a few points each (LIIR, eq. 4, 5).
+"""A bank of features of other videos as negatives: a ring of frames with a few points each (LIIR, eq. 4, 5).
 
     A(i, j) = exp(s <q_i, r_j>) / (sum_j' exp(s <q_i, r_j'>) + sum_v exp(s <q_i, n_v>)),   n_v: points of other videos
 
-so that the readout of the reference's window shrinks by ``sigmoid(lse_intra - lse_inter)``, and a query that looks like
-another video's pixels must tell itself from them to copy its colour at all.
+The readout of the reference's window is thus multiplied by ``sigmoid(lse_intra - lse_inter)``: a query that resembles
+points of other videos copies less of its colour.
 
-The ring is a flat dict of tensors that lives in ``State.extra`` among whatever else a recipe keeps there:
-``bank.features`` [frames points c], ``bank.videos`` [frames], ``bank.pushed`` (frames ever written: the next one goes
-to slot ``pushed % frames``). A new frame takes the place of the oldest. No function changes its arguments.
+The ring is a flat dict of tensors in ``State.extra``: ``bank.features`` [frames points c], ``bank.videos`` [frames],
+``bank.pushed`` (frames written so far; the next one goes to slot ``pushed % frames``). A new frame replaces the oldest.
+No function changes its arguments.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from vcorr.model.position import Modulation
 
 @dataclass(frozen=True)
 class BankConfig:
-    """How many negatives are kept.
+    """The size of a bank.
 
     Attributes:
-        frames: in the ring; 0 is a bank that stays empty.
-        points: of each frame, drawn when it is pushed.
-        modulation: of the position encoding that the frame is encoded with, so that no query can tell a negative by
-            where it lies (``position.modulate``).
+        frames: frames of the ring; 0 keeps the bank empty.
+        points: points of each frame, drawn when it is pushed.
+        modulation: changes the position encoding of the frame, so that position does not reveal a negative
+            (``position.modulate``).
     """
 
     frames: int = 1_440
@@ -48,7 +48,7 @@ class BankConfig:
 
 
 def init(cfg: BankConfig, channels: int, device: torch.device | str = "cpu") -> Tensors:
-    """An empty bank for features of so many channels."""
+    """An empty bank for features of ``channels`` channels."""
     return {
         "bank.features": torch.zeros(cfg.frames, cfg.points, channels, dtype=torch.float32, device=device),
         "bank.videos": torch.full((cfg.frames,), -1, dtype=torch.int64, device=device),
@@ -66,11 +66,12 @@ def encode(
     seed: int,
     samples: Sequence[int],
 ) -> Tensor:
-    """Points of new frames, as negatives: encoded by the slow encoder with position encodings moved.
+    """Encodes new frames with the slow encoder and modulated positions, and draws their points.
 
     Args:
-        slow, slow_stats: of the slow encoder, which normalises with this batch's statistics, as in training.
-        frames: [b 3 h w], what the encoder sees of them. samples: which sample each is, for draws of its own.
+        slow, slow_stats: the slow encoder; it normalises with the statistics of this batch, as in training.
+        frames: [b 3 h w], the input of the encoder.
+        samples: the sample number of each frame, for its draws.
 
     Returns:
         [b points c], without gradient.
@@ -83,10 +84,10 @@ def encode(
 
 
 def draw(features: Tensor, points: int, rngs: Sequence[torch.Generator]) -> Tensor:
-    """So many cells of each frame, drawn without replacement: [b h w c] -> [b points c], without gradient.
+    """Draws cells of each frame without replacement: [b h w c] -> [b points c], without gradient.
 
     Args:
-        rngs: a generator for each frame.
+        rngs: one generator for each frame.
 
     Raises:
         ValueError: a frame has fewer cells.
@@ -99,13 +100,14 @@ def draw(features: Tensor, points: int, rngs: Sequence[torch.Generator]) -> Tens
 
 
 def push(extra: Tensors, features: Tensor, videos: Sequence[int], samples: Sequence[int]) -> Tensors:
-    """``extra`` with frames of a batch written to the bank, ordered by sample.
+    """Returns ``extra`` with the frames of a batch written to the bank, in order of samples.
 
-    Where a batch is parted among processes (``ranks.parted``), all write the whole of it: their banks stay equal, and
-    equal to the bank of one process with the same batch.
+    If several processes share a batch (``ranks.parted``), each writes all of it. Their banks stay equal, and equal to
+    that of a single process.
 
     Args:
-        features: [b points c]. videos, samples: which each of the b frames was cut from, and which sample it is.
+        features: [b points c].
+        videos, samples: the video and the sample number of each of the b frames.
     """
     ring = len(extra["bank.videos"])
     if not ring:
@@ -135,13 +137,15 @@ def share_of_batch(
     *,
     scale: float | None = None,
 ) -> Tensor:
-    """As ``share``, with points of the batch's own frames for a bank: nothing is kept from step to step.
+    """``share`` with points of the batch's own frames as the bank; keeps nothing from step to step.
 
     Args:
-        query: features [b h w c]. key: features [n h w c] that points are drawn from, without gradient; the first b are
-            those of the query's samples. intra: the logsumexp of the query's windows [b h w].
-        points: of each frame. seed: of the run, which they are drawn with.
-        samples, videos: which each of the n frames is and was cut from; points of a query's own video are left out.
+        query: features [b h w c].
+        key: features [n h w c] of which points are drawn, without gradient; the first b belong to the query's samples.
+        intra: the logsumexp of the query's windows [b h w].
+        points: points of each frame.
+        seed: of the run, for the draws.
+        samples, videos: the sample number and the video of each of the n frames; a query's own video is left out.
 
     Returns:
         [b h w] in [0, 1].
@@ -156,18 +160,19 @@ def share_of_batch(
 
 
 def read(extra: Tensors) -> tuple[Tensor, Tensor]:
-    """What has been written so far: features [m c] and the video of each [m]."""
+    """The content of the bank: features [m c], and the video of each [m]."""
     features, videos = extra["bank.features"], extra["bank.videos"]
     filled = min(int(extra["bank.pushed"]), len(videos))
     return features[:filled].flatten(0, 1), videos[:filled].repeat_interleave(features.shape[1])
 
 
 def logsumexp(extra: Tensors, query: Tensor, videos: Sequence[int], *, scale: float | None = None) -> Tensor:
-    """Log of the mass of other videos' points for each cell: log sum_v exp(scale * <q_i, n_v>) (LIIR, eq. 4).
+    """The logsumexp of the logits of other videos' points: log sum_v exp(scale * <q_i, n_v>) (LIIR, eq. 4).
 
     Args:
-        query: features [b h w c]. videos: which video each of the b frames was cut from; its own points are left out.
-        scale: of the logits; None is 1 / sqrt(c).
+        query: features [b h w c].
+        videos: the video of each of the b frames; its own points are left out.
+        scale: of the logits; None for 1 / sqrt(c).
 
     Returns:
         [b h w], differentiable in query; -inf where no point is left.
@@ -181,12 +186,13 @@ def logsumexp(extra: Tensors, query: Tensor, videos: Sequence[int], *, scale: fl
 
 
 def share(extra: Tensors, query: Tensor, videos: Sequence[int], intra: Tensor, *, scale: float | None = None) -> Tensor:
-    """The part of the affinity's mass that the reference's window has: ``sigmoid(intra - logsumexp)`` (LIIR, eq. 4).
+    """The share of the affinity that the reference's window has: ``sigmoid(intra - logsumexp)`` (LIIR, eq. 4).
 
     Args:
-        query, videos, scale: as for ``logsumexp``. intra: the window's own logsumexp [b h w], of the same scale.
+        query, videos, scale: see ``logsumexp``.
+        intra: the logsumexp of the window [b h w], with the same scale.
 
     Returns:
-        [b h w] in [0, 1], 1 where the bank has nothing of another video. The window's readout times it is eq. 5's.
+        [b h w] in [0, 1]; 1 if the bank has no other video. The readout of eq. 5 is the window's readout times it.
     """
     return torch.sigmoid(intra - logsumexp(extra, query, videos, scale=scale))

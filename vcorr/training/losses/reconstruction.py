@@ -1,4 +1,4 @@
-"""Losses of the reconstruction."""
+"""Reconstruction losses."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ EPSILON = 1e-8  # added to a probability before its logarithm
 def huber(rebuilt: Tensor, truth: Tensor, *, gain: float = 20.0) -> Tensor:
     """Mean Huber loss of normalised Lab values (MAST, eq. 4): quadratic up to an error of 1 / gain, linear beyond.
 
-    ``smooth_l1(gain * rebuilt, gain * truth)``; both of any one shape.
+    ``smooth_l1(gain * rebuilt, gain * truth)``; both have the same shape.
     """
     return F.smooth_l1_loss(gain * rebuilt, gain * truth)
 
 
 def cross_entropy(rebuilt: Tensor, labels: Tensor) -> Tensor:
-    """Mean of -log(p + 1e-8), p the probability given to the true class (CorrFlow, Lai & Xie 2019, eq. 3).
+    """Mean of -log(p + 1e-8), with p the probability of the true class (CorrFlow, Lai & Xie 2019, eq. 3).
 
     Args:
-        rebuilt: probabilities [b v h w], as the softmax over the references copies them: no logits.
+        rebuilt: probabilities [b v h w], copied from the references by their softmax; not logits.
         labels: the true classes [b h w], int64 in [0, v).
     """
     p = rebuilt.gather(1, labels.unsqueeze(1))

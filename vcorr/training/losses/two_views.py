@@ -1,11 +1,10 @@
-"""A second view of a frame, by an affine map: where each of its cells comes from is known without any label.
+"""Losses of a second view of a frame, which an affine map makes: the origin of each of its cells is known.
 
-Two views of one frame give the exact correspondence that video does not: the contrast between them
-(`losses.contrast`) teaches an encoder to tell places apart; the other frames of the clip teach it to find them again
-after they moved. With the other view turned, scaled and shifted, a place in the picture says nothing about the place in
-the view, so that the position an encoder learns from its padding is of no help (Tang et al. 2021 for cycles in video).
+Two views of a frame have an exact correspondence, which video lacks. Their contrast (`contrast`) teaches an encoder to
+tell places apart; other frames of the clip teach it to find them again after they moved. The view is rotated, scaled
+and shifted, so the position that an encoder learns from its padding does not help (Tang et al. 2021, for cycles).
 
-Matrices [b 2 3] take a point (x, y, 1) of the view to the frame, both spanning [-1, 1] from edge to edge.
+Matrices [b 2 3] map a point (x, y, 1) of the view to the frame; both span [-1, 1] from edge to edge.
 """
 
 from __future__ import annotations
@@ -19,16 +18,18 @@ from torch import Tensor
 
 from vcorr import rng as random
 
-EPSILON = 1e-5  # added to the probability of a walk before its logarithm: a walk may be hopeless
+EPSILON = 1e-5  # added to the probability of a cycle before its logarithm, as it may be 0
 
 
 @dataclass(frozen=True)
 class ViewConfig:
-    """How far a view departs from its frame; each number is the largest of a uniform draw, either way.
+    """The range of the affine maps; each number is the bound of a uniform draw in both directions.
 
     Attributes:
-        scale: log of the scale. aspect: log of the square root of the ratio of the axes.
-        turn: angle, radians. shear: of x along y.
+        scale: logarithm of the scale.
+        aspect: logarithm of the square root of the ratio of the axes.
+        turn: angle in radians.
+        shear: of x along y.
         shift: as a share of half the frame.
     """
 
@@ -45,7 +46,7 @@ class ViewConfig:
 
 @dataclass(frozen=True)
 class Balance:
-    """What each loss counts beside the others: reconstruction, contrast of the two views, cycle through a frame."""
+    """The weights of the losses: reconstruction, contrast of two views, cycle through a frame."""
 
     reconstruct: float = 20.0
     contrast: float = 1.0
@@ -53,7 +54,7 @@ class Balance:
 
 
 def draw(cfg: ViewConfig, samples: Sequence[int], seed: int) -> Tensor:
-    """The map of each sample, which follows the sample wherever in a batch or on which rank it is.
+    """Draws the map of each sample, which does not depend on its place in a batch or on the rank.
 
     Returns:
         [b 2 3] float32, on the CPU.
@@ -72,21 +73,21 @@ def draw(cfg: ViewConfig, samples: Sequence[int], seed: int) -> Tensor:
 
 
 def view(images: Tensor, matrices: Tensor) -> Tensor:
-    """What the views show of the frames [b v h w], bilinearly; beyond the edge the frame is mirrored."""
+    """Samples the views of frames [b v h w] bilinearly; the frame is mirrored beyond its edge."""
     with _exact(images):
         grid = F.affine_grid(matrices.to(images), list(images.shape), align_corners=False)
         return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
 def positions(matrices: Tensor, height: int, width: int) -> Tensor:
-    """Where in the frame each cell of the view comes from.
+    """The position in the frame of each cell of the view.
 
     Args:
         matrices: [b 2 3].
         height, width: of view and frame, in cells.
 
     Returns:
-        [b h w 2] as (x, y) in cells, cell centres at whole numbers. Within the frame: 0 <= x <= width - 1, y likewise.
+        [b h w 2], (x, y) in cells, cell centres at integers. Inside the frame, 0 <= x <= width - 1, and so for y.
     """
     with _exact(matrices):
         grid = F.affine_grid(matrices, [len(matrices), 1, height, width], align_corners=False)
@@ -94,12 +95,12 @@ def positions(matrices: Tensor, height: int, width: int) -> Tensor:
 
 
 def contrast(view: Tensor, frame: Tensor, positions: Tensor, *, scale: float) -> Tensor:
-    """Cross entropy of finding each cell of the view in the whole frame, over the cells whose place is in the frame.
+    """Cross entropy of finding each cell of the view in the frame, over the cells whose position is in the frame.
 
         mean_x [ log sum_y exp(s <view(x), frame(y)>) - sum_y B(y, p(x)) s <view(x), frame(y)> ]
 
-    with B the bilinear weights of the four cells around p(x). Every pair of cells has its logit in memory: this is for
-    training crops, not for whole frames.
+    with B the bilinear weights of the four cells around p(x). The logits of all pairs of cells are in memory, so
+    frames must be small, as training crops are.
 
     Args:
         view, frame: features [b h w c] of the view and of the frame.
@@ -115,12 +116,12 @@ def contrast(view: Tensor, frame: Tensor, positions: Tensor, *, scale: float) ->
 
 
 def contrast_all(view: Tensor, frames: Tensor, positions: Tensor, *, scale: float) -> Tensor:
-    """Cross entropy of finding each cell of a view among all cells of the frames of the batch, by unit features.
+    """Cross entropy of finding each cell of a view among all cells of all frames of the batch, with unit features.
 
         mean_x [ log sum_n sum_y exp(s <view(x), frame_n(y)>) - s <view(x), sum_y B(y, p(x)) frame(y)> ]
 
-    with B the bilinear weights of the four cells around p(x) in the view's own frame. Every pair of cells has its logit
-    in memory, as in ``contrast``.
+    with B the bilinear weights of the four cells around p(x) in the view's own frame. The logits of all pairs of cells
+    are in memory.
 
     Args:
         view: features [b h' w' c]: all cells of the views, or some of them. frames: features [b h w c].
@@ -140,23 +141,23 @@ def contrast_all(view: Tensor, frames: Tensor, positions: Tensor, *, scale: floa
 
 
 def cycle(view: Tensor, between: Tensor, frame: Tensor, positions: Tensor, *, scale: float) -> Tensor:
-    """Cross entropy of a walk from the view through another frame of the clip back to where the view was taken.
+    """Cross entropy of a random walk from the view through another frame of the clip to the view's own frame.
 
-    The walk takes two softmax steps, P = softmax(s view between') softmax(s between frame'), and loses
-    mean_x [ -log sum_y B(y, p(x)) P(x, y) ]: the cycle of Jabri et al. 2020 whose end is another view.
+    The walk has two softmax steps, P = softmax(s view between') softmax(s between frame'). The loss is
+    mean_x [ -log sum_y B(y, p(x)) P(x, y) ]: the cycle of Jabri et al. 2020, but its end is another view.
 
     Args:
         view, between, frame: features [b h w c].
         positions, scale: as in ``contrast``.
     """
     there, back = _logits(view, between, scale).softmax(-1), _logits(between, frame, scale).softmax(-1)
-    walk = (there @ back).to(there.dtype)  # probabilities bear bfloat16, and this product takes long
+    walk = (there @ back).to(there.dtype)  # bfloat16 suffices for probabilities, and this product takes long
     arrived = (walk * _landing(positions)).sum(-1)
     return _mean_inside(-(arrived + EPSILON).log(), positions, (frame.shape[1], frame.shape[2]))
 
 
 def _exact(like: Tensor) -> torch.autocast:
-    """Positions and logits do not bear bfloat16, which cannot tell cell 1023 from 1024."""
+    """Switches autocast off: bfloat16 cannot tell position 1023 from 1024, and is too coarse for logits."""
     return torch.autocast(like.device.type, enabled=False)
 
 
@@ -167,9 +168,9 @@ def _logits(query: Tensor, key: Tensor, scale: float) -> Tensor:
 
 
 def _landing(positions: Tensor) -> Tensor:
-    """Bilinear weight of each cell of the frame for each position [b h w 2] in it: [b h*w h*w], four of a row not 0.
+    """Bilinear weight of each cell of the frame for each position [b h w 2]: [b h*w h*w], four in a row not 0.
 
-    Whole rows: the product with them and its gradient take one pass each, four look-ups a pass each of their own.
+    A product with the dense matrix and its gradient take one pass each; four sparse look-ups would take one pass each.
     """
     height, width = positions.shape[1:3]
     x, y = (p.flatten(1) for p in positions.unbind(-1))
@@ -184,7 +185,7 @@ def _landing(positions: Tensor) -> Tensor:
 
 
 def _mean_inside(cost: Tensor, positions: Tensor, size: tuple[int, int]) -> Tensor:
-    """Mean of cost [b n] over the cells whose position is in the frame of a size (h, w)."""
+    """Mean of cost [b n] over the cells whose position is inside a frame of size (h, w)."""
     limit = positions.new_tensor([size[1] - 1, size[0] - 1])
     inside = ((positions >= 0) & (positions <= limit)).all(-1).flatten(1).to(cost)
     return (cost * inside).sum() / inside.sum().clamp(min=1)

@@ -1,1 +1,1 @@
-"""Videos decoded and shrunk once, into folders of frames."""
+"""Decodes and shrinks videos once, into folders of frames."""

@@ -1,6 +1,6 @@
-"""A video as a folder of frames: written from a video or from images, and what is noted about it.
+"""Writes a video, or images, as a folder of frames with a record.
 
-prepared.json   name, size, time and SHA-256 of the source; frames it has, frames kept, frames that do not decode
+prepared.json   name, size, time and SHA-256 of the source; numbers of its frames, of kept and of damaged ones
 00000.jpg ...   the frames, named by their index in the source
 """
 
@@ -23,16 +23,16 @@ from vcorr.media.video import open_video
 from vcorr.training.clips.dataset import Picture, frame_folder
 
 RECORD = "prepared.json"
-# Colour is what training learns from: full resolution for it too, which JPEG halves by default.
+# Training learns from colour, so it has full resolution too, which JPEG halves by default.
 SAVE: dict[str, dict[str, Any]] = {"jpg": {"quality": 95, "subsampling": 0}, "png": {}}
 
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """What is kept of a video.
+    """How videos are written.
 
     Attributes:
-        size: frames with a larger short side are shrunk to this one, pixels.
+        size: largest short side of the frames, in pixels.
         every: frames 0, every, 2 every, ... are kept.
         format: jpg (quality 95, colour at full resolution) or png (lossless).
     """
@@ -57,10 +57,10 @@ class Original:
     name: str
 
     def stamp(self) -> dict[str, int]:
-        """Cheap to read, and another after a change.
+        """Number, bytes and time of its files, which change when the video changes.
 
         Raises:
-            InputError: a file is gone, or a link to nothing.
+            InputError: a file is missing, or a broken link.
         """
         try:
             stats = [file.stat() for file in self.stills or (self.path,)]
@@ -70,7 +70,7 @@ class Original:
         return {"files": len(stats), "bytes": size, "modified": time}
 
     def sha256(self) -> str:
-        """Of the bytes of the video file; of the names and bytes of frame files in order.
+        """SHA-256 of the video file, or of the names and bytes of the frame files in order.
 
         Raises:
             InputError: a file cannot be read.
@@ -80,12 +80,14 @@ class Original:
 
 @dataclass(frozen=True)
 class Record:
-    """What is noted of a folder of frames.
+    """The record of a folder of frames.
 
     Attributes:
         source: name below the source folder.
         stamp, sha256: of the source when it was read.
-        frames: of the source. kept: written. damaged: to be kept, but they do not decode.
+        frames: the number of frames of the source.
+        kept: the number of written frames.
+        damaged: the number of frames that should be kept, but do not decode.
         fps: frames per second of the source; None for images.
         notes: what the user should know.
     """
@@ -100,12 +102,12 @@ class Record:
     notes: list[str] = field(default_factory=list)
 
     def still_holds(self, folder: Path, original: Original) -> Record | None:
-        """The record of a folder that is whole and comes from the same bytes; None where it must be made anew.
+        """The record if the folder is complete and its source is the same; None if it must be made again.
 
-        Where the source's time alone is another, the record takes that over, in the folder too.
+        If only the time of the source has changed, the record gets the new one, in the folder too.
         """
         try:
-            frames = frame_files(folder.iterdir())  # beside them, file managers leave files of their own
+            frames = frame_files(folder.iterdir())  # file managers add files of their own
             if len(frames) != self.kept or not all(frame.stat().st_size for frame in frames):
                 return None
         except OSError:
@@ -121,14 +123,14 @@ class Record:
 
 
 def read_records(out: Path) -> dict[str, Record]:
-    """Folder, relative with ``/`` -> record, of those below ``out``. A damaged record is none: it is made anew."""
+    """Reads the records below ``out``: folder, relative with ``/``, -> record. Leaves out damaged records."""
     records: dict[str, Record] = {}
     kind = TypeAdapter(Record)
     for path in sorted(out.rglob(RECORD)):
         folder = path.parent.relative_to(out).as_posix()
         try:
             data = json.loads(path.read_bytes())
-            text = json.dumps(data, ensure_ascii=False).encode("utf-8", "replace")  # the name of a file may be no text
+            text = json.dumps(data, ensure_ascii=False).encode("utf-8", "replace")  # a file name may not be valid text
             kind.validate_json(text, strict=True)
             record = Record(**data)
         except (OSError, ValueError, TypeError, RecursionError):
@@ -139,10 +141,11 @@ def read_records(out: Path) -> dict[str, Record]:
 
 
 def write_frames(original: Original, options: PrepareOptions, part: Path, stopped: Callable[[], bool]) -> Record | None:
-    """Fill a new folder ``part`` with the frames and the record of a video; None where it was stopped.
+    """Writes the frames and the record of a video into a new folder ``part``; None if it was stopped.
 
     Raises:
-        MasksFound, InputError: the video cannot be read, or no frame of it.
+        MasksFound: the images are masks.
+        InputError: the video cannot be read, or no frame decodes.
         OutputError: the folder cannot be written.
     """
     stamp, sha256 = original.stamp(), original.sha256()
@@ -164,11 +167,11 @@ def write_frames(original: Original, options: PrepareOptions, part: Path, stoppe
 
 
 class _Frames:
-    """Iterates (index, RGB) over the frames of a video that are kept.
+    """Yields (index, RGB) of the kept frames of a video.
 
     Attributes:
         count: frames of the video.
-        damaged: frames that were to be kept and do not decode.
+        damaged: frames that should be kept, but do not decode.
         fps: frames per second; None for images.
         notes: what the user should know.
     """

@@ -1,10 +1,10 @@
-"""Videos decoded and shrunk once, into folders of frames that training reads.
+"""Decodes and shrinks videos once, into folders of frames for training.
 
-OUT/manifest.json    what was asked for, what each folder came from, what failed and why
-OUT/a/b/clip/        the frames of SOURCE/a/b/clip.mp4 and their record (see ``prepared``)
+OUT/manifest.json    the options, the source of each folder, failures and their reasons
+OUT/a/b/clip/        the frames of SOURCE/a/b/clip.mp4 and their record (see ``frames``)
 
-A folder appears when it is whole, by one renaming. So a run that was killed leaves nothing to clean up, and the same
-command does what is missing.
+A folder is renamed to its place when it is complete. So a killed run leaves nothing to clean up, and the same command
+does the rest.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ UNFINISHED = ".unfinished"
 
 @dataclass(frozen=True)
 class PrepareSummary:
-    """What the folder holds now.
+    """The content of the folder after a call.
 
     Attributes:
         out: the folder.
-        videos, frames: in it, of this source.
-        made: videos of them that were made now; the others were there.
-        gone: videos in it, from earlier, whose source is no longer there or can no longer be read.
-        failed: path -> reason, of those that could not be read.
-        left_out: path -> reason, of what is no video.
-        notes: path -> what the user should know of a video.
+        videos, frames: their numbers, of this source.
+        made: videos made by this call.
+        gone: earlier videos whose source is missing or unreadable now.
+        failed: path -> reason of unreadable videos.
+        left_out: path -> reason of what is not a video.
+        notes: path -> what the user should know about a video.
     """
 
     out: Path
@@ -67,21 +67,23 @@ def prepare(
     say: Callable[[str], None] = lambda line: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> PrepareSummary:
-    """Decode and shrink every video below a folder into frame folders of the same relative tree.
+    """Decodes and shrinks every video below a folder into frame folders of the same relative tree.
 
-    What is there already from the same bytes is left as it is; a video that changed is made anew. Frames that cannot be
-    decoded are left out of their folder; the others keep their names.
+    Folders of unchanged videos are kept; changed videos are made again. Frames that do not decode are left out, and the
+    others keep their names.
 
     Args:
         source: folder of video files and frame folders, at any depth.
         out: folder to write; created, or continued if it was made with the same options.
-        workers: videos at a time; default: one a core.
-        say: takes lines worth telling; progress: takes (videos seen to, videos in all).
+        options: see `PrepareOptions`.
+        workers: videos at a time; default: one for each core.
+        say: receives lines for the user.
+        progress: receives (finished videos, all videos).
 
     Raises:
-        InputError: no such folder, no video in it, or none that can be read.
+        InputError: the folder does not exist, or holds no readable video.
         UsageError: ``source`` lies in ``out``.
-        OutputError: ``out`` holds something else, is used by another process, or cannot be written.
+        OutputError: ``out`` holds something else, another process uses it, or it cannot be written.
     """
     options = options or PrepareOptions()
     if source.resolve().is_relative_to(out.resolve()):
@@ -112,19 +114,19 @@ def prepare(
 
 
 def _find(source: Path, out: Path, failed: dict[str, str]) -> list[Original]:
-    """The videos of a folder, without those that were written."""
+    """The videos of a folder, without those in ``out``."""
     if not source.is_dir():
         raise InputError(source, "no such folder", "give a folder of videos and/or folders of frames")
     own = os.path.realpath(out)
     return [
         Original(path, None if stills is None else tuple(stills), path.relative_to(source).as_posix())
         for path, stills in walk(source, failed)
-        if not Path(os.path.realpath(path)).is_relative_to(own)  # unlike resolve, it takes a link to itself
+        if not Path(os.path.realpath(path)).is_relative_to(own)  # unlike resolve, it accepts a link to itself
     ]
 
 
 def _claim(out: Path, wanted: dict[str, Any]) -> None:
-    """Make the folder ours, or check that it is."""
+    """Claims the folder, or checks that it is claimed for the same work."""
     found = recorded(out, MANIFEST, holds="prepared videos", advice="give another folder")
     if found is not None:
         try:
@@ -142,7 +144,7 @@ def _claim(out: Path, wanted: dict[str, Any]) -> None:
 
 @dataclass
 class _Run:
-    """The work of one call, in a folder that is ours; ``failed`` and what follows it is filled."""
+    """The work of one call, in a claimed folder. Fills ``failed`` and the fields after it."""
 
     out: Path
     options: PrepareOptions
@@ -156,7 +158,7 @@ class _Run:
 
     def all(self, workers: int, progress: Callable[[int, int], None]) -> None:
         scratch = self.out / UNFINISHED
-        shutil.rmtree(scratch, ignore_errors=True)  # what a killed run had begun
+        shutil.rmtree(scratch, ignore_errors=True)  # left by a killed run
         self.old = read_records(self.out)
         names = {original.name: original.stills is None for original in self.found}
         folders = folders_for(names, {record.source: folder for folder, record in self.old.items()})
@@ -169,13 +171,13 @@ class _Run:
                 for done, job in enumerate(as_completed(jobs), 1):
                     job.result()
                     progress(done, len(jobs))
-            finally:  # on an error or a signal, the other jobs end at their next frame
+            finally:  # after an error or a signal, the other jobs end at their next frame
                 self.stopped.set()
                 pool.shutdown(wait=True, cancel_futures=True)
                 shutil.rmtree(scratch, ignore_errors=True)
 
     def _one(self, original: Original, folder: str, part: Path) -> None:
-        """Make the folder of one video, unless it is there."""
+        """Makes the folder of one video, unless it exists."""
         try:
             old = self.old.get(folder)
             record = old.still_holds(self.out / folder, original) if old else None
@@ -195,7 +197,7 @@ class _Run:
 
 
 def _put(part: Path, folder: Path) -> None:
-    """Let a finished folder appear, in place of one from an earlier state of the video, but of nobody else's."""
+    """Moves a finished folder to its place. Replaces only a folder that vcorr prepare made."""
     if folder.exists() and not (folder / RECORD).exists():
         raise OutputError(folder, "is in the way, and was not made by vcorr prepare", "move it away")
     try:

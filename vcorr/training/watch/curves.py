@@ -21,9 +21,9 @@ class Curve:
     """A line of a chart.
 
     Attributes:
-        label: what it shows.
+        label: its name.
         series: its points.
-        smooth: draw a running mean, and the points themselves faintly behind it.
+        smooth: draw a running mean, and the points faintly behind it.
         dots: mark each point.
     """
 
@@ -35,7 +35,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Axis:
-    """A value axis: [low, high], in powers of ten where ``log``."""
+    """A value axis: [low, high]; logarithmic if ``log``."""
 
     low: float
     high: float
@@ -43,21 +43,21 @@ class Axis:
 
     @classmethod
     def around(cls, values: Numbers, span: tuple[float, float] | None) -> Axis:
-        """An axis that holds the values: logarithmic where positive ones differ by more than a factor of 50."""
+        """An axis for values; logarithmic if they are positive and differ by more than a factor of 50."""
         low, high = float(values.min()), float(values.max())
         if span is not None:
             low, high = min(low, span[0]), max(high, span[1])
             return cls(low, high if high > low else low + 1)
         if low > 0 and high / low > 50:
             return cls(10 ** math.floor(math.log10(low)), 10 ** math.ceil(math.log10(high)), log=True)
-        if high - low <= 1e-3 * abs(high):  # as good as constant
+        if high - low <= 1e-3 * abs(high):  # nearly constant
             return cls(min(0.0, 1.25 * low), max(0.0, 1.25 * high) or 1.0)
         room = (high - low) * 0.06
         floor = 0.0 if low >= 0 and low < 0.5 * high else low - room
         return cls(floor, high + room)
 
     def place(self, values: Numbers) -> Numbers:
-        """Heights in the drawing."""
+        """The heights of values in the drawing."""
         low, high, at = self.low, self.high, np.clip(values, self.low, self.high)
         if self.log:
             low, high, at = math.log10(low), math.log10(high), np.log10(at)
@@ -86,10 +86,10 @@ def chart(
 
     Args:
         title: above it.
-        curves: at most three; the page has so many colours.
+        curves: at most three, as the page has three colours.
         end: the last step of the step axis, which starts at 0.
         marks: (step, name) where stages begin.
-        span: values that the axis holds in any case.
+        span: values that the axis always includes.
         limit: a dashed line at this value.
         note: one sentence below.
     """
@@ -162,7 +162,7 @@ def _across(steps: Numbers, end: float) -> Numbers:
 
 
 def _without_spikes(values: Numbers) -> Numbers:
-    """The values but for the highest 0.5 % of many: one spike must not flatten the curve that it stands on."""
+    """Leaves out the highest 0.5 % of many values, so that a spike does not flatten its curve."""
     return values if len(values) < 200 else values[values <= np.quantile(values, 0.995)]
 
 

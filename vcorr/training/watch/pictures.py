@@ -1,4 +1,4 @@
-"""Pictures of what a network does in training: a frame rebuilt from its references, and where query cells look."""
+"""Draws what a network does in training: a frame rebuilt from its references, and where query cells look."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from vcorr.matching.cells import downsample, upsample
 
 Picture = NDArray[np.uint8]
 
-SIDE = 320  # pixels that pictures are brought to, at the longer side
-COLOURS = ((255, 92, 92), (255, 205, 50), (60, 210, 255), (205, 130, 255))  # of the query cells that are followed
-ERROR = 0.5  # difference that is drawn in the brightest colour
+SIDE = 320  # pixels, the longer side of pictures
+COLOURS = ((255, 92, 92), (255, 205, 50), (60, 210, 255), (205, 130, 255))  # the colours of the marked query cells
+ERROR = 0.5  # the difference with the brightest colour
 RAMP = np.array([[8, 8, 24], [70, 20, 110], [190, 50, 90], [250, 150, 50], [255, 250, 200]], np.float64)
 
 
 @dataclass(frozen=True)
 class Look:
-    """A batch and what its loss compares.
+    """A batch and the features that its loss compares.
 
     Attributes:
-        views: of the batch.
-        rgb: its clips [b t 3 H W] in [0, 1].
-        step: of the run, all stages together, after which the weights were these.
+        views: the features.
+        rgb: the clips [b t 3 H W] in [0, 1].
+        step: steps done in all stages with these weights.
     """
 
     views: Views
@@ -46,12 +46,14 @@ class Scene:
     """The first clip of a look, as pictures.
 
     Attributes:
-        query, rebuilt, error: the query frame, what the affinity copies from the references, and their difference.
-        references: the frames that are read.
-        difference: the mean of the error, and in_place: that of the reference most like the query, left where it is.
-        marked: the query frame with the cells that are followed.
+        query, rebuilt, error: the query frame, the frame rebuilt from the references, and their difference.
+        references: the reference frames.
+        difference: the mean of the error.
+        in_place: the mean difference of the query and the most similar reference, without any motion.
+        marked: the query frame with the marked cells.
         looks: each reference with the weights of these cells, by colour.
-        largest, entropy: of the softmax of these cells; shares: of their mass that each reference gets, [cells r].
+        largest, entropy: of the softmax of these cells.
+        shares: the share of the weights that each reference gets, [cells r].
     """
 
     query: Picture
@@ -69,10 +71,9 @@ class Scene:
 
 @torch.no_grad()
 def scene(look: Look) -> Scene:
-    """Draw the first clip of a look.
+    """Draws the first clip of a look.
 
-    The colours are copied whole: every channel of the references is read with the affinity, whichever of them the loss
-    rebuilds.
+    All colour channels of the references are read with the affinity, even if the loss rebuilds only some.
     """
     views = look.views
     query = look.rgb[:1, views.frame].float()
@@ -82,7 +83,7 @@ def scene(look: Look) -> Scene:
     cells = _followed(query, views)
     rows = affinity.rows(views, 0, cells)
     picture, read = _picture(query), tuple(_picture(r) for r in references)
-    stride = picture.shape[0] / views.query.shape[1]  # pixels of the picture a cell
+    stride = picture.shape[0] / views.query.shape[1]  # pixels of the picture in a cell
     kept = rows.weights.flatten(2).sum(-1)
     return Scene(
         query=picture,
@@ -107,7 +108,7 @@ def inline(picture: Picture) -> str:
 
 
 def fitted(picture: Picture, side: int = SIDE) -> Picture:
-    """A picture at so many pixels on its longer side."""
+    """Resizes a picture to a longer side in pixels."""
     height, width = picture.shape[:2]
     scale = side / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -130,7 +131,7 @@ def _rebuilt(views: Views, references: list[Tensor]) -> Tensor:
 
 
 def _followed(query: Tensor, views: Views) -> Tensor:
-    """(y, x) of one cell of each quarter of the frame, [4 2]: where the picture changes most, off the frame's edge."""
+    """(y, x) of one cell in each quarter of the frame, [4 2]: where the picture changes most, away from its edge."""
     h, w = views.query.shape[1:3]
     grey = torch.nn.functional.adaptive_avg_pool2d(query.mean(1, keepdim=True), (h, w))[0, 0].cpu()
     change = torch.zeros_like(grey)
@@ -148,12 +149,12 @@ def _followed(query: Tensor, views: Views) -> Tensor:
 
 
 def _picture(rgb: Tensor) -> Picture:
-    """[1 3 H W] in [0, 1] as a picture to show."""
+    """Converts [1 3 H W] in [0, 1] to a picture."""
     return fitted((rgb[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy())
 
 
 def _heat(error: Tensor) -> Picture:
-    """[H W] in the colours of the ramp, from 0 to ERROR."""
+    """Colours [H W] by a ramp from 0 to ERROR."""
     at = np.nan_to_num(error.clamp(0, ERROR).double().cpu().numpy()) / ERROR * (len(RAMP) - 1)
     below = np.minimum(at.astype(int), len(RAMP) - 2)
     part = (at - below)[..., None]
@@ -172,7 +173,7 @@ def _marked(picture: Picture, cells: Tensor, stride: float) -> Picture:
 
 
 def _look(picture: Picture, rows: Rows, k: int, cells: Tensor, radius: int | None, stride: float) -> Picture:
-    """A reference in grey, and over it the weights of each followed cell in its colour, its window outlined."""
+    """Draws a reference in grey, the weights of each marked cell in its colour, and an outline of its window."""
     height, width = picture.shape[:2]
     drawn = np.repeat(picture.mean(-1, keepdims=True) * 0.6, 3, -1)
     for weights, colour in zip(rows.weights, COLOURS, strict=False):
