@@ -1,9 +1,10 @@
-"""The benchmarks' protocols: scores of results that lie in a folder, the numbers of the official toolkits.
+"""DAVIS-2017: the protocol, which gives the numbers of the official toolkit, and the table of scores.
 
-DAVIS-2017, semi-supervised (Pont-Tuset et al. 2017). The objects of a sequence are 1..K, K the largest id of its first
-annotation. J and F (`vcorr.evaluation.metrics.masks`) are taken on every annotated frame but the first, which is given,
-and the last; void is background. An object's statistics run over its frames; a sequence has the mean of its objects,
-the data set the mean of all objects (not of the sequences); J&F is the mean of the mean J and the mean F.
+The task is semi-supervised (Pont-Tuset et al. 2017). The objects of a sequence are 1..K, K the largest id of its first
+annotation. J and F (`vcorr.evaluation.metrics.masks`) are computed on every annotated frame except the first, which is
+given, and the last. Void is background. Statistics of an object cover its frames. The score of a sequence is the mean
+of its objects; the score of the dataset is the mean of all objects, not of the sequences. J&F is the mean of the mean J
+and the mean F.
 
 To label the sequences first, write results where `evaluate_davis` reads them:
 
@@ -45,7 +46,7 @@ class SequenceScores:
 
     Args:
         name: of the sequence.
-        frames: how many frames were scored.
+        frames: the number of scored frames.
         objects: scores of the objects 1..K, in this order.
     """
 
@@ -61,7 +62,7 @@ class SequenceScores:
 
 @dataclass(frozen=True)
 class DavisScores:
-    """The scores of a set of sequences, in the order in which they were listed."""
+    """The scores of sequences, in the order of the list."""
 
     columns: ClassVar[tuple[str, ...]] = ("sequence", "objects", *CELLS)
 
@@ -73,13 +74,13 @@ class DavisScores:
         return MaskScores.average(scores for sequence in self.sequences for scores in sequence.objects)
 
     def rows(self) -> list[tuple[str, ...]]:
-        """A table under `columns`, scores times 100: one row a sequence, and the mean over all objects last."""
+        """A table under `columns`, scores times 100: one row for each sequence; the last is the mean of all objects."""
         named = [(s.name, len(s.objects), s.overall) for s in self.sequences]
         named.append(("mean over objects", sum(len(s.objects) for s in self.sequences), self.overall))
         return [(name, str(count), *cells(scores)) for name, count, scores in named]
 
     def csv(self) -> list[tuple[object, ...]]:
-        """A row for each object under a row of names; shares of 1."""
+        """A header, and one row for each object; scores in [0, 1]."""
         return [
             ("sequence", "object", *OBJECT_CSV),
             *((s.name, o.id, *o.csv()) for s in self.sequences for o in s.objects),
@@ -108,23 +109,22 @@ def evaluate_davis(
     workers: int | None = None,
     progress: Callable[[SequenceScores], None] | None = None,
 ) -> DavisScores:
-    """Score results on a data set in the layout of DAVIS-2017, by the official protocol (see the module).
+    """Scores results on a dataset in the layout of DAVIS-2017, by the official protocol (see the module).
 
-    Sequences are scored in parallel processes; the scores do not depend on how many. The processes start by importing
-    the main module anew, so a script calls this under `if __name__ == "__main__":`, or with `workers=1`, in which case
-    there are no processes.
+    Several processes score the sequences; their number does not change the scores. Each process imports the main module
+    again, so a script must call this under `if __name__ == "__main__":`, or with `workers=1`, which starts no process.
 
     Args:
-        root: folder of the data set (`vcorr.evaluation.davis_layout`); its images are not read.
-        pred: folder of the results: PRED/<sequence>/00000.png, or PRED/<sequence>/masks/00000.png, one PNG with one id
-            a pixel for every scored frame, named and sized as its annotation. An object without pixels is empty.
+        root: folder of the dataset (`vcorr.evaluation.davis_layout`); its images are not read.
+        pred: folder of the results: PRED/<sequence>/00000.png, or PRED/<sequence>/masks/00000.png. Every scored frame
+            needs one PNG of ids with the name and size of its annotation. An object without pixels is empty.
         split: the list of sequences.
         sequences: names of sequences, instead of the split's.
-        workers: number of processes, at least 1; one for each core that this process may use by default.
-        progress: called with the scores of each sequence, in order, as they are there.
+        workers: number of processes, at least 1; default: one for each core that this process may use.
+        progress: receives the scores of each sequence, in order.
 
     Raises:
-        InputError: the data set or a result is missing or unreadable; a result has another size than its annotation, or
+        InputError: the dataset or a result is missing or unreadable; a result has another size than its annotation, or
             an id above the number of objects; a sequence has no object or no frame to score.
         ValueError: `workers` is below 1.
     """
@@ -134,7 +134,7 @@ def evaluate_davis(
 
 
 def write_page(path: Path, scores: DavisScores, root: str | PathLike[str], pred: str | PathLike[str]) -> None:
-    """Write the scores as one page of HTML (`vcorr.evaluation.page`), with results over the images that are at hand.
+    """Writes the scores as one page of HTML (`vcorr.evaluation.page`), with results over the images, if there are any.
 
     Raises:
         OutputError: it cannot be written.
@@ -157,10 +157,10 @@ def write_page(path: Path, scores: DavisScores, root: str | PathLike[str], pred:
 
 
 def check_davis(root: str | PathLike[str], split: str = "val") -> None:
-    """Refuse a data set that `evaluate_davis` would refuse for its own sake, before work goes into results for it.
+    """Refuses a dataset that `evaluate_davis` would refuse, before any work on results.
 
     Raises:
-        InputError: as `evaluate_davis`, as far as it shows in the first annotations and the number of them.
+        InputError: see `evaluate_davis`; checks only the first annotations and the number of annotations.
     """
     for sequence in davis_layout.sequences(root, split):
         davis_layout.first_ids(sequence)
@@ -184,7 +184,7 @@ def _score_sequence(job: tuple[davis_layout.Sequence, list[Path]]) -> SequenceSc
 
 
 def _scored(sequence: davis_layout.Sequence) -> tuple[Path, ...]:
-    """The annotations of the frames that are scored, at least one."""
+    """The annotations of the scored frames, at least one."""
     if len(sequence.annotations) < 3:
         what = f"{len(sequence.annotations)} annotated frame(s), and the first and the last are not scored"
         raise InputError(sequence.annotations[0].parent, what, "leave this sequence out")
@@ -192,6 +192,6 @@ def _scored(sequence: davis_layout.Sequence) -> tuple[Path, ...]:
 
 
 def _results(pred: Path, sequence: davis_layout.Sequence) -> list[Path]:
-    """The result files of the scored frames, all of them there."""
+    """The result files of the scored frames; all must exist."""
     scored = [annotation.stem for annotation in _scored(sequence)]
     return results(results_folder(pred, sequence.name), sequence.name, scored)

@@ -1,11 +1,11 @@
 """The folder layout of DAVIS-2017 (Pont-Tuset et al. 2017), and its masks.
 
-    ROOT/ImageSets/2017/val.txt              names of sequences, one a line
+    ROOT/ImageSets/2017/val.txt              names of sequences, one for each line
     ROOT/JPEGImages/480p/<name>/00000.jpg    every frame
-    ROOT/Annotations/480p/<name>/00000.png   one id a pixel: 0 background, 1..K objects, 255 void
+    ROOT/Annotations/480p/<name>/00000.png   ids: 0 background, 1..K objects, 255 void
 
-Annotations may stand on some frames only. Without ImageSets, every folder of Annotations is a sequence; images are
-needed to label the sequences, not to score results.
+Some frames may lack annotations. Without ImageSets, every folder of Annotations is a sequence. Images are needed to
+label the sequences, but not to score results.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _LAYOUT = "give the root of a folder in the layout of DAVIS-2017: ROOT/Annotatio
 
 @dataclass(frozen=True)
 class Sequence:
-    """One sequence: its files in the order of frames, as `open_video` numbers them.
+    """One sequence: its files in the order in which `open_video` numbers frames.
 
     Args:
         name: the folder's name.
-        images: the folder of its images, there or not.
-        frames: the images of all frames; empty where the folder is not there.
+        images: the folder of its images, which may be missing.
+        frames: the images of all frames; empty if the folder is missing.
         annotations: the masks of the annotated frames, at least one.
     """
 
@@ -46,7 +46,7 @@ class Sequence:
 
     @property
     def start(self) -> int:
-        """Index, in `frames`, of the first annotated frame: where labelling starts.
+        """Index in `frames` of the first annotated frame, where labelling starts.
 
         Raises:
             InputError: there are no images.
@@ -59,19 +59,20 @@ class Sequence:
 def sequences(
     root: str | PathLike[str], split: str = "val", *, names: Iterable[str] | None = None, resolution: str = "480p"
 ) -> list[Sequence]:
-    """The sequences of a data set in the layout of DAVIS-2017.
+    """Lists the sequences of a dataset in the layout of DAVIS-2017.
 
     Args:
-        root: folder that holds Annotations and, if they are at hand, JPEGImages and ImageSets.
-        split: the file of ImageSets/2017 that lists the sequences; of no account where there is no ImageSets.
+        root: folder that holds Annotations, and possibly JPEGImages and ImageSets.
+        split: the file of ImageSets/2017 that lists the sequences; has no effect without ImageSets.
         names: these sequences instead of the split's.
-        resolution: the folder between, "480p" or "Full-Resolution".
+        resolution: the folder level below, "480p" or "Full-Resolution".
 
     Returns:
         The sequences in the order of the list, each once; at least one.
 
     Raises:
-        InputError: a folder or the list is missing or unreadable, a sequence has no annotation, an annotation no frame.
+        InputError: a folder or the list is missing or unreadable; a sequence has no annotation; an annotation has no
+            frame.
     """
     root = Path(root)
     annotations = root / "Annotations" / resolution
@@ -84,10 +85,10 @@ def sequences(
 
 
 def first_ids(sequence: Sequence, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-    """The ids of a sequence's first annotation: what labelling starts from, and what counts the objects.
+    """Reads the ids of a sequence's first annotation, which labelling starts from and which defines the objects.
 
     Raises:
-        InputError: as `read_annotation`; or it holds no object.
+        InputError: see `read_annotation`; or it holds no object.
     """
     ids = read_annotation(sequence.annotations[0], size)
     if not ids.any():
@@ -97,17 +98,17 @@ def first_ids(sequence: Sequence, size: tuple[int, int] | None = None) -> NDArra
 
 
 def read_annotation(path: str | PathLike[str], size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-    """The ids of an annotation, void turned into background.
+    """Reads the ids of an annotation; void becomes background.
 
     Args:
-        path: a PNG as `read_ids` takes it, of at most 8 bits.
-        size: (height, width) that it must have, in pixels.
+        path: a PNG of at most 8 bits (`read_ids`).
+        size: (height, width) that it must have.
 
     Returns:
         uint8 [h w], ids 0..254.
 
     Raises:
-        InputError: as `read_ids`; or the file has 16 bits.
+        InputError: see `read_ids`; or the file has 16 bits.
     """
     ids = read_ids(path, size)
     if ids.dtype != np.uint8:
@@ -155,7 +156,7 @@ def _files(folder: Path, suffixes: frozenset[str]) -> tuple[Path, ...]:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """In order; without hidden ones (archives made on macOS hold a hidden ._00000.jpg for every 00000.jpg)."""
+    """Lists files in order without hidden ones: archives made on macOS hold a ._00000.jpg for every 00000.jpg."""
     try:
         return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     except OSError as error:

@@ -4,9 +4,9 @@
     ROOT/joint_positions/<class>/CLIP/joint_positions.mat      pos_img [2 15 t]: x and y, the first pixel is 1
     ROOT/Rename_Images/<class>/CLIP/00001.png                  every frame
 
-The joints of frame 0 are given, and it does not count. A joint that a result does not have in a frame is passed over
-there, and the box of the frame does not reach for it: so count the scripts that papers use (Li et al. 2019; Jabri et
-al. 2020). Hence `counted` in the table: a method that finds fewer joints is asked about fewer.
+The joints of frame 0 are given and do not count. If a result lacks a joint in a frame, the joint does not count there,
+and the box of the frame leaves it out, as in the scripts that papers use (Li et al. 2019; Jabri et al. 2020). Hence
+`counted` in the table: a method that finds fewer joints is scored on fewer.
 
 Reading .mat needs scipy: install vcorr[mat].
 """
@@ -33,13 +33,13 @@ JOINTS = (
     "right_knee", "left_knee", "right_wrist", "left_wrist", "right_ankle", "left_ankle",
 )
 # fmt: on
-READ = (320, 320)  # pixels at which frames are read, proportions ignored
+READ = (320, 320)  # (height, width) in pixels at which frames are read; ignores proportions
 _LAYOUT = "give a folder in the layout of JHMDB: ROOT/joint_positions/CLASS/CLIP/joint_positions.mat"
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip: its name, its class of action, and its files, there or not."""
+    """One clip: its name, its class of action, and its files, which may be missing."""
 
     name: str
     action: str
@@ -48,11 +48,12 @@ class Clip:
 
 
 def clips(root: str | PathLike[str], *, listed: str | PathLike[str] | None = None, split: int = 1) -> list[Clip]:
-    """The clips of a set in the layout of JHMDB.
+    """Lists the clips of a dataset in the layout of JHMDB.
 
     Args:
-        root: folder that holds joint_positions, and splits if it is at hand: else all clips are taken.
-        listed: a list instead: the folder of images and the .mat of a clip in each line, as TimeCycle, UVC and CRW do.
+        root: folder that holds joint_positions, and possibly splits; without splits, all clips count.
+        listed: a list instead, with the folder of images and the .mat of a clip in each line, as in TimeCycle, UVC and
+            CRW.
         split: number of the split.
 
     Raises:
@@ -85,11 +86,11 @@ def clips(root: str | PathLike[str], *, listed: str | PathLike[str] | None = Non
 
 
 def read_joints(path: Path) -> Numbers:
-    """The joints of a clip, float64 [t 15 2], x and y in pixels from 0.
+    """Reads the joints of a clip, float64 [t 15 2], x and y in pixels from 0.
 
     Raises:
-        InputError: the file is missing, unreadable or holds no such joints.
-        UsageError: scipy is not there.
+        InputError: the file is missing or unreadable, or holds no such joints.
+        UsageError: scipy is not installed.
     """
     try:
         import scipy.io
@@ -103,7 +104,7 @@ def read_joints(path: Path) -> Numbers:
         joints = np.asarray(scipy.io.loadmat(path, variable_names=["pos_img"])["pos_img"], dtype=np.float64)
     except KeyError:
         raise InputError(path, "holds no pos_img", "give joint_positions.mat as it was released") from None
-    except Exception as error:  # on damaged bytes the reader raises errors of many kinds
+    except Exception as error:  # the reader raises many kinds of errors on damaged bytes
         raise InputError(path, f"not a readable .mat file ({error})", "give it as it was released") from None
     if joints.ndim != 3 or joints.shape[:2] != (2, len(JOINTS)) or joints.shape[2] < 1:
         shape = "x".join(map(str, joints.shape))
@@ -118,15 +119,16 @@ def evaluate_jhmdb(
     listed: str | PathLike[str] | None = None,
     split: int = 1,
 ) -> PointScores:
-    """Score results on a set in the layout of JHMDB (see the module).
+    """Scores results on a dataset in the layout of JHMDB (see the module).
 
     Args:
-        root, listed, split: as in `clips`.
-        pred: folder of the results, PRED/CLIP.csv or PRED/CLIP/keypoints.csv, with or without the class before: rows
-            frame,point,x,y, frames and pixels from 0, points named as in `JOINTS`, x and y empty where a joint is lost.
+        root, listed, split: see `clips`.
+        pred: folder of the results, PRED/CLIP.csv or PRED/CLIP/keypoints.csv, possibly below a folder of the class.
+            Rows are frame,point,x,y with frames and pixels from 0 and the names of `JOINTS`; x and y of a lost joint
+            are empty.
 
     Raises:
-        InputError: the set or a result is missing or unreadable, or lacks a frame.
+        InputError: the dataset or a result is missing or unreadable, or a result lacks a frame.
     """
     return PointScores(JOINTS, tuple(_score(clip, Path(pred)) for clip in clips(root, listed=listed, split=split)))
 
@@ -134,7 +136,7 @@ def evaluate_jhmdb(
 def tasks(
     root: str | PathLike[str], out: Path, *, listed: str | PathLike[str] | None = None, split: int = 1
 ) -> list[PointTask]:
-    """The clips as `label_videos` takes them, into OUT/CLIP/keypoints.csv; frames are read at 320 x 320 pixels.
+    """The clips as tasks for `label_videos`, which writes OUT/CLIP/keypoints.csv. Frames are read at 320 x 320 pixels.
 
     Joints outside the frame are not given.
 
@@ -172,7 +174,7 @@ def _score(clip: Clip, pred: Path) -> VideoScores:
 
 
 def _result(pred: Path, clip: Clip) -> Path:
-    """The result file of a clip, or where it is looked for first."""
+    """The result file of a clip; if there is none, the first expected path."""
     wanted = [
         folder / name
         for folder in (pred, pred / clip.action)

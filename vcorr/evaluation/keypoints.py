@@ -1,7 +1,7 @@
-"""PCK of any keypoint files: a file for one video, or a folder with a file for each.
+"""PCK of any keypoint files: a file for one video, or a folder with one file for each video.
 
-The first annotated frame is given and does not count. Points that are there in the truth count; one that the result
-does not have is wrong. Frames are matched by index, or by the number that a picture's name ends in.
+The first annotated frame is given and does not count. All points of the truth count; a point that the result lacks is
+wrong. Frames are matched by index, or by the number at the end of a picture's name.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ SUFFIXES = (".csv", ".json")
 def evaluate_keypoints(
     truth: str | PathLike[str], pred: str | PathLike[str], *, count_given: bool = False
 ) -> PointScores:
-    """Score keypoints (see the module).
+    """Scores keypoints (see the module).
 
     Args:
-        truth: a file in any form that `vcorr propagate` reads, or a folder with a file for each video.
-        pred: the results: a file or an output folder; or, for a folder of truths, a folder with NAME.csv, NAME.json or
-            an output folder NAME for each NAME.csv or NAME.json there.
+        truth: a file in any format that `vcorr propagate` reads, or a folder with one file for each video.
+        pred: the results: a file or an output folder. For a folder of truths: a folder with NAME.csv, NAME.json or an
+            output folder NAME for each NAME.csv or NAME.json.
         count_given: count the first annotated frame too.
 
     Raises:
-        InputError: a file is missing or unreadable, two name different points, or a frame is missing.
+        InputError: a file is missing or unreadable, a frame is missing, or two files have different points.
     """
     truth, pred = Path(truth), Path(pred)
     pairs = [(truth, _result(pred, pred))]
@@ -41,8 +41,8 @@ def evaluate_keypoints(
         files = sorted(p for p in truth.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
         if not files:
             raise InputError(truth, "holds no file of keypoints", "give CSV or JSON, a file for each video")
-        if twins := [a for a, b in pairwise(files) if a.stem == b.stem]:
-            raise InputError(truth, f"{twins[0].stem} has two files", "keep one of them")
+        if equal := [a for a, b in pairwise(files) if a.stem == b.stem]:
+            raise InputError(truth, f"{equal[0].stem} has two files", "keep one of them")
         pairs = [(file, _result(pred / file.stem, pred)) for file in files]
     tables = [(read_point_table(file), result) for file, result in pairs]
     names = tuple(dict.fromkeys(name for table, _ in tables for name in table.names))
@@ -63,7 +63,7 @@ def _score(table: PointTable, result: Path, names: tuple[str, ...], count_given:
 
 
 def _result(path: Path, pred: Path) -> Path:
-    """The file of results that a path without suffix stands for, or that it is."""
+    """The result file for a path without suffix."""
     if path.is_dir():
         return path / TABLE
     if path == pred:

@@ -2,10 +2,10 @@
 
     TRUTH/Annotations/480p/<name>/7.png, TRUTH/Annotations/<name>/7.png, TRUTH/<name>/7.png, or TRUTH/7.png alone
 
-An object begins in the first annotation that shows its id, which is given; it is scored in all annotations after that,
-to the last, whether it is still there or not. Mean IoU is that of one confusion matrix for each sequence, over all its
-annotations but the first, the background a class like the ids; then the mean over the sequences. 255 in 8 bits beside
-other ids is void, taken as background; where it is the only id, it is an object.
+An object begins in the first annotation with its id, which is given. It is scored in all later annotations, even if it
+has left. Mean IoU comes from one confusion matrix for each sequence, over all annotations except the first, with the
+background as a class; the score is the mean over the sequences. In 8 bits, 255 next to other ids is void, which is
+background; as the only id, it is an object.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class SequenceScores:
 
     Args:
         name: of the sequence.
-        objects: J and F, by id; without those that begin in the last annotation.
+        objects: J and F by id, without objects that begin in the last annotation.
         mean_iou: of all classes.
     """
 
@@ -57,7 +57,7 @@ class SequenceScores:
 
 @dataclass(frozen=True)
 class FolderScores:
-    """The scores of sequences, in the order of their names."""
+    """The scores of sequences, in order of their names."""
 
     columns: ClassVar[tuple[str, ...]] = ("sequence", "objects", *CELLS, "mIoU")
 
@@ -80,7 +80,7 @@ class FolderScores:
         return [(name, str(n), *cells(scores), f"{100 * iou:.1f}") for name, n, scores, iou in named]
 
     def csv(self) -> list[tuple[object, ...]]:
-        """A row for each object under a row of names; shares of 1."""
+        """A header, and one row for each object; scores in [0, 1]."""
         rows = [(s.name, o.id, *o.csv(), s.mean_iou) for s in self.sequences for o in s.objects]
         return [("sequence", "object", *OBJECT_CSV, "mIoU of the sequence"), *rows]
 
@@ -100,17 +100,17 @@ class FolderScores:
 def evaluate_masks(
     truth: str | PathLike[str], pred: str | PathLike[str], *, workers: int | None = None
 ) -> FolderScores:
-    """Score masks (see the module).
+    """Scores masks (see the module).
 
     Args:
         truth: the annotations.
-        pred: the results: PRED/<name>/, or PRED itself for a truth that is one folder of masks; `masks` in it, as
-            `vcorr propagate` writes them. Named as the annotations, or with the same number: 7.png or 00007.png.
-        workers: processes, at least 1; one for each core that this process may use by default.
+        pred: the results: PRED/<name>/, or PRED itself if the truth is one folder of masks; or `masks` in it, as
+            `vcorr propagate` writes. Files have the names of the annotations or the same numbers: 7.png or 00007.png.
+        workers: processes, at least 1; default: one for each core that this process may use.
 
     Raises:
         InputError: a folder or file is missing or unreadable; a result has another size than its annotation, or an id
-            that no annotation of the sequence shows; two files are of one frame; nothing is left to score.
+            that no annotation of the sequence has; two files belong to one frame; there is nothing to score.
         ValueError: `workers` is below 1.
     """
     folders = _folders(Path(truth))
@@ -187,7 +187,7 @@ def _refuse_strange(file: Path, result: Ids, ids: list[int]) -> None:
 
 
 def _matching(results: Path, annotations: list[Path]) -> list[Path]:
-    """The result of each annotation: of its name, else of its number."""
+    """The result of each annotation, by name or by number."""
     refuse_twins(results)
     masks = _masks(results)
     named, numbered = {f.stem: f for f in masks}, {_number(f): f for f in masks if _number(f) is not None}
@@ -200,6 +200,6 @@ def _matching(results: Path, annotations: list[Path]) -> list[Path]:
 
 
 def _number(file: Path) -> int | None:
-    """The number that a file is, or that its name ends in."""
+    """The number at the end of a file's name."""
     digits = re.search("[0-9]+$", file.stem)
     return int(digits[0]) if digits else None

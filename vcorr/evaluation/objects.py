@@ -1,6 +1,6 @@
-"""J and F of the objects of a video: what the benchmarks of masks score alike.
+"""J and F of the objects of a video, for all benchmarks of masks.
 
-Each object has its own frames: in DAVIS they are those of its sequence, in YouTube-VOS those after it begins.
+Each object has its own frames: in DAVIS those of its sequence, in YouTube-VOS those after it begins.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vcorr.labels.raw_ids import Ids
 
 @dataclass(frozen=True)
 class MaskScores:
-    """J and F, of one object or as the mean of several; shares in [0, 1], decay in [-1, 1]."""
+    """J and F of one object, or the mean of several, in [0, 1]; decay in [-1, 1]."""
 
     j: Statistics
     f: Statistics
@@ -44,8 +44,8 @@ class ObjectScores(MaskScores):
 
     Args:
         id: of the object in the masks.
-        frames: names of the frames in which it was scored, in order.
-        js, fs: J and F in each of them.
+        frames: names of its scored frames, in order.
+        js, fs: J and F in each of these.
     """
 
     id: int
@@ -67,7 +67,7 @@ class ScoredFrame:
 
     Args:
         name: of the frame.
-        truth, result: ids [h w] of the annotation and of the result, of one size.
+        truth, result: ids [h w] of the annotation and of the result.
         objects: ids of the objects that count in it.
     """
 
@@ -78,7 +78,7 @@ class ScoredFrame:
 
 
 def score(frames: Iterable[ScoredFrame]) -> tuple[ObjectScores, ...]:
-    """J and F of every object that counts in some frame, in the order of ids; an object without pixels is empty."""
+    """J and F of every object that counts in a frame, in order of ids; an object without pixels is empty."""
     named: dict[int, list[str]] = {}
     scores: dict[int, list[tuple[float, float]]] = {}
     for frame in frames:
@@ -104,7 +104,7 @@ CELLS = OBJECT_CSV[1:]
 
 
 def results_folder(pred: Path, name: str) -> Path:
-    """The folder that holds the results of a video: PRED/<name>, or `masks` in it, as `vcorr propagate` writes them.
+    """The folder with the results of a video: PRED/<name>, or `masks` in it, as `vcorr propagate` writes.
 
     Raises:
         InputError: there is none.
@@ -117,10 +117,10 @@ def results_folder(pred: Path, name: str) -> Path:
 
 
 def results(folder: Path, name: str, frames: Sequence[str]) -> list[Path]:
-    """The result files of some frames of a video, 00000.png for the frame 00000: all of them, and one a frame.
+    """The result files of frames of a video, 00000.png for frame 00000.
 
     Raises:
-        InputError: one is missing, or another PNG bears the same number.
+        InputError: one is missing, or another PNG has the same number.
     """
     files = [folder / f"{frame}.png" for frame in frames]
     missing = [file for file in files if not file.is_file()]
@@ -132,10 +132,10 @@ def results(folder: Path, name: str, frames: Sequence[str]) -> list[Path]:
 
 
 def refuse_twins(folder: Path) -> None:
-    """Refuse a folder of masks in which two PNG stand for one frame: 5.png beside 00005.png, 00005.PNG beside both.
+    """Refuses a folder of masks with two PNG files of one frame: 5.png beside 00005.png or 00005.PNG.
 
     Raises:
-        InputError: it names both.
+        InputError: names both files.
     """
     named: dict[object, Path] = {}
     for file in sorted(folder.iterdir()):

@@ -1,4 +1,4 @@
-"""Scores as one HTML page: everything inline, nothing from elsewhere, no script."""
+"""Scores as one HTML page without script: everything is inline."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from vcorr.evaluation.objects import MaskScores, ObjectScores
 from vcorr.labels.draw import default_palette, overlay
 from vcorr.labels.raw_ids import Ids
 
-SHOWN = 3  # best and worst sequences that are drawn
-FRAMES = 4  # of each
-BINS = 10  # of the position in the video
-SIDE = 320  # pixels that pictures are brought to, at the longer side
+SHOWN = 3  # best and worst sequences with pictures
+FRAMES = 4  # frames of each
+BINS = 10  # parts of a video
+SIDE = 320  # pixels, the longer side of pictures
 _STYLE = """
 :root{color-scheme:light dark}body{max-width:1200px;margin:0 auto;padding:20px;font:15px/1.5 system-ui,sans-serif}
 table{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums}.scroll{overflow-x:auto}
@@ -38,12 +38,12 @@ Shown = Callable[[str], tuple[Picture | None, Ids]]
 
 @dataclass(frozen=True)
 class Shot:
-    """A sequence to show.
+    """A sequence with pictures.
 
     Args:
         name: of the sequence.
         objects: its scores.
-        shown: its frames.
+        shown: the frames to draw.
     """
 
     name: str

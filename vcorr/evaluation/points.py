@@ -1,4 +1,4 @@
-"""Scores of keypoints: what JHMDB and any other keypoint files share."""
+"""Scores of keypoints, for JHMDB and any keypoint files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class VideoScores:
 
     Args:
         name: of the video.
-        frames: names of those that are scored.
+        frames: names of its scored frames.
         errors: in these frames.
     """
 
@@ -37,7 +37,7 @@ class PointScores:
 
     Args:
         points: their names.
-        videos: in the order in which they were listed.
+        videos: in the order of the list.
     """
 
     columns: ClassVar[tuple[str, ...]] = ("point", "counted", *(f"PCK_{m}@{a}" for m in MEASURES for a in ALPHAS))
@@ -46,16 +46,16 @@ class PointScores:
     videos: tuple[VideoScores, ...]
 
     def pck(self, alpha: float, measure: Measure) -> float:
-        """The mean over the points that count somewhere; NaN if none does."""
+        """The mean over the points that count in a frame; NaN if none does."""
         return _mean(self._each(alpha, measure))
 
     @property
     def counted(self) -> list[int]:
-        """In how many frames each point counts."""
+        """The number of frames in which each point counts."""
         return [int(n) for n in np.sum([v.errors.counted.sum(0) for v in self.videos], axis=0)]
 
     def rows(self) -> list[tuple[str, ...]]:
-        """A table under `columns`, shares times 100: a row for each point, their mean last."""
+        """A table under `columns`, scores times 100: one row for each point, their mean last."""
         shares = [self._each(a, m) for m in MEASURES for a in ALPHAS]
         rows = [
             (name, str(n), *map(_percent, row))
@@ -65,7 +65,7 @@ class PointScores:
         return [*rows, ("mean over points", str(sum(self.counted)), *means)]
 
     def csv(self) -> list[tuple[object, ...]]:
-        """A row for each video and point under a row of names; shares of 1, empty where it does not count."""
+        """A header, and one row for each video and point; scores in [0, 1], empty if it does not count."""
         table: list[tuple[object, ...]] = [("video", *self.columns)]
         for video in self.videos:
             shares = [pck([video.errors], a, m) for m in MEASURES for a in ALPHAS]
@@ -74,7 +74,7 @@ class PointScores:
         return table
 
     def to_json(self) -> dict[str, Any]:
-        """PCK by measure and threshold, of all points and of each, and by video; None where nothing counts."""
+        """PCK by measure and threshold for all points, each point and each video; None if nothing counts."""
         each = {_key(m, a): self._each(a, m) for m in MEASURES for a in ALPHAS}
         return {
             **{key: _number(_mean(shares)) for key, shares in each.items()},
@@ -95,10 +95,10 @@ class PointScores:
 
 
 def places(path: Path, names: Sequence[str], frames: Sequence[int]) -> Numbers:
-    """The points of a result file in some frames: float64 [t n 2], NaN where one is not there.
+    """Reads the points of a result file in frames: float64 [t n 2], NaN for missing points.
 
     Raises:
-        InputError: the file is missing or unreadable, names another point, or has nothing of a frame.
+        InputError: the file is missing or unreadable, has another point, or lacks a frame.
     """
     from vcorr.labels.keypoint_set import read_point_table
 
@@ -119,10 +119,10 @@ def places(path: Path, names: Sequence[str], frames: Sequence[int]) -> Numbers:
 
 
 def frame_index(path: Path, frame: int | str) -> int:
-    """The frame of a table, by its index or by the number that its picture's name ends in.
+    """The index of a frame, as stated or from the number at the end of its picture's name.
 
     Raises:
-        InputError: the name ends in none.
+        InputError: the name does not end with a number.
     """
     if isinstance(frame, int):
         return frame

@@ -1,4 +1,4 @@
-"""Jobs in processes side by side. Ctrl-C is the caller's to act on, and no process outlives the caller."""
+"""Runs jobs in parallel processes. The caller handles Ctrl-C, and no process outlives the caller."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from vcorr.machine import cores
 J = TypeVar("J")
 T = TypeVar("T")
 
-_stop: Event | None = None  # of the pool that this process works for
+_stop: Event | None = None  # set when the pool of this process closes
 
 
 class WorkerLost(VcorrError):
-    """A process of the pool was killed."""
+    """Another program killed a process of the pool."""
 
 
 def outcomes(
     work: Callable[[J], T], jobs: Sequence[J], workers: int | None = None, *, in_order: bool = True
 ) -> Generator[T]:
-    """What a function makes of each job. Closed before its end, it drops the jobs that have not begun and waits for the
-    others, which look for `stopped`.
+    """Yields the result of a function for each job.
 
-    The processes start by importing the main module anew (spawn: the caller may hold threads, which do not survive a
-    fork). A single worker is this process itself.
+    If the generator is closed early, it drops jobs that have not begun and waits for the others, which check `stopped`.
+    The processes import the main module again (spawn), because threads of the caller do not survive a fork. A single
+    worker is this process itself.
 
     Args:
         work, jobs: picklable.
-        workers: processes; None is one for each core that this process may use. No more than jobs are started.
-        in_order: of the jobs, so that the first failure in this order is the one that is raised; or as they end.
+        workers: processes; None for one for each core that this process may use. At most one for each job starts.
+        in_order: yield in order of the jobs, which raises the first failure in this order; else as they end.
 
     Raises:
         WorkerLost: a process was killed.
@@ -69,7 +69,7 @@ def gather(
     workers: int | None = None,
     progress: Callable[[T], None] | None = None,
 ) -> tuple[T, ...]:
-    """The outcomes of all jobs, in their order; ``progress`` is called with each as it is there.
+    """Returns the results of all jobs in order; ``progress`` receives each one.
 
     Raises:
         ValueError: ``workers`` is below 1.
@@ -87,12 +87,12 @@ def gather(
 
 
 def stopped() -> bool:
-    """Whether the pool that this process works for is closing, so that nobody waits for the outcome any more."""
+    """Whether the pool of this process is closing, so that its results are not needed."""
     return _stop is not None and _stop.is_set()
 
 
 def _begin(stop: Event) -> None:
-    """In each process. One that Ctrl-C killed could hold a lock of the pool, and the pool wait for it for ever."""
+    """Prepares each process: it ignores Ctrl-C, which could kill it while it holds a lock of the pool."""
     global _stop
     _stop = stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -103,14 +103,14 @@ def _end_with_the_caller() -> None:
     caller = multiprocessing.parent_process()
     if caller is not None:
         caller.join()
-        os._exit(1)  # whatever it works at
+        os._exit(1)  # even in the middle of a job
 
 
 @contextlib.contextmanager
 def _interrupts_ignored() -> Iterator[None]:
-    """Processes that are started here ignore Ctrl-C from their first moment, before `_begin` says so."""
+    """Makes processes that start inside ignore Ctrl-C from their first moment, before `_begin`."""
     before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or before is None:  # not ours to change
+    if threading.current_thread() is not threading.main_thread() or before is None:  # signals belong to the main thread
         yield
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Label the videos of a benchmark, in processes side by side, into the folder that its scores are read from."""
+"""Labels the videos of a benchmark in parallel processes, into the folder that its evaluation reads."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ from vcorr.propagation.video import pictures
 Load = Callable[[], Model]
 """Makes the model; called in each process, so it must be picklable."""
 
-SIDE = 480  # reading size of the benchmark
+SIDE = 480  # pixels, the short side at which DAVIS is read
 MADE_BY = "made_by.json"
 
 
 def trained(weights: Path | None) -> tuple[Load, str]:
-    """The model of a weights file, or of the weights that come with vcorr; and the SHA-256 that it is known by."""
-    load_weights(weights)  # an error here is one line; in a worker it comes late
+    """A function that loads a model from a weights file or the shipped weights, and the file's SHA-256."""
+    load_weights(weights)  # reports an error here, before any worker starts
     digest = sha256(weights or default_weights())
     return partial(_trained, weights, "cpu"), f"weights {digest}"
 
@@ -55,11 +55,13 @@ def _trained(weights: Path | None, device: str) -> Model:
 
 @dataclass(frozen=True)
 class Labelled:
-    """A sequence that was labelled.
+    """A labelled sequence.
 
     Attributes:
-        name: of the sequence. frames: labelled ones. seconds: it took, 0 where the results were there.
-        damaged: frames that do not decode, and took the picture before them.
+        name: of the sequence.
+        frames: the number of labelled frames.
+        seconds: the time it took; 0 if the results existed.
+        damaged: frames that do not decode; they got the picture before them.
     """
 
     name: str
@@ -78,17 +80,17 @@ def label_sequences(
     workers: int | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Generator[Labelled]:
-    """Label every sequence of a data set in DAVIS's layout from its first annotated frame, as they come to an end.
+    """Labels every sequence of a dataset in DAVIS's layout from its first annotated frame; yields each as it ends.
 
     Args:
-        root: the data set.
+        root: the dataset.
         out: folder of the results, OUT/<sequence>/00000.png.
         names: these sequences instead of the validation split.
-        load, about, workers, say: as in `label_videos`.
+        load, about, workers, say: see `label_videos`.
 
     Raises:
-        InputError: a sequence lacks images, objects or fits not together; told of all before the first is labelled.
-        OutputError: as `label_videos`.
+        InputError: a sequence lacks images or objects, or its files do not fit together; before any is labelled.
+        OutputError: see `label_videos`.
     """
     yield from label_videos(davis_tasks(root, out, names=names), out, load, about, workers=workers, say=say)
 
@@ -102,18 +104,18 @@ def label_videos(
     workers: int | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Generator[Labelled]:
-    """Label videos, the longest first, as they come to an end.
+    """Labels videos, the longest first; yields each as it ends.
 
     Args:
         tasks: the videos.
-        out: folder of all results; a video whose every frame is there already, and whole, is left as it is.
+        out: folder of all results; a video with all its results is skipped.
         load: makes the model.
-        about: what makes the results, such as the SHA-256 of the weights: a folder made by anything else is refused.
-        workers: processes, each on one thread; None is one for each core that this process may use.
-        say: takes lines worth telling.
+        about: what the results depend on, such as the SHA-256 of the weights; another folder's is refused.
+        workers: processes of one thread each; None for one for each core that this process may use.
+        say: receives lines for the user.
 
     Raises:
-        OutputError: another process works in ``out``, it holds something else, or it cannot be written.
+        OutputError: another process uses ``out``, it holds something else, or it cannot be written.
     """
     jobs = [(task, load) for task in sorted(tasks, key=lambda task: -task.length)]
     with held(out, say):
@@ -123,10 +125,10 @@ def label_videos(
 
 
 def davis_tasks(root: Path, out: Path, *, names: Iterable[str] | None = None) -> list[Task]:
-    """The sequences of a data set in DAVIS's layout, into OUT/<sequence>/00000.png.
+    """The sequences of a dataset in DAVIS's layout as tasks that write OUT/<sequence>/00000.png.
 
     Raises:
-        InputError: a sequence lacks images or objects, or fits not together.
+        InputError: a sequence lacks images or objects, or its files do not fit together.
     """
     return [_davis(sequence, out / sequence.name) for sequence in davis_layout.sequences(root, names=names)]
 
@@ -205,10 +207,10 @@ def _label_points(task: PointTask, load: Load) -> Labelled:
 def _labelled(
     read: Pictures, frames: range, given: Mapping[int, Ids], model: Model, labels: MaskLabels
 ) -> Iterator[tuple[int, Ids, Callable[[], dict[int, float]]]]:
-    """The labels of frames, one after the other, and how sure they are; objects may begin after the first frame.
+    """Yields the labels of frames and their scores; objects may begin after the first frame.
 
-    Where objects begin, they lie over what was read (Oh et al. 2019). From there on they are read by a propagator of
-    their own, which knows the frames from there on alone: in those before, they would count as background.
+    Objects that begin cover earlier labels (Oh et al. 2019). A propagator of their own reads them from there on, and
+    reads no earlier frames, where they would count as background.
     """
     model = replace(model, encoder=_once(model.encoder))
     begun: list[tuple[Propagator[Ids], Ids]] = []
@@ -228,7 +230,7 @@ def _labelled(
 
 
 def _sureness(label: Ids, propagators: Sequence[Propagator[Ids]], read: tuple[int, int]) -> dict[int, float]:
-    """The mean soft value of each id over its pixels, by the last propagator, which knows them all."""
+    """The mean soft value of each id over its pixels, from the last propagator, which has all objects."""
     propagator = propagators[-1]
     labels, model = cast("MaskLabels", propagator.labels), propagator.model
     grid = Grid(model.encoder.stride, model.matching.alignment, read, labels.size)
@@ -242,19 +244,19 @@ def _sureness(label: Ids, propagators: Sequence[Propagator[Ids]], read: tuple[in
 
 
 def _write_list(path: Path, classes: Mapping[int, int], sure: Mapping[int, float]) -> None:
-    """Class and score of each id, that of the id k in line k; 0 and 0 for one that there is not."""
+    """Writes class and score of each id, those of id k in line k; 0 and 0 for a missing id."""
     lines = [f"{classes.get(k, 0)} {sure.get(k, 0.0):.6f}\n" for k in range(1, max(classes, default=0) + 1)]
     with replacing(path) as file:
         file.write("".join(lines).encode())
 
 
 def _over(label: Ids, other: Ids, there: NDArray[np.bool_]) -> Ids:
-    """A label, with another over it in some pixels."""
+    """Covers a label with another one."""
     return cast("Ids", np.where(there, other, label))
 
 
 def _once(encoder: Encoder) -> Encoder:
-    """The same encoder for several propagators, which see each picture one after the other: it is encoded once."""
+    """Shares an encoder among propagators, so that each picture is encoded once."""
 
     def remembering(encode: Encode) -> Encode:
         last: list[tuple[Picture, Tensor]] = []
@@ -271,7 +273,7 @@ def _once(encoder: Encoder) -> Encoder:
 
 
 def _pictures(video: Video, size: tuple[int, int] | None) -> Pictures:
-    """The frames of a video as they are read: ascending."""
+    """The frames of a video in ascending order, at the size at which they are read."""
     if size is None:
         return pictures(video, SIDE)
 
@@ -283,7 +285,7 @@ def _pictures(video: Video, size: tuple[int, int] | None) -> Pictures:
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """The number of threads decides the last bits of results, which must not hang on the number of workers."""
+    """Uses one thread: the number of threads changes the last bits of results, the number of workers must not."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,4 +1,4 @@
-"""What a benchmark asks to be labelled: plain data, so that scores are counted without what labels."""
+"""The labelling tasks of a benchmark, as plain data, so that scoring does not import propagation."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from vcorr.labels.raw_ids import Ids
 
 @dataclass(frozen=True)
 class Task:
-    """A video to label, as its benchmark wants it.
+    """A video to label with masks.
 
     Args:
         name: of the video, for messages.
         images: the folder of its frames.
         out: the folder of its results.
         size: (height, width) of its frames and masks.
-        wanted: the frames to write, by index, and the names of their files without the suffix.
-        given: makes the masks that are given, by frame index; the first is the whole frame's, later ones add the
-            objects that begin in them. Called in the process that labels, so it must be picklable.
-        classes: class of each id, where a list is wanted beside each mask: 00000.txt, with the class and the mean soft
-            value of the id k in line k.
-        read: (height, width) at which frames are read, proportions or not; None is 480 on the short side.
+        wanted: frames to write: index -> file name without suffix.
+        given: makes the given masks by frame index. The first covers the whole frame; later ones add the objects that
+            begin in them. Picklable, because the labelling process calls it.
+        classes: class of each id, to write a list beside each mask: 00000.txt, with the class and the mean soft value
+            of id k in line k; None writes none.
+        read: (height, width) at which frames are read, without regard to proportions; None for a short side of 480.
     """
 
     name: str
@@ -45,23 +45,23 @@ class Task:
 
     @property
     def length(self) -> int:
-        """How many frames are read, about."""
+        """The approximate number of frames to read."""
         return max(self.wanted) - min(self.wanted)
 
 
 @dataclass(frozen=True)
 class PointTask:
-    """A video whose points are to be carried from frame 0 on.
+    """A video to label with points, from frame 0 on.
 
     Args:
         name: of the video, for messages.
         images: the folder of its frames.
         out: the folder of its results, keypoints.csv.
         size: (height, width) of its frames.
-        frames: how many are labelled.
+        frames: the number of frames.
         points: their names.
-        given: makes the places of frame 0, float64 [n 2], NaN where one is missing; picklable.
-        read: (height, width) at which frames are read, proportions or not.
+        given: makes the points of frame 0, float64 [n 2], NaN for missing ones; picklable.
+        read: (height, width) at which frames are read, without regard to proportions.
     """
 
     name: str
@@ -75,5 +75,5 @@ class PointTask:
 
     @property
     def length(self) -> int:
-        """How many frames are read."""
+        """The number of frames to read."""
         return self.frames

@@ -1,9 +1,9 @@
 """VIP, Video Instance-level Parsing (Zhou et al. 2018): its protocol for label propagation, and its table.
 
-The frames are every 25th of a video, and the annotation of the first is given. Mean IoU of the 20 classes is that of
-one confusion matrix over all pixels of all annotated frames, the given ones included, as the papers count (Li et al.
+The frames are every 25th of a video, and the annotation of the first is given. Mean IoU of the 20 classes comes from
+one confusion matrix over all pixels of all annotated frames, including the given ones, as in the papers (Li et al.
 2019; Jabri et al. 2020). Instance AP is the mean, over the 19 parts and the thresholds 0.1 to 0.9, of the average
-precision of the parts of persons. Both are told without the given frames too.
+precision of the parts of persons. Both are also reported without the given frames.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ from vcorr.labels.raw_ids import Ids, read_ids
 from vcorr.media.video import open_video
 
 THRESHOLDS = tuple(k / 10 for k in range(1, 10))
-READ = (560, 560)  # pixels at which frames are read, proportions ignored
-INSTANCES = "instance_part"  # folder of a video's results with instances
+READ = (560, 560)  # (height, width) in pixels at which frames are read; ignores proportions
+INSTANCES = "instance_part"  # the folder of a video's instance results
 
 
 @dataclass(frozen=True)
 class FrameScores:
-    """What one frame adds to the scores.
+    """The contribution of one frame to the scores.
 
     Args:
         name: of the frame.
-        matrix: confusion of the classes.
-        detections: parts of the result with their classes; None where instances are not scored.
-        truths: how many parts of each class the annotation has.
+        matrix: the confusion matrix of the classes.
+        detections: parts of the result with their classes; None if instances are not scored.
+        truths: the number of parts of each class in the annotation.
     """
 
     name: str
@@ -65,20 +65,20 @@ class VideoScores:
 
     @property
     def mean_iou(self) -> float:
-        """Of the confusion matrix of this video alone."""
+        """From the confusion matrix of this video."""
         return mean_iou(_sum(self.frames))
 
 
 @dataclass(frozen=True)
 class VipScores:
-    """The scores of a set of videos, in the order in which they were listed."""
+    """The scores of videos, in the order of the list."""
 
     columns: ClassVar[tuple[str, ...]] = ("class", "IoU", "AP")
 
     videos: tuple[VideoScores, ...]
 
     def frames(self, *, given: bool = True) -> list[FrameScores]:
-        """All frames, with or without those that were given."""
+        """All frames, with or without the given ones."""
         return [frame for video in self.videos for frame in video.frames[0 if given else 1 :]]
 
     @property
@@ -118,7 +118,7 @@ class VipScores:
         return listed
 
     def csv(self) -> list[tuple[object, ...]]:
-        """A row for each video under a row of names; shares of 1, empty for a class that a video does not have."""
+        """A header, and one row for each video; scores in [0, 1], empty for a class that the video lacks."""
         rows: list[tuple[object, ...]] = [("video", "frames", "mean IoU", *CLASSES)]
         for video in self.videos:
             found = ["" if np.isnan(x) else float(x) for x in ious(_sum(video.frames))]
@@ -126,7 +126,7 @@ class VipScores:
         return rows
 
     def to_json(self) -> dict[str, Any]:
-        """Mean IoU and AP, with and without the given frames, by class and by video; None for what there is not."""
+        """Mean IoU and AP, with and without the given frames, by class and by video; None if undefined."""
         rest = self.frames(given=False)
         bare = _sum(rest) if rest else None
         table = self.ap()
@@ -189,9 +189,9 @@ def tasks(
     listed: str | PathLike[str] | None = None,
     instances: bool = True,
 ) -> list[Task]:
-    """The videos as `label_videos` takes them: classes into OUT/<video>, instances into OUT/<video>/instance_part.
+    """The videos as tasks for `label_videos`: classes into OUT/<video>, instances into OUT/<video>/instance_part.
 
-    Frames are read at 560 x 560 pixels, and labels written at full size.
+    Frames are read at 560 x 560 pixels; labels are written at full size.
 
     Args:
         root, names, listed: as in `evaluate_vip`.
@@ -267,7 +267,7 @@ def _score(job: Job) -> VideoScores:
 
 
 def _detections(annotation: Path, file: Path | None, size: tuple[int, int]) -> Found:
-    """The parts of a result, matched with those of the annotation; of the given frame these themselves."""
+    """The parts of a result, matched with those of the annotation; for the given frame, those of the annotation."""
     truth, classes = read_instances(annotation, size)
     if file is None:
         result, listed = truth, {k: (kind, 1.0) for k, kind in classes.items()}
@@ -288,7 +288,7 @@ def _detections(annotation: Path, file: Path | None, size: tuple[int, int]) -> F
 
 
 def _read_scores(path: Path) -> dict[int, tuple[int, float]]:
-    """Class and score of the id k, in line k.
+    """Reads class and score of id k from line k.
 
     Raises:
         InputError: the file is missing or unreadable, or a line is something else.
@@ -313,7 +313,7 @@ def _sum(frames: Iterable[FrameScores]) -> Matrix:
 
 
 def _mean(table: np.ndarray | None) -> float | None:
-    """The mean over parts and thresholds; None where there is nothing to take it of."""
+    """The mean over parts and thresholds; None if all are undefined."""
     return None if table is None or np.isnan(table).all() else float(np.nanmean(table))
 
 

@@ -1,12 +1,12 @@
 """The folder layout of VIP, Video Instance-level Parsing (Zhou et al. 2018), the part with annotations (VIP_Fine).
 
-    ROOT/lists/val_id.txt                               names of videos or video/frame, one a line
+    ROOT/lists/val_id.txt                               names of videos or video/frame, one in each line
     ROOT/Images/videos1/000000000001.jpg                every 25th frame of the video
-    ROOT/Annotations/Category_ids/videos1/....png       one class a pixel, 0 background, 1..19 parts
-    ROOT/Annotations/Instance_ids/videos1/....png       one id a pixel: a part of one person
-    ROOT/Annotations/Instance_ids/videos1/....txt       "id class", one a line, more words are passed over
+    ROOT/Annotations/Category_ids/videos1/....png       classes: 0 background, 1..19 parts
+    ROOT/Annotations/Instance_ids/videos1/....png       ids: a part of one person each
+    ROOT/Annotations/Instance_ids/videos1/....txt       "id class" in each line, further words are ignored
 
-The folders of annotations may stand in ROOT itself.
+The folders of annotations may lie in ROOT itself.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Video:
 
     @property
     def has_instances(self) -> bool:
-        """Whether all annotations of instances are there.
+        """Whether all annotations of instances exist.
 
         Raises:
             InputError: some are and some are not.

@@ -1,12 +1,12 @@
 """YouTube-VOS (Xu et al. 2018): its protocol and its table.
 
 The annotation in which an object begins is given; the frames that meta.json lists of it after that are scored. What
-happens to it before it begins does not count. J and F (`vcorr.evaluation.metrics.masks`) are averaged over the frames
-of an object, then over the objects of the categories that the training set has too (seen) and over the rest (unseen);
+happens to it before does not count. J and F (`vcorr.evaluation.metrics.masks`) are averaged over the frames
+of an object, then over the objects of the categories that the training set has too (seen) and over the others (unseen);
 the score is the mean of these four numbers.
 
-The validation set keeps its annotations to itself. What can be checked of results for its server is that they are whole
-(`check_submission`): one PNG for each frame that meta.json lists, PRED/Annotations/<video>/00000.png.
+The annotations of the validation set are not public. `check_submission` checks that results for its server are
+complete: one PNG for each frame that meta.json lists, PRED/Annotations/<video>/00000.png.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class YoutubeVosScores:
         return table
 
     def csv(self) -> list[tuple[object, ...]]:
-        """A row for each object under a row of names; shares of 1."""
+        """A header, and one row for each object; scores in [0, 1]."""
         return [
             ("video", "object", "category", "seen", *OBJECT_CSV),
             *(
@@ -190,7 +190,7 @@ def tasks(
     names: Iterable[str] | None = None,
     images: str | PathLike[str] | None = None,
 ) -> list[Task]:
-    """The videos as `label_videos` takes them, into OUT/Annotations/<video>/00000.png: the folder that is submitted.
+    """The videos as tasks for `label_videos`, which writes OUT/Annotations/<video>/00000.png, the folder to submit.
 
     Every frame of the images is read from the first given one on, and the listed ones are written.
 
@@ -224,7 +224,7 @@ def _given(video: Video, size: tuple[int, int], index: Mapping[str, int]) -> dic
 def check_submission(
     root: str | PathLike[str], pred: str | PathLike[str], *, names: Iterable[str] | None = None
 ) -> int:
-    """Refuse results that the server could not score: not all listed frames, another size, ids that are no objects.
+    """Refuses results that the server could not score: missing frames, another size, ids that are no objects.
 
     Returns:
         How many frames there are.
@@ -243,7 +243,7 @@ def check_submission(
 
 
 def submission(pred: str | PathLike[str]) -> Path:
-    """The folder of videos in a folder of results: `Annotations` in it, as the server wants it, or itself."""
+    """The folder of videos in a folder of results: `Annotations` in it, as the server expects, or itself."""
     inside = Path(pred) / "Annotations"
     return inside if inside.is_dir() else Path(pred)
 

@@ -92,7 +92,7 @@ class Video:
         return {frame: tuple(count[frame]) for frame in sorted(count, key=_order)}
 
     def annotation(self, frame: str) -> Path:
-        """The annotation of a frame, there or not."""
+        """The path of a frame's annotation, which may be missing."""
         return self.annotations / f"{frame}.png"
 
 
@@ -127,7 +127,7 @@ def videos(
 
 
 def given_ids(video: Video, size: tuple[int, int] | None = None) -> dict[str, Ids]:
-    """The masks in which objects begin, by frame: ids of these objects alone, what else they show is taken away.
+    """The masks in which objects begin, by frame, with the ids of these objects only.
 
     Raises:
         InputError: one is missing or unreadable, not of a size (height, width), or lacks an object that begins in it.
@@ -146,7 +146,7 @@ def given_ids(video: Video, size: tuple[int, int] | None = None) -> dict[str, Id
 
 
 def is_annotated(chosen: Iterable[Video]) -> bool:
-    """Whether the annotations to score against are at hand; those of the validation set are not.
+    """Whether the annotations for scoring exist; those of the validation set do not.
 
     Raises:
         InputError: some are and some are not.
@@ -160,7 +160,7 @@ def is_annotated(chosen: Iterable[Video]) -> bool:
 
 
 def read_seen(path: Path) -> frozenset[str]:
-    """Seen categories from a file: the meta.json of the training set, or names, one a line.
+    """Reads the seen categories from the meta.json of the training set, or from a list with one name in each line.
 
     Raises:
         InputError: it cannot be read.
@@ -175,7 +175,7 @@ def read_seen(path: Path) -> frozenset[str]:
 
 
 def _listed(path: Path) -> dict[str, Any]:
-    """The videos of a meta.json as they stand there."""
+    """The videos of a meta.json, unchecked."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
