@@ -175,6 +175,19 @@ def test_frames_cut_off_by_an_edit_list_are_not_counted(tmp_path: Path, first: i
         assert video.notes == ()
 
 
+@pytest.mark.parametrize(("milliseconds", "first"), [(0, 0), (1000, 90)])
+def test_an_edit_list_that_shows_nothing_is_passed_over(tmp_path: Path, milliseconds: int, first: int) -> None:
+    """Recorders write a length of 0, or cut past the end."""
+    path = encode(tmp_path / "a.mp4", frames=12)
+    content = bytearray(path.read_bytes())
+    struct.pack_into(">II", content, content.index(b"elst") + 12, milliseconds, 1024 + first * 512)
+    path.write_bytes(content)
+    with open_video(path) as video:
+        assert [number(rgb) for _, rgb in video.frames()] == list(range(12))
+        assert number(video.frame(7)) == 7 and video.damaged == []
+        assert video.notes == (f"{path}: its edit list shows no frame: all frames are read",)
+
+
 def test_what_an_edit_list_shows_may_be_missing(tmp_path: Path) -> None:
     path = encode(tmp_path / "a.mp4", options={"bf": "0"}, mux={"movflags": "+faststart"})
     content = bytearray(path.read_bytes())

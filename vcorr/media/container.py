@@ -18,7 +18,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from av.video.stream import VideoStream
 
 from vcorr.files import sha256
-from vcorr.media.decoder import Decoder, refuse
+from vcorr.media.decoder import Decoder, FrameTable, refuse
 from vcorr.media.frame_table import DEFAULT_FPS, missing_frames, table_of_packets, table_of_pictures
 from vcorr.media.image import shrink, to_rgb
 from vcorr.media.levels import SharedScale
@@ -38,13 +38,14 @@ class VideoFile:
     files = None
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._decoder = Decoder(path)
-        table = table_of_packets(self._decoder)
-        first = next(self._decoder.pictures(table, 0), None) if table else None
-        if table is None or first is None:  # or no picture has the time stamp of its packet
-            table = table_of_pictures(path)
-            first = next(self._decoder.pictures(table, 0), None) if table.pts else None
+        self._path, self._edits = path, True
+        self._decoder, table, first = _opened(path)
+        notes = []
+        if first is None and self._decoder.container.format.name.startswith("mov"):
+            self._decoder.close()
+            self._edits = False
+            self._decoder, table, first = _opened(path, edits=False)
+            notes.append("its edit list shows no frame: all frames are read")
         if first is None:
             refuse(path, "holds no picture that can be decoded")
         stream = self._decoder.stream
@@ -54,7 +55,6 @@ class VideoFile:
         self.height, self.width = self._turn.displayed(*self._stored)
         self._time_base = Fraction(stream.time_base or Fraction(1, 25))
         self.fps = self._average_rate(stream)
-        notes = []
         if self._decoder.streams > 1:
             size = f"{self.width}x{self.height}"
             count = self._decoder.streams
@@ -83,7 +83,7 @@ class VideoFile:
         If `start` does not decode, the last picture before it comes first. `whole` is False if the decoder concealed
         lost parts. Frames that do not decode are skipped.
         """
-        decoder = Decoder(self._path)
+        decoder = Decoder(self._path, edits=self._edits)
         try:
             for k, picture in decoder.pictures(self._table, start):
                 yield k, self._rgb(picture, size), not picture.is_corrupt
@@ -125,6 +125,17 @@ class VideoFile:
             return header if 0 < header < 1000 else DEFAULT_FPS
         measured = (len(self.pts) - 1) / span
         return header if abs(header - measured) <= 0.005 * measured else measured
+
+
+def _opened(path: Path, *, edits: bool = True) -> tuple[Decoder, FrameTable, tuple[int, VideoFrame] | None]:
+    """A decoder, the table of frames, and the first picture; None if no frame decodes."""
+    decoder = Decoder(path, edits=edits)
+    table = table_of_packets(decoder)
+    first = next(decoder.pictures(table, 0), None) if table else None
+    if table is None or first is None:  # or no picture has the time stamp of its packet
+        table = table_of_pictures(path, edits=edits)
+        first = next(decoder.pictures(table, 0), None) if table.pts else None
+    return decoder, table, first
 
 
 class _Turn:

@@ -59,10 +59,16 @@ def can_decode(codec: str) -> bool:
 
 
 class Decoder:
-    """An open container that decodes from any frame on. Only the latest `pictures` may be iterated."""
+    """An open container that decodes from any frame on. Only the latest `pictures` may be iterated.
 
-    def __init__(self, path: Path, threads: int = MAX_THREADS, **options: str) -> None:
-        self.path, self._options = path, options
+    Args:
+        path: of the file.
+        threads: at most so many decode.
+        edits: obey the edit list of an MP4 or MOV file.
+    """
+
+    def __init__(self, path: Path, threads: int = MAX_THREADS, *, edits: bool = True) -> None:
+        self.path, self._options = path, {} if edits else {"ignore_editlist": "1"}
         self._threads = min(threads, cores())
         self._open()
 

@@ -47,9 +47,9 @@ def _shown_as_stamped(path: Path) -> bool:
     return all(a is None or b is None or a < b for a, b in itertools.pairwise(stamps))
 
 
-def table_of_pictures(path: Path) -> FrameTable:
+def table_of_pictures(path: Path, *, edits: bool = True) -> FrameTable:
     """The table by decoding the whole file, in output order. A constant rate replaces times that do not ascend."""
-    decoder = Decoder(path, threads=1)
+    decoder = Decoder(path, threads=1, edits=edits)
     stamps = [picture.pts for picture in decoder.all_pictures()]
     known = [stamp for stamp in stamps if stamp is not None]
     if len(known) < len(stamps) or any(a >= b for a, b in itertools.pairwise(known)):
@@ -66,7 +66,7 @@ def missing_frames(path: Path, announced: int) -> int:
 
     Frames that an edit list cuts off are not missing, nor are pauses, which AVI counts as frames.
     """
-    decoder = Decoder(path, threads=1, ignore_editlist="1")
+    decoder = Decoder(path, threads=1, edits=False)
     counts_pauses = decoder.container.format.name == "avi"
     count = 0
     for packet in decoder.packets():
