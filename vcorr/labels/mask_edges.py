@@ -147,8 +147,14 @@ def _inner(file: MaskFile, reach: int) -> Flags:
 def _mostly(file: MaskFile, code: int, holds: Callable[[int, int], bool]) -> bool:
     """Whether a predicate holds at most of the places (y, x) of a value, of which 16 are tried."""
     places = np.argwhere(file.codes == code)
-    places = places[:: max(1, len(places) // 16)]
-    return 2 * sum(holds(int(y), int(x)) for y, x in places) > len(places)
+    places = places[:: max(1, len(places) // 16)].tolist()
+    held, left = 0, len(places)
+    while 2 * (held + left) > len(places):  # most may yet hold
+        y, x = places[-left]
+        held, left = held + holds(y, x), left - 1
+        if 2 * held > len(places):
+            return True
+    return False
 
 
 def _is_blend(file: MaskFile, code: int, shades: Shades, area: Flags) -> bool:
@@ -172,11 +178,12 @@ def _is_noise(shade: Shades, areas: Shades) -> bool:
     return bool((np.abs(areas - shade).max(axis=1, initial=0) <= _NOISE).any())
 
 
-def _on_line(shade: Shades, a: Shades, b: Shades, slack: float) -> bool:
+def _on_line(shades: Shades, a: Shades, b: Shades, slack: float) -> bool:
+    """Whether shades [c] or [n c] are blends of two that differ enough."""
     if np.abs(a - b).max() < max(_CONTRAST, 2 * slack):
         return False
-    along = np.clip(np.dot(shade - a, b - a) / np.dot(b - a, b - a), 0, 1)
-    return bool(np.abs(a + along * (b - a) - shade).max() <= slack)
+    along = np.clip((shades - a) @ (b - a) / ((b - a) @ (b - a)), 0, 1)
+    return bool(np.abs(a + along[..., None] * (b - a) - shades).max() <= slack)
 
 
 def _is_crumbs(file: MaskFile, code: int) -> bool:
@@ -208,7 +215,7 @@ def _is_ramp(file: MaskFile, code: int, shades: Shades) -> bool:
                     continue
                 if min(np.abs(middle - a).max(), np.abs(middle - b).max()) <= _NOISE:
                     continue
-                if all(_on_line(shade, a, b, slack) for shade in run) and (np.diff(run @ (b - a)) >= 0).all():
+                if _on_line(run, a, b, slack) and (np.diff(run @ (b - a)) >= 0).all():
                     return True
         return False
 
