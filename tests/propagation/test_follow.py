@@ -18,7 +18,7 @@ from vcorr.model.inference import Inference, References
 from vcorr.propagation.follow import followed
 from vcorr.propagation.plan import Span
 from vcorr.propagation.propagator import Propagator
-from vcorr.propagation.span import Start, steps
+from vcorr.propagation.span import Start, label_span
 from vcorr.propagation.timing import Seconds
 
 CELLS, SIDE, STRIDE = (16, 48), 6, 4
@@ -93,13 +93,13 @@ def test_a_stopped_span_goes_on_with_the_places() -> None:
 
     span, given, whole = Span(range(len(LEFT))), {0: frame(2)[1]}, []
     task = propagator(0.05)
-    for index, _, label in steps(pictures, span, given, task):
+    for index, _, label in label_span(pictures, span, given, task):
         whole.append(label)
         if index == 9:
             start = Start(10, task.kept(), task.values, dict(task.memory.places))
 
     def rest(start: Start):
-        return [label for _, _, label in steps(pictures, span, given, propagator(0.05), start, whole[9])]
+        return [label for _, _, label in label_span(pictures, span, given, propagator(0.05), start, whole[9])]
 
     np.testing.assert_array_equal(rest(start), whole[10:])
     assert not np.array_equal(rest(replace(start, places={})), whole[10:])
