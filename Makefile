@@ -1,5 +1,5 @@
 # Two commands set everything up by themselves, in .venv with the versions of constraints.txt:
-#   make demo    labels the example video        make test    runs the test suite, make test-fast the quick part of it
+#   make demo    labels the example video        make test    runs the test suite, make test-fast a case of each quick test
 SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
@@ -11,7 +11,8 @@ demo: .venv/demo
 	$(BIN)/vcorr propagate examples/goat.mp4 examples/goat_mask.png --out $(OUT)
 
 # A process a core, each of one thread: threads that share a core wait for one another. TESTS: some paths, or options of
-# pytest. Hypothesis draws a tenth of its examples; test-all, which CI runs, draws all of them.
+# pytest. Hypothesis draws a tenth of its examples; test-all, which CI runs, draws all of them. test-fast is for a look
+# at once: one case of each test that is not slow.
 WORKERS ?= auto
 TESTS ?=
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
@@ -19,7 +20,7 @@ test: .venv/dev
 	$(PYTEST) $(TESTS)
 
 test-fast: .venv/dev
-	$(PYTEST) -m "not slow" $(TESTS)
+	$(PYTEST) -m "not slow" --one-case --hypothesis-profile few $(TESTS)
 
 test-all: .venv/dev
 	$(PYTEST) --hypothesis-profile all $(TESTS)

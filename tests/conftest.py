@@ -23,7 +23,31 @@ torch.set_num_threads(1)
 # A busy machine is no failure. CI takes every example (--hypothesis-profile all), a share of them does elsewhere.
 hypothesis.settings.register_profile("all", deadline=None, max_examples=ALL)
 hypothesis.settings.register_profile("some", deadline=None, max_examples=ALL // 10)
+hypothesis.settings.register_profile("few", deadline=None, max_examples=ALL // 20)
 hypothesis.settings.load_profile("some")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--one-case", action="store_true", help="run the last case of each test that this machine runs")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--one-case"):
+        return
+    last: dict[str, pytest.Item] = {}
+    for item in items:
+        name = item.nodeid.partition("[")[0]
+        if name not in last or not _is_skipped(item):
+            last[name] = item
+    chosen = set(last.values())
+    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    items[:] = [item for item in items if item in chosen]
+
+
+def _is_skipped(item: pytest.Item) -> bool:
+    return item.get_closest_marker("skip") is not None or any(
+        m.args[:1] == (True,) for m in item.iter_markers("skipif")
+    )
 
 
 @pytest.fixture
