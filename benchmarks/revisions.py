@@ -11,8 +11,9 @@ both with the weights of BEFORE; and how many masks are the same. Prints tables 
 from __future__ import annotations
 
 import argparse
-import contextlib
+import ctypes
 import json
+import math
 import os
 import subprocess
 import sys
@@ -68,28 +69,33 @@ def cases(small: bool = False) -> dict[str, Callable[[], object]]:
     }
 
 
-def measure(work: Callable[[], object]) -> tuple[float, float | None]:
-    """CPU seconds of a call, and the most MB that it adds to the process; None where the system does not tell."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    before = _memory("VmRSS")
+def cpu_ms(work: Callable[[], object]) -> float:
+    """CPU milliseconds of a call."""
     began = time.process_time()
     work()
-    seconds, peak = time.process_time() - began, _memory("VmHWM")
-    return seconds, None if before is None or peak is None else max(0.0, peak - before)
+    return 1e3 * (time.process_time() - began)
 
 
-def _memory(name: str) -> float | None:
-    """MB of this process, by the name of a line of Linux's /proc/self/status."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith(f"{name}:"):
-                return int(line.split()[1]) / 1024
-    return None
+def extra_mb(work: Callable[[], object]) -> float:
+    """The most MB that a call adds to the process; NaN where Linux does not tell."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # what earlier calls freed would be taken again, unseen
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        before = _memory("VmRSS")
+        work()
+        return max(0.0, _memory("VmHWM") - before)
+    except (OSError, AttributeError):
+        return math.nan
+
+
+def _memory(name: str) -> float:
+    """MB of this process, by the name of a line of /proc/self/status."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines[name].split()[0]) / 1024
 
 
 def within(tree: str) -> None:
-    """Measure the cases whose names come in, a line each, by the vcorr that imports, which must be the tree's."""
+    """Answer lines of [what to measure, case] by the vcorr that imports, which must be the tree's."""
     import torch
 
     import vcorr
@@ -99,7 +105,8 @@ def within(tree: str) -> None:
     calls = cases()
     print(json.dumps(list(calls)), flush=True)
     for line in sys.stdin:
-        print(json.dumps(measure(calls[line.strip()])), flush=True)
+        what, case = json.loads(line)
+        print(json.dumps({"time": cpu_ms, "memory": extra_mb}[what](calls[case])), flush=True)
 
 
 # --- without --------------------------------------------------------------------------------------------------------
@@ -115,11 +122,10 @@ class Side:
         )  # fmt: skip
         self.cases: list[str] = self._answer()
 
-    def __call__(self, case: str) -> tuple[float, float | None]:
+    def __call__(self, what: str, case: str) -> float:
         assert self._process.stdin is not None
-        print(case, file=self._process.stdin, flush=True)
-        seconds, memory = self._answer()
-        return seconds, memory
+        print(json.dumps([what, case]), file=self._process.stdin, flush=True)
+        return float(self._answer())
 
     def _answer(self) -> Any:
         assert self._process.stdout is not None
@@ -174,13 +180,12 @@ def compare_operators(trees: Sequence[Path], rounds: int) -> str:
     with Side(trees[0]) as before, Side(trees[1]) as after:
         sides = before, after
         for case in before.cases:
-            found: list[list[tuple[float, float | None]]] = [[], []]
-            for _ in range(rounds + 1):
+            mb = [side("memory", case) for side in sides]
+            found: list[list[float]] = [[], []]
+            for _ in range(rounds):
                 for results, side in zip(found, sides, strict=True):
-                    results.append(side(case))
-            found = [results[1:] for results in found]  # the first call warms up
-            ms = [1e3 * min(seconds for seconds, _ in results) for results in found]
-            mb = [min((m for _, m in results if m is not None), default=float("nan")) for results in found]
+                    results.append(side("time", case))
+            ms = [min(results) for results in found]
             rows.append((case, *(f"{x:.1f}" for x in ms), f"{ms[1] / ms[0]:.2f}", *(f"{x:.1f}" for x in mb)))
     return table(("operator", "CPU ms before", "after", "ratio", "MB before", "after"), rows)
 
