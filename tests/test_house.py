@@ -72,6 +72,7 @@ def test_the_way_of_a_frame_from_its_file_to_its_mask(frames: Path, mask: Path, 
     assert rooms == {"kernels", "labels", "matching", "media", "model", "propagation", "files"}, sorted(rooms)
 
 
+@pytest.mark.slow
 def test_the_way_of_a_clip_from_a_batch_to_its_gradient(tmp_path: Path) -> None:
     """A loss leaves the training for three rooms; it draws by rng, and asks ranks whether it is one of many."""
     experiment = recipe.load("mast", [*TOY, "pairs.steps=3"])

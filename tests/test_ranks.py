@@ -40,6 +40,7 @@ def two():
     return [json.loads(own[0]) for own in lines], [own[1:] for own in lines]
 
 
+@pytest.mark.slow
 def test_each_knows_which_it_is_and_takes_its_share(two):
     found, _ = two
     assert [f["who"] for f in found] == [[0, 2, 2, "cpu"], [1, 2, 2, "cpu"]]

@@ -108,6 +108,7 @@ def spoil_key_gradient(query, keys, values):
     return memory_read(query, [k.detach() + 1.01 * (k - k.detach()) for k in keys], values, radius=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "spoil", [spoil_window, spoil_border, spoil_scale, spoil_one_cell, spoil_by_nan, spoil_key_gradient]
 )

@@ -17,6 +17,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *args: str) -> None:
     accuracy.main()
 
 
+@pytest.mark.slow
 def test_errors_are_small(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     run(monkeypatch, *FEW, "--json")
     document = json.loads(capsys.readouterr().out)

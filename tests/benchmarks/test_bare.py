@@ -95,6 +95,7 @@ def test_every_part_runs(python: Path, tmp_path: Path) -> None:
     assert f"| {TINY} | " in (tmp_path / "operators-fp32.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_operators_alone(python: Path) -> None:
     command = [python, "-m", "benchmarks.operators", "--device", "cpu", "windows"]
     done = subprocess.run(command, cwd=ROOT, env=surroundings(), capture_output=True, text=True)

@@ -85,6 +85,7 @@ def test_a_wrong_result_is_an_error(bench, monkeypatch: pytest.MonkeyPatch) -> N
     assert err.splitlines()[-1].startswith(f"vcorr: {TINY}, vcorr: wrong")
 
 
+@pytest.mark.slow
 def test_propagation(bench, weights: Path) -> None:
     common = ("propagation", "480p:height=48,width=65,frames=4,objects=2", "--weights", weights, "--device", "cpu")
     code, out, err = bench(*common, "--json")
@@ -96,6 +97,7 @@ def test_propagation(bench, weights: Path) -> None:
     assert 100 < row.peak_mb < 2000
 
 
+@pytest.mark.slow
 def test_propagation_of_a_video(bench, frames: Path, mask: Path, weights: Path) -> None:
     common = ("propagation", "480p:frames=10", "--weights", weights, "--device", "cpu")
     code, out, err = bench(*common, "--video", frames, "--labels", mask, "--markdown")
@@ -103,6 +105,7 @@ def test_propagation_of_a_video(bench, frames: Path, mask: Path, weights: Path) 
     assert out.splitlines()[-1].startswith("| 64x48 | 2 | 10 | ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "wanted", "words"),
     [
@@ -126,6 +129,7 @@ def test_errors(bench, args: tuple[object, ...], wanted: int, words: str) -> Non
     assert words in err.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_both_parts_run_unasked(bench, monkeypatch: pytest.MonkeyPatch) -> None:
     row = propagation.PropagationRow("480p", 2, 1, 32, 40, None, 1.0, 2.0, dict.fromkeys(propagation.SHARES, 0.25))
     monkeypatch.setattr("vcorr.bench.cases.default", lambda device, full: [TINY])

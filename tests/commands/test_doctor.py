@@ -21,6 +21,7 @@ def doctor(*options: str, monkeypatch: pytest.MonkeyPatch) -> int:
     return int(end.value.code or 0)
 
 
+@pytest.mark.slow
 def test_a_machine_that_works(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert doctor("--json", monkeypatch=monkeypatch) == 0
     findings = json.loads(capsys.readouterr().out)
@@ -28,6 +29,7 @@ def test_a_machine_that_works(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert "frames/s" in findings[-1]["text"]
 
 
+@pytest.mark.slow
 def test_a_part_that_fails_is_named_and_the_others_are_tried(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -151,6 +151,7 @@ def three(tmp_path):
     return root, pred
 
 
+@pytest.mark.slow
 def test_scores_do_not_depend_on_the_processes(three):
     seen = []
     alone = evaluate_davis(*three, workers=1)
@@ -250,6 +251,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="process groups and SIGINT")
 def test_an_interrupt_ends_all_processes_in_silence(three, tmp_path):
     script = tmp_path / "script.py"

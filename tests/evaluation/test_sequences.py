@@ -80,6 +80,7 @@ def test_an_interrupt_ends_the_labelling_at_once_and_in_one_line(labelling, tmp_
         pass
 
 
+@pytest.mark.slow
 @posix
 def test_the_processes_do_not_outlive_the_caller(labelling, tmp_path) -> None:
     labelling.kill()

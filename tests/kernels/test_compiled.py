@@ -38,6 +38,7 @@ def check(function, inputs_of, times=1):
     assert counter.frame_count == times
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"radius": 2, "dilation": 2, "border": "zeros"}, {"radius": None}])
 def test_windowed_attention(options):
     check(

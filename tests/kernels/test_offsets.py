@@ -118,6 +118,7 @@ def check_top_k(impl, inputs, options, top_k):
         torch.testing.assert_close(logits[..., r, :][found], again[found])
 
 
+@pytest.mark.slow
 @given(case=readings())
 def test_the_reference_equals_the_oracle(case):
     inputs, options = case
@@ -126,7 +127,6 @@ def test_the_reference_equals_the_oracle(case):
     torch.testing.assert_close(got, with_gradients(by_oracle, inputs, options), rtol=1e-7, atol=1e-7)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("impl", "dtype"),
     [("reference", torch.float32), ("cpu", torch.int64), ("cpu", torch.float32), ("cpu", torch.float64)],

@@ -38,6 +38,7 @@ def arguments(*, read=None, offset=None, mask=None, gradient=True):
     return query, read, keys, values, [offset, None], [mask, None], *settings, "cpu"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gradient", [True, False])
 def test_opcheck_read(gradient):
     torch.library.opcheck(read, arguments(gradient=gradient))
@@ -88,6 +89,7 @@ def test_compiles_without_a_break():
     )
 
 
+@pytest.mark.slow
 def test_compiles_with_a_scale_that_changes():
     def both(query, key, value, scale):
         read = windowed_attention(query, key, value, radius=1, scale=scale)
@@ -160,6 +162,7 @@ print("torch._dynamo" in sys.modules)
 """
 
 
+@pytest.mark.slow
 def test_reading_without_gradients_leaves_the_compiler_alone():
     done = subprocess.run([sys.executable, "-c", WITHOUT_GRADIENT], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

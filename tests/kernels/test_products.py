@@ -145,6 +145,7 @@ PROCESSORS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("amd", "used", "expected"), PROCESSORS)
 def test_products_go_to_onednn_only_where_that_was_measured(amd, used, expected):
     code = (
@@ -387,6 +388,7 @@ def test_whole_frames_and_banks(library):
         torch.testing.assert_close(a.double(), b.double(), rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turned", [False, True])
 @examples(25)
 @given(case=readings())

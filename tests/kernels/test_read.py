@@ -109,7 +109,6 @@ def test_read_equals_the_oracle(impl, case):
         torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-7, msg=lambda text, name=name: f"{name}: {text}")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("calls", [-(2**50), 2**50], ids=["tiles", "strips"])
 @examples(40)
 @given(case=readings())
@@ -225,7 +224,6 @@ FRACTIONS = draw(3, 1, 3, 4, 2)
 SOME = torch.tensor([[[1, 1, 0, 1], [1, 1, 1, 1], [0, 1, 1, 1]]], dtype=torch.bool)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "given",
     [
@@ -296,7 +294,6 @@ ODD_CELLS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("impl", ["reference", "cpu"])
 @pytest.mark.parametrize("features", [3, 32])  # float32 with 24 or more may go by panels
 @pytest.mark.parametrize("odd", [torch.nan, torch.inf])
@@ -317,7 +314,6 @@ def test_masked_cells_may_hold_anything(monkeypatch, impl, features, odd, name):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("impl", IMPLEMENTATIONS)
 @pytest.mark.parametrize("features", [3, 32])
 @pytest.mark.parametrize("calls", [0, 2**50])  # by tiles, or by strips or panels

@@ -67,6 +67,7 @@ def test_what_triton_cannot_read(on_gpu, given, top_k, rule):
     assert dispatch.resolve("auto", frame, references, top_k) == "cpu"
 
 
+@pytest.mark.slow
 def test_kernels_import_without_the_rest_and_without_triton():
     """In a process where nothing but torch and what torch needs may be imported."""
     script = """

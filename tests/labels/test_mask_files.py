@@ -229,6 +229,7 @@ class TestSoftEdges:
         with pytest.raises(InputError, match=r"soft edges|is dithered|cannot be told|a picture"):
             read_mask(save(tmp_path / "m.png", form(rgb)))
 
+    @pytest.mark.slow
     def test_ids_that_are_thin_are_objects(self, tmp_path: Path) -> None:
         """A ball beside a player, a belt, a rope, cells of a pixel or two; a large label map."""
         ids = np.zeros((60, 80), np.uint8)

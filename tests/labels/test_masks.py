@@ -261,6 +261,7 @@ class TestRefusals:
                 read_mask(tmp_path / name)
             assert "\n" not in str(refused.value)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("kind", ["png", "tif", "gif", "bmp", "ppm"])
     def test_cut_or_changed_anywhere(self, tmp_path: Path, kind: str) -> None:
         buffer = io.BytesIO()

@@ -266,6 +266,7 @@ def test_fingerprint_is_the_hash_of_the_bytes(tmp_path: Path) -> None:
     assert open_video(path).fingerprint() == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_length(tmp_path: Path) -> None:
     pytest.importorskip("resource")
     path = encode(tmp_path / "long.mp4", "mpeg4", frames=200, size=(480, 854), options={"qscale": "5"})

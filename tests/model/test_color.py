@@ -163,6 +163,7 @@ def test_one_hot_of_classes():
 # --- dropped channels -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_channels_are_dropped_for_the_whole_batch_and_the_rest_rescaled():
     images = torch.rand(3, 2, 3, 4, 5, generator=rng.generator(0, "test")) + 0.1
     dropped = []

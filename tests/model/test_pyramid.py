@@ -38,6 +38,7 @@ def random_statistics(cfg):
     return params, stats
 
 
+@pytest.mark.slow
 def test_the_size_and_the_work_that_the_module_states():
     params, stats = pyramid.init(PyramidConfig(), rng.generator(0, "init"))
     assert sum(p.numel() for p in params.values()) == 2_941_536

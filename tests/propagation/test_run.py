@@ -66,7 +66,6 @@ def test_the_folder(request_for: Callable[..., Request], mask: Path) -> None:
     assert (summary.frames, summary.labelled_now) == (8, 8)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stop_after", [1, 2, 3, 6, 7])
 @pytest.mark.parametrize("labelled", ["first", "middle", "damaged", "repeated"])
 def test_a_stopped_run_goes_on_to_the_same_bytes(
@@ -102,7 +101,6 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
     assert not (broken.out / resume.STATE).exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("killed", [False, True])
 @pytest.mark.parametrize("stop_after", [1, 2, 4, 5, 6, 8, 9, 12])
 def test_a_run_stopped_between_two_labelled_frames_goes_on_to_the_same_bytes(

@@ -110,6 +110,7 @@ def by_hand(batch, *, taught, cycle=0.1, scale=8**-0.5):
 # --- loss -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("taught", [True, False])
 @pytest.mark.parametrize("cycle", [0.1, 0.0, 2.0])
 def test_losses_and_gradients_are_those_written_by_hand(batch, taught, cycle):

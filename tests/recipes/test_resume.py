@@ -80,6 +80,7 @@ def test_killed_in_the_second_stage_it_ends_as_if_it_had_not_been(name, films, t
         assert all(torch.equal(weights.slow[k], state[f"slow/{k}"]) for k in weights.slow)
 
 
+@pytest.mark.slow
 def test_the_second_stage_may_come_later(films, tmp_path):  # noqa: F811
     """Pairs alone are a run by themselves, whose weights have no slow encoder; memory added goes on from them."""
     whole, parts, name = tmp_path / "whole", tmp_path / "parts", "mast_momentum"

@@ -72,6 +72,7 @@ def test_a_small_row_keeps_its_own_overrides():
     assert (config.pairs.steps, config.memory.steps) == (7, 0)
 
 
+@pytest.mark.slow
 def test_learning_and_shares_of_a_recipe_of_two_stages(films, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
     options = ["--rows", "mast", "--steps", "3", "--share-steps", "2", "--share-batch", "2", "--set", *TINY]

@@ -363,6 +363,7 @@ prepare.prepare(Path(sys.argv[1]), Path(sys.argv[2]), workers=2, progress=lambda
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_time_and_run_again(tmp_path):
     """What is seen is whole each time, nothing is made twice, all comes in the end."""
     root, out = tmp_path / "source", tmp_path / "out"
