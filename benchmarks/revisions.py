@@ -150,7 +150,9 @@ def propagate(tree: Path, weights: Path, frames: int, out: Path) -> tuple[float,
     clip, mask = ROOT / "examples/goat.mp4", ROOT / "examples/goat_mask.png"
     words = ["propagate", clip, mask, "--out", out, "--weights", weights, "--end", frames, "--device", "cpu"]
     command = [sys.executable, "-m", "vcorr", *map(str, words)]
-    process = subprocess.Popen(command, cwd=tree, env=_environment(tree), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=tree, env=_environment(tree), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     assert process.stderr is not None
     said = process.stderr.read()
     _, status, used = os.wait4(process.pid, 0)

@@ -220,7 +220,7 @@ print(peak() - before)
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads a Linux process's peak memory")
 @pytest.mark.parametrize(
-    ("height", "width", "radius", "dilation"), [(60, 107, 12, 15), (30, 30, 4, 60), (30, 30, 200, 1)]
+    ("height", "width", "radius", "dilation"), [(40, 71, 12, 15), (20, 20, 4, 60), (20, 20, 200, 1)]
 )
 def test_memory_is_that_of_the_frame(height, width, radius, dilation):
     """Whatever lies beyond it is never held."""
