@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tests.toys import save_mask, scene
+from tests.toys import model, save_mask, scene
 from vcorr.propagation import confidence
 from vcorr.propagation.confidence import SIGNALS, signals
 from vcorr.propagation.confidence_table import COLUMNS, ConfidenceTable
@@ -33,10 +33,9 @@ def square(share: float, rest: float = 0.0) -> torch.Tensor:
 
 def test_the_signals_are_those_of_their_definition() -> None:
     assert named(square(1.0), "size") == pytest.approx(16 / 120)
-    assert named(square(1.0), "overlap") == named(square(1.0), "certainty") == 1
+    assert named(square(1.0), "overlap") == named(square(1.0), "score") == 1
+    assert named(square(0.8), "score") == pytest.approx(0.8) and named(square(0.4), "score") == 0
     assert named(square(0.8, 0.1), "overlap") == pytest.approx(16 * 0.8 / (16 + 104 * 0.1))
-    assert named(square(0.8, 0.1), "certainty") == pytest.approx((16 * 0.64 + 104 * 0.01) / (16 * 0.8 + 104 * 0.1))
-    assert named(square(1.0), "band") == 0 and named(square(0.8), "band") == 1  # 16 cells, 16 sides
 
 
 @given(
@@ -105,8 +104,9 @@ def test_what_is_no_row_of_ours_is_passed_over(tmp_path: Path, text: str) -> Non
 
 
 def test_an_update_keeps_the_rows_of_frames_that_it_does_not_touch(
-    request_for: Callable[..., Request], tmp_path: Path
+    request_for: Callable[..., Request], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("vcorr.propagation.run.Model.of", lambda weights, device: model())
     given = {k: save_mask(tmp_path / f"given{k}.png", scene(k)[1]) for k in (3, 6)}
     propagate_to(request_for(at={3: given[3]}))
     path = request_for().out / "confidence.csv"
@@ -114,7 +114,7 @@ def test_an_update_keeps_the_rows_of_frames_that_it_does_not_touch(
     assert before[1].startswith("0,1,1.000,,") and before[7].startswith("3,1,1.000,,")
     propagate_to(request_for(at={6: given[6]}, update=True))
     after = path.read_text().splitlines()
-    assert after[:9] == before[:9] and after[9] != before[9] and after[13].startswith("6,1,1.000,,")
+    assert after[:9] == before[:9] and after[9:13] != before[9:13] and after[13].startswith("6,1,1.000,,")
     propagate_to(request_for("whole", at=given))
     assert path.read_bytes() == (request_for("whole").out / "confidence.csv").read_bytes()
     new = save_mask(tmp_path / "new.png", np.where(scene(5)[1] == 2, 3, 1).astype(np.uint8))

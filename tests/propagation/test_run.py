@@ -48,7 +48,7 @@ def test_the_folder(request_for: Callable[..., Request], mask: Path) -> None:
     request = request_for()
     summary = propagate_to(request, say=lines.append, progress=lambda done, total: counts.append((done, total)))
     out = request.out
-    results = ["confidence.csv", "frames.csv", "manifest.json", "masks", "overlay.mp4"]
+    results = ["confidence.csv", "frames.csv", "manifest.json", "masks", "overlay.mp4", "review.html"]
     assert sorted(p.name for p in out.iterdir()) == results
     assert sorted(p.name for p in (out / "masks").iterdir()) == [f"{k:05d}.png" for k in range(8)]
     np.testing.assert_array_equal(read_mask(out / "masks" / "00000.png").ids, read_mask(mask).ids)
@@ -526,7 +526,9 @@ def test_keypoints_follow_what_moves(request_for: Callable[..., Request], tmp_pa
     summary = propagate_to(request)
     out = request.out
     assert (summary.kind, summary.labels) == ("keypoints", out / "keypoints.csv")
-    assert sorted(p.name for p in out.iterdir()) == ["frames.csv", "keypoints.csv", "manifest.json", "overlay.mp4"]
+    assert sorted(p.name for p in out.iterdir()) == [
+        *["frames.csv", "keypoints.csv", "manifest.json", "overlay.mp4", "review.html"]
+    ]
     rows = list(csv.reader((out / "keypoints.csv").read_text().splitlines()))
     assert rows[:4] == [
         ["frame", "point", "x", "y", "confidence"],

@@ -112,6 +112,7 @@ def propagate(
         what = "masks" if summary.kind == "masks" else f"frames' {summary.kind}"
         also = "".join(f", {path}" for path in exported)
         typer.echo(f"{summary.frames} {what} in {summary.labels}{drawn}{also}")
+        typer.echo(f"{summary.look}; see {out / 'review.html'}")
 
 
 def _foretell(request: Request, as_json: bool) -> None:

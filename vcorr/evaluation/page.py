@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from vcorr.evaluation.objects import MaskScores, ObjectScores
 from vcorr.labels.draw import default_palette, overlay
 from vcorr.labels.raw_ids import Ids
+from vcorr.pages.document import document, jpeg
 
 SHOWN = 3  # best and worst sequences with pictures
 FRAMES = 4  # frames of each
 BINS = 10  # parts of a video
 SIDE = 320  # pixels, the longer side of pictures
-_STYLE = """
-:root{color-scheme:light dark}body{max-width:1200px;margin:0 auto;padding:20px;font:15px/1.5 system-ui,sans-serif}
-table{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums}.scroll{overflow-x:auto}
-th,td{text-align:right;padding:3px 14px 3px 0;border-bottom:1px solid #8884}
-th:first-child,td:first-child{text-align:left}
-.strip{display:grid;grid-template-columns:repeat(4,1fr);gap:8px;margin:4px 0 16px}figure{margin:0}
-img{display:block;width:100%;height:auto;border-radius:6px}figcaption,.dim{font-size:.8rem;opacity:.7}
-svg{width:100%;max-width:560px;height:auto}svg text{font-size:11px;fill:currentColor}h3{margin:.6em 0 0;font-size:1rem}
-"""
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_STYLE = "svg{width:100%;max-width:560px;height:auto}"
 
 Picture = NDArray[np.uint8]
 Shown = Callable[[str], tuple[Picture | None, Ids]]
@@ -70,12 +59,7 @@ def page(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], sequ
         "<h2>Worst</h2>",
         *map(_strip, worst),
     ]
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
-    )
+    return document(title, parts, _STYLE)
 
 
 def drift(sequences: Sequence[Shot]) -> list[float]:
@@ -125,11 +109,7 @@ def _strip(sequence: Shot) -> str:
 def _image(picture: Picture | None, ids: Ids) -> str:
     if picture is None or picture.shape[:2] != ids.shape:
         picture = np.full((*ids.shape, 3), 40, np.uint8)
-    image = Image.fromarray(overlay(picture, ids, default_palette()))
-    image.thumbnail((SIDE, SIDE))
-    data = io.BytesIO()
-    image.save(data, "JPEG", quality=80)
-    return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}">'
+    return f'<img alt="" src="{jpeg(overlay(picture, ids, default_palette()), SIDE)}">'
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

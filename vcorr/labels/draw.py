@@ -93,7 +93,7 @@ def draw_points(rgb: np.ndarray, xy: np.ndarray, confidence: np.ndarray) -> np.n
     image = Image.fromarray(rgb)
     pen = ImageDraw.Draw(image)
     radius = max(2, round(min(rgb.shape[:2]) * POINT_PER_SIDE))
-    colours = _bright(default_palette())[colour_index(np.arange(1, len(xy) + 1))]
+    colours = point_colours(len(xy))
     for (x, y), colour, sure in zip(xy, colours.tolist(), confidence >= UNSURE, strict=True):
         if np.isfinite((x, y)).all():
             box = (x - radius - 1, y - radius - 1, x + radius + 1, y + radius + 1)
@@ -101,3 +101,9 @@ def draw_points(rgb: np.ndarray, xy: np.ndarray, confidence: np.ndarray) -> np.n
             box = (x - radius, y - radius, x + radius, y + radius)
             pen.ellipse(box, fill=tuple(colour) if sure else None, outline=tuple(colour))
     return np.array(image)
+
+
+def point_colours(count: int) -> np.ndarray:
+    """Colours of points, in their order, uint8 [n 3]."""
+    colours: np.ndarray = _bright(default_palette())[colour_index(np.arange(1, count + 1))]
+    return colours

@@ -62,8 +62,12 @@ class Store(Protocol[L]):
     def finish(self, frames: Iterable[int]) -> None:
         """Writes what needs the results of all frames, unless it exists."""
 
-    def drawn(self, index: int, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Draws the result of a frame on its picture, [h w 3] of any size."""
+    def drawn(self, index: int, rgb: NDArray[np.uint8], *, opacity: float = 0.5) -> NDArray[np.uint8]:
+        """Draws the result of a frame on its picture, [h w 3] of any size.
+
+        Args:
+            opacity: of the colours of areas, from 0 (only outlines) to 1.
+        """
 
 
 class Given(Protocol[L]):
@@ -73,6 +77,8 @@ class Given(Protocol[L]):
         kind: the kind of labels.
         by_frame: the labels by frame index, ascending.
         objects: ids of objects, or names of points.
+        shown: what messages call each.
+        colours: the colour of each as it is drawn, [n 3].
         described: the same for the manifest, with the names of ids.
     """
 
@@ -82,6 +88,10 @@ class Given(Protocol[L]):
     def by_frame(self) -> Mapping[int, L]: ...
     @property
     def objects(self) -> list[int] | list[str]: ...
+    @property
+    def shown(self) -> list[str]: ...
+    @property
+    def colours(self) -> NDArray[np.uint8]: ...
     @property
     def described(self) -> dict[str, Any]: ...
 

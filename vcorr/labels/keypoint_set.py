@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vcorr.errors import InputError, OutputError, UsageError
 from vcorr.files import remove, replacing
-from vcorr.labels.draw import draw_points
+from vcorr.labels.draw import draw_points, point_colours
 from vcorr.labels.earlier import Earlier, changed
 from vcorr.labels.formats.coco import has_keypoints, has_masks, is_coco, read_coco_points
 from vcorr.labels.formats.deeplabcut import is_deeplabcut, read_deeplabcut
@@ -48,6 +48,14 @@ class GivenKeypoints:
     @property
     def objects(self) -> list[str]:
         return list(self.names)
+
+    @property
+    def shown(self) -> list[str]:
+        return self.objects
+
+    @property
+    def colours(self) -> NDArray[np.uint8]:
+        return point_colours(len(self.names))
 
     @property
     def described(self) -> dict[str, Any]:
@@ -309,7 +317,7 @@ class KeypointTable:
         self._read()
         return {k: self.read(k) for k in self._found}
 
-    def drawn(self, index: int, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def drawn(self, index: int, rgb: NDArray[np.uint8], *, opacity: float = 0.5) -> NDArray[np.uint8]:
         points = self.read(index)
         scale = np.array([rgb.shape[1] / self.size[1], rgb.shape[0] / self.size[0]])
         return draw_points(rgb, (points.xy + 0.5) * scale - 0.5, points.confidence)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from vcorr.errors import InputError, UsageError
 from vcorr.files import make_folder, remove, sweep
+from vcorr.labels.draw import colour_index
 from vcorr.labels.earlier import Earlier, changed
 from vcorr.labels.formats.arrays import read_ids_array
 from vcorr.labels.formats.coco import is_coco
@@ -57,6 +58,16 @@ class GivenMasks:
     @property
     def objects(self) -> list[int]:
         return sorted({int(i) for mask in self.masks.values() for i in np.unique(mask.ids) if i})
+
+    @property
+    def shown(self) -> list[str]:
+        return [self.names.get(i, f"object {i}") for i in self.objects]
+
+    @property
+    def colours(self) -> NDArray[np.uint8]:
+        palette: NDArray[np.uint8] = next(iter(self.masks.values())).palette
+        colours: NDArray[np.uint8] = palette[colour_index(np.array(self.objects, int))]
+        return colours
 
     @property
     def described(self) -> dict[str, Any]:
@@ -236,9 +247,9 @@ class MaskFolder:
     def finish(self, frames: Iterable[int]) -> None:
         pass
 
-    def drawn(self, index: int, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def drawn(self, index: int, rgb: NDArray[np.uint8], *, opacity: float = 0.5) -> NDArray[np.uint8]:
         height, width = rgb.shape[:2]
-        drawn: NDArray[np.uint8] = overlay(rgb, _shrunk(self.read(index), height, width), self.palette)
+        drawn: NDArray[np.uint8] = overlay(rgb, _shrunk(self.read(index), height, width), self.palette, opacity=opacity)
         return drawn
 
     def _file(self, index: int) -> Path:

@@ -12,6 +12,7 @@ import io
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,7 +95,7 @@ class ConfidenceTable:
         self._keep()
         remove(self.path)
 
-    def finish(self, confidence: NDArray[np.float32]) -> None:
+    def finish(self, confidence: NDArray[np.floating[Any]]) -> None:
         """Write the table, with a confidence for every frame and object [frames objects].
 
         Raises:
@@ -124,7 +125,7 @@ class ConfidenceTable:
             for k in filter(self._has, self.frames):
                 file.write(self._rows(k, self._of(k)).encode())
 
-    def _rows(self, index: int, found: Signals, sure: Sequence[float] | NDArray[np.float32] = ()) -> str:
+    def _rows(self, index: int, found: Signals, sure: Sequence[float] | NDArray[np.floating[Any]] = ()) -> str:
         """The rows of a frame: without its confidence while it is not known, without signals where it was given."""
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")

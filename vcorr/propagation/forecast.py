@@ -17,6 +17,8 @@ from vcorr.labels.given import Kind
 from vcorr.machine import in_own_modes, peak_memory
 from vcorr.media.video import shrunk_size
 from vcorr.model.encoder import Model
+from vcorr.pages.document import jpeg
+from vcorr.propagation import review
 from vcorr.propagation.blend import Waiting
 from vcorr.propagation.memory import kept_after
 from vcorr.propagation.propagator import Propagator
@@ -120,6 +122,7 @@ def _disk(work: Work) -> int:
     index = min(k for k in work.given.by_frame if work.start <= k < work.end)
     count = work.end - work.start
     first = max(work.start, min(index, work.end - SAMPLE))
+    shown, page = min(count, review.STRETCHES * review.PICTURES), 0
     with tempfile.TemporaryDirectory(prefix="vcorr-") as folder:
 
         def size(name: str, frames: range) -> tuple[int, int]:
@@ -134,6 +137,8 @@ def _disk(work: Work) -> int:
             results.rate([])
             rest = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
             results.draw(lambda line: None)
+            nonlocal page
+            page = shown * len(jpeg(results.outlined(first), review.SIDE))
             return sum(file.stat().st_size for file in out.rglob("*") if file.is_file()) - rest, rest
 
         frames = range(first, min(first + SAMPLE, work.end))
@@ -141,4 +146,4 @@ def _disk(work: Work) -> int:
         overlay, rest = size("some", frames)
     step = (overlay - key) / max(1, len(frames) - 1)
     keys = -(-count // KEYS_APART)
-    return int(max(0.0, keys * key + (count - keys) * step) + rest * count / len(frames))
+    return int(max(0.0, keys * key + (count - keys) * step) + rest * count / len(frames)) + page

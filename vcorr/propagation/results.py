@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from vcorr.errors import InputError, OutputError
 from vcorr.files import replacing, sweep
@@ -15,6 +18,7 @@ from vcorr.labels.given import Given, Store
 from vcorr.media.cuts import CutFinder, Picture
 from vcorr.media.video import Video, VideoWriter, shrunk_size
 from vcorr.media.writer import is_whole_video
+from vcorr.propagation import review
 from vcorr.propagation.blend import Step
 from vcorr.propagation.confidence import confidence, signals
 from vcorr.propagation.confidence_table import TABLE as CONFIDENCE
@@ -22,6 +26,7 @@ from vcorr.propagation.confidence_table import ConfidenceTable
 
 OVERLAY = "overlay.mp4"
 TABLE = "frames.csv"
+REVIEW = "review.html"
 OVERLAY_SIDE = 480  # short side of the overlay video
 
 
@@ -31,7 +36,7 @@ class Results:
 
     Attributes:
         out: the folder. video: what is labelled. frames: those that are labelled. store: where their labels go.
-        given: frames whose labels were given.
+        given: labels that were given, by frame index.
         sure: how sure the others are, of masks; keypoints say it themselves.
     """
 
@@ -39,7 +44,7 @@ class Results:
     video: Video
     frames: range
     store: Store[Any]
-    given: frozenset[int]
+    given: Mapping[int, Any]
     sure: ConfidenceTable | None
 
     @classmethod
@@ -47,7 +52,7 @@ class Results:
         """Those of the labels that a video is given."""
         ids = [i for i in given.objects if isinstance(i, int)]
         sure = ConfidenceTable(out / CONFIDENCE, ids, frames) if given.kind == "masks" else None
-        return cls(out, video, frames, given.store(out), frozenset(given.by_frame), sure)
+        return cls(out, video, frames, given.store(out), given.by_frame, sure)
 
     def prepare(self) -> None:
         """Make what is made at once, and clear away what a kill left half written.
@@ -64,7 +69,7 @@ class Results:
 
     def missing(self) -> set[int]:
         """Frames without a whole label, or of which nothing says how sure it is."""
-        return self.store.missing(self.frames) | (self.sure.missing() - self.given if self.sure else set())
+        return self.store.missing(self.frames) | (self.sure.missing() - self.given.keys() if self.sure else set())
 
     def write(self, step: Step[Any]) -> None:
         """Write the label of a frame that was gone through, unless it waits, and how sure it is.
@@ -123,7 +128,52 @@ class Results:
     def rate(self, cuts: Sequence[int]) -> None:
         """Write how sure each label is, which hangs on the scenes."""
         if self.sure:
-            self.sure.finish(confidence(self.sure.signals, self.frames, sorted(self.given), cuts))
+            given = {k: np.isin(self.sure.objects, self.given[k]) for k in sorted(self.given) if k in self.frames}
+            self.sure.finish(confidence(self.sure.signals, self.frames, given, cuts))
+
+    def confidence(self) -> NDArray[np.floating[Any]]:
+        """How sure the label of each object or point is in each frame [frames objects], once all are rated."""
+        if self.sure:
+            return self.sure.confidence
+        return np.stack([self.store.read(k).confidence for k in self.frames])
+
+    def has_review(self) -> bool:
+        """Whether the page that says where to look is there, to its end."""
+        try:
+            return (self.out / REVIEW).read_bytes().endswith(b"</html>\n")
+        except OSError:
+            return False
+
+    def review(self, given: Given[Any], cuts: Sequence[int], commands: Callable[[int], Sequence[str]]) -> None:
+        """Write the page that says where to look.
+
+        Args:
+            given: the labels that the video was given. commands: that label frame N anew.
+        """
+        look = review.Look(
+            self.video.path.name or str(self.video.path),
+            given.shown,
+            given.colours,
+            self.confidence(),
+            self.frames.start,
+            [k for k in sorted(self.given) if k in self.frames],
+            cuts,
+            commands,
+        )
+        with replacing(self.out / REVIEW) as file:
+            file.write(review.page(look, self.outlined).encode())
+
+    def told(self, names: Sequence[str], cuts: Sequence[int]) -> str:
+        """The line that says where to look first."""
+        found = review.stretches(self.confidence(), self.frames.start, sorted(self.given))
+        return review.told(found, names, cuts)
+
+    def outlined(self, index: int) -> Picture:
+        """A frame as the review shows it."""
+        height, width = self.video.height, self.video.width
+        short = max(1, round(review.SIDE * min(height, width) / max(height, width)))
+        _, rgb = next(self.video.frames(index, index + 1, short_side=short))
+        return self.store.drawn(index, rgb, opacity=review.TINT)
 
     def _pictures(self) -> Iterator[tuple[int, Picture]]:
         """Every frame, at the size of the overlay."""

@@ -4,16 +4,19 @@ masks/00000.png   indexed PNG, one a frame, named by frame index; or keypoints.c
 overlay.mp4       the video with the labels drawn on it
 frames.csv        index, pts, seconds of every labelled frame
 confidence.csv    of masks: frame, object, confidence, and the signals that it is made of
+review.html       where to look first
 manifest.json     inputs and weights by SHA-256, options, versions, device, where the time went
 """
 
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +36,7 @@ from vcorr.phrases import duration, frame_list, ranges
 from vcorr.propagation.blend import Waiting
 from vcorr.propagation.plan import Span, spans
 from vcorr.propagation.propagator import Propagator
-from vcorr.propagation.results import OVERLAY, Results
+from vcorr.propagation.results import OVERLAY, REVIEW, Results
 from vcorr.propagation.resume import FORMAT, STATE, WAITING, label_stretches, resume_point, stretches_of
 from vcorr.propagation.timing import Seconds, seconds_a_frame
 from vcorr.propagation.update import earlier_labels, stale_frames, told_update
@@ -74,7 +77,7 @@ class Summary:
     """What was done: frames labelled now and before, seconds taken now, whether there is an overlay, and the folder.
 
     Attributes:
-        kind: of the labels. labels: the file or folder of the results.
+        kind: of the labels. labels: the file or folder of the results. look: where to look first, and scene cuts.
     """
 
     out: Path
@@ -85,6 +88,7 @@ class Summary:
     seconds: float
     shares: dict[str, float]
     overlay: bool
+    look: str
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self) | {"out": str(self.out), "labels": str(self.labels)}
@@ -119,7 +123,7 @@ class Work:
         left_over = any((self.results.out / name).exists() for name in (STATE, WAITING))
         results = self.results
         whole = not (self.missing or left_over) and results.has_overlay() and results.has_table()
-        whole = whole and results.has_confidence()
+        whole = whole and results.has_confidence() and results.has_review()
         return bool(self.found.get("complete")) and whole
 
 
@@ -150,7 +154,8 @@ def propagate_to(
         device, store = torch.device(request.device), results.store
         if work.complete:
             say(f"{request.out} is complete already: same inputs, same options")
-            return Summary(request.out, given.kind, store.path, end - start, 0, 0.0, {}, overlay=True)
+            look = results.told(given.shown, found.get("cuts", []))
+            return Summary(request.out, given.kind, store.path, end - start, 0, 0.0, {}, overlay=True, look=look)
         model, frames = Model.of(work.weights, device), pictures(video, request.short_side)
         propagator: Propagator[Any] = Propagator(model, given.labels(device))
         # What cannot be computed fails here, before a folder is made.
@@ -203,6 +208,7 @@ def propagate_to(
                 drawn, cuts = results.draw(say)
             cuts = results.cuts() if cuts is None else cuts
             results.rate(cuts)
+            results.review(given, cuts, partial(_commands, request, given.kind))
             if video.damaged:  # by now those too that were labelled before a stop: the overlay shows every frame
                 which = (
                     "frames took the picture beside them" if len(video.damaged) > 1 else "frame took the one beside it"
@@ -214,7 +220,8 @@ def propagate_to(
             (request.out / STATE).unlink(missing_ok=True)
             waiting.clear()
             write_json(request.out / MANIFEST, manifest | about)
-    return Summary(request.out, given.kind, store.path, end - start, labelled, taken, shares, drawn)
+        look = results.told(given.shown, cuts)
+    return Summary(request.out, given.kind, store.path, end - start, labelled, taken, shares, drawn, look)
 
 
 def _recorded(out: Path) -> dict[str, Any] | None:
@@ -301,6 +308,7 @@ def _revise(
     mark = {"complete": False, "stale": {"frames": ranges(stale), "objects": before}, "machine": found.get("machine")}
     write_json(results.out / MANIFEST, manifest | mark)
     remove(results.out / OVERLAY)
+    remove(results.out / REVIEW)
     results.store.revise(stale, {k: given.by_frame[k] for k in stale & given.by_frame.keys()}, before)
     if results.sure:
         results.sure.revise(stale, before)
@@ -334,6 +342,29 @@ def _manifest(request: Request, video: Video, given: Given[Any], weights: Path, 
         **given.described,
         "machine": conditions(torch.device(request.device)),
     }
+
+
+def _commands(request: Request, kind: Kind, frame: int) -> list[str]:
+    """The commands that give a frame another label."""
+    options: dict[str, Any] = {"--out": request.out}
+    if request.short_side != Request.short_side:
+        options["--size"] = request.short_side
+    if request.start:
+        options["--start"] = request.start
+    if request.end is not None:
+        options["--end"] = request.end
+    if request.weights:
+        options["--weights"] = request.weights
+    if request.kind:
+        options["--kind"] = request.kind
+    if request.named_by:
+        options["--named-by"] = request.named_by
+    if str(pick_device("auto")) != request.device:
+        options["--device"] = request.device
+    label = f"mask{frame}.png" if kind == "masks" else f"points{frame}.csv"
+    given = [str(word) for pair in options.items() for word in pair]
+    again = ["vcorr", "propagate", request.video, str(request.labels), *given, "--update", "--at", f"{frame}={label}"]
+    return [shlex.join(["vcorr", "frame", request.video, str(frame), f"frame{frame}.png"]), shlex.join(again)]
 
 
 def _what_comes(video: Video, short_side: int, given: Given[Any]) -> str:
