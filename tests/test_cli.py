@@ -77,6 +77,7 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(vcorr, frames: Pat
     assert sorted(Path.cwd().rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_corrections(vcorr, frames: Path, mask: Path, weights: Path, tmp_path: Path) -> None:
     later = save_mask(tmp_path / "later.png", scene(4)[1])
     common = ("propagate", frames, mask, "--weights", weights, "--device", "cpu")
@@ -186,6 +187,7 @@ def test_frame(vcorr, frames: Path) -> None:
     assert code == 4
 
 
+@pytest.mark.slow
 @takes_any_name
 @pytest.mark.parametrize("encoding", ["utf-8:strict", "latin-1:strict"])
 def test_a_name_that_cannot_be_printed_ends_nothing(frames: Path, tmp_path: Path, encoding: str) -> None:

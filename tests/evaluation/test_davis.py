@@ -191,6 +191,7 @@ def test_rows(tmp_path):
     assert all(len(row) == len(scores.columns) for row in scores.rows())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_first_failure_is_told(three, workers):
     root, pred = three

@@ -126,6 +126,7 @@ SMALL = arrays(np.uint8, (4, 5), elements=st.integers(0, 3))
 KINDS = st.lists(st.sampled_from([1, 1, 13]), min_size=3, max_size=3)
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(
     st.lists(st.tuples(SMALL, KINDS, SMALL, KINDS), min_size=1, max_size=2),

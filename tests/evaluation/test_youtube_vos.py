@@ -145,6 +145,7 @@ IDS = (1, 4, 300)  # the last needs 16 bits
 SMALL = arrays(np.uint16, (7, 9), elements=st.sampled_from([0, 0, *IDS]))
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(st.data())
 def test_the_second_implementation_agrees(tmp_path_factory, data) -> None:

@@ -53,6 +53,7 @@ def frames_of(*size):
     return frames, [draw(5, *size) > -1.0, draw(6, *size, 2).round()]
 
 
+@pytest.mark.slow
 def test_memory_read():
     def read(leaves, rest):
         query, *frames = leaves

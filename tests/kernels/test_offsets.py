@@ -88,6 +88,7 @@ def test_read_equals_the_oracle(limits, case):
     torch.testing.assert_close(got, with_gradients(by_oracle, *case), rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("impl", "held"), [("reference", 0), ("cpu", memory_cpu.HELD), ("cpu", 100)])
 @examples(40)
 @given(case=readings(whole=True), top_k=st.integers(1, 12))

@@ -64,6 +64,7 @@ def test_opcheck_read_backward(alone, given):
     torch.library.opcheck(read_backward, (draw(5, *readout.shape), draw(6, *lse.shape), readout, lse, needs, *inputs))
 
 
+@pytest.mark.slow
 def test_opcheck_topk_and_negatives():
     for given in (None, FIRST):
         query, read_, keys, _, *settings = arguments(gradient=False, read=given)
@@ -108,6 +109,7 @@ def test_shapes_without_data():
     assert negative_logsumexp(query.flatten(0, 2), key.flatten(0, 2)).shape == (70,)
 
 
+@pytest.mark.slow
 def test_compiles_reading_without_gradient():
     keys, values, query = draw(0, 1, 2, 5, 7, 4), draw(1, 1, 2, 5, 7, 3), draw(2, 1, 5, 7, 4)
 

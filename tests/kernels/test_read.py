@@ -93,6 +93,7 @@ def oracle_options(options):
     return {**options, **split}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("impl", IMPLEMENTATIONS)
 @examples(50)
 @given(case=readings())
@@ -224,6 +225,7 @@ FRACTIONS = draw(3, 1, 3, 4, 2)
 SOME = torch.tensor([[[1, 1, 0, 1], [1, 1, 1, 1], [0, 1, 1, 1]]], dtype=torch.bool)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "given",
     [

@@ -133,6 +133,7 @@ def test_unsure_affinities_cost_nothing():
     assert not any(bool(g.any()) for g in torch.autograd.grad(value, (query, key)))
 
 
+@pytest.mark.slow
 def test_descending_the_loss_makes_affinities_compact():
     """A few steps down and the affinity is nearer to its mixture, and as compact as it."""
     query, key = (features(1, 6, 6, 8, seed=k).float().requires_grad_() for k in range(2))

@@ -51,6 +51,7 @@ def test_only_the_header_is_read_on_opening(tmp_path: Path) -> None:
         read_rgb(path)
 
 
+@pytest.mark.slow
 def test_large_images_are_refused_without_a_warning(tmp_path: Path) -> None:
     for side in (8300, 10_000, 15_000):
         assert side * side > MAX_PIXELS

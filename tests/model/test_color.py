@@ -40,6 +40,7 @@ def test_lab_follows_the_formulas():
     np.testing.assert_allclose(got * scale, lab_by_formula(rgb) * scale, rtol=0, atol=0.006)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rgb", "lab"),
     [

@@ -54,6 +54,7 @@ def overlap(one: Ids, other: Ids) -> float:
     return float(((one == 1) & (other == 1)).sum() / ((one == 1) | (other == 1)).sum())
 
 
+@pytest.mark.slow
 def test_an_object_that_leaves_the_window_keeps_its_label_where_it_is_followed() -> None:
     last = {}
     for follow in (None, 0.0, 0.05):
@@ -87,6 +88,7 @@ def test_the_time_of_following_is_time_of_reading() -> None:
     assert seconds.read >= 0.1
 
 
+@pytest.mark.slow
 def test_a_stopped_span_goes_on_with_the_places() -> None:
     def pictures(frames: range):
         return ((i, frame(LEFT[i])[0]) for i in frames)

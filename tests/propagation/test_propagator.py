@@ -61,6 +61,7 @@ def test_references_are_encoded_by_their_own_encoder() -> None:
     assert (np.array(flipped) != plain).any()
 
 
+@pytest.mark.slow
 def test_compact_values_fed_back_do_not_grow() -> None:
     task = propagator(model(feedback="soft", compactness=1))
 
@@ -126,6 +127,7 @@ def test_a_frame_that_repeats_the_last_has_its_label() -> None:
         task.step(shown)
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 2**32 - 1), classes=st.integers(2, 4), top_k=st.sampled_from([None, 1, 5]))
 def test_soft_labels_of_a_still_scene_stay(seed: int, classes: int, top_k: int | None) -> None:
     """Where each cell matches itself alone, what is fed back is what was read, however often, off the grid or thin."""

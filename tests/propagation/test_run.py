@@ -168,6 +168,7 @@ def test_what_waits_for_the_other_side_is_read_again_where_it_is_damaged(
     assert not waiting.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bad", "told"), [(6, "1 damaged frame"), (0, "damaged"), (11, "1 damaged frame")])
 def test_a_damaged_film_stopped_anywhere_is_labelled_as_if_it_had_not_been(
     request_for: Callable[..., Request], tmp_path: Path, bad: int, told: str

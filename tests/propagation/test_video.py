@@ -28,6 +28,7 @@ def label(
     return {f.index: f.mask for f in label_video(video, plan, masks, how or model(), short_side=short_side)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", callers.STATES)
 def test_the_state_of_the_caller_changes_no_mask_and_is_left_alone(
     frames: Path, mask: Path, weights: Path, name: str

@@ -128,6 +128,7 @@ def test_a_bank_is_full_where_shares_are_taken():
         assert not full or len(bank.read(full)[0]) == 9 * 4
 
 
+@pytest.mark.slow
 def test_a_row_that_is_not_there_is_refused(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr("sys.argv", ["recipes.py", str(tmp_path), "--rows", "nothing"])
     with pytest.raises(SystemExit) as ended:

@@ -199,6 +199,7 @@ def test_as_many_threads_as_the_device_can_use():
 # --- frames for many threads ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [1 << 30, 40_000, 0], ids=["all-fit", "some-fit", "none-fits"])
 def test_frames_are_the_same_for_many_threads_at_once(videos, monkeypatch, limit):
     monkeypatch.setattr(footage, "OPEN", 2)

@@ -153,6 +153,7 @@ def test_crop_and_flip_are_those_of_the_whole_clip(tmp_path):
     assert len({clip.tobytes() for clip in rgb[:, 0]}) == len(clips)
 
 
+@pytest.mark.slow
 def test_squares_lie_in_the_frame_and_have_every_side_from_smallest_to_the_short_one(tmp_path):
     y, x = np.mgrid[:100, :150]
     video(tmp_path / "x", [x] * 201)

@@ -48,6 +48,7 @@ def box(left, top, width, height):
 # --- warps ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_homography_takes_the_unit_square_to_the_quad():
     quads = torch.tensor([[[1.0, 2], [9, 1], [12, 8], [0, 11]], [[0, 0], [4, 0], [4, 4], [0, 4]]], dtype=torch.float64)
     corners = torch.cat([UNIT, torch.ones(4, 1, dtype=torch.float64)], 1)

@@ -73,6 +73,7 @@ def test_frames_lie_in_the_order_of_their_samples():
     assert pushed["bank.videos"].tolist() == [11, 12, 10, -1]
 
 
+@pytest.mark.slow
 def test_a_bank_of_no_frames_stays_empty_and_survives_a_file(tmp_path):
     extra = bank.init(BankConfig(0, 4), 8)
     extra = bank.push(extra, features(2, 4, 8), [0, 1], [0, 1])
