@@ -39,29 +39,26 @@ class Tile(NamedTuple):
 
 
 def cover(read: Tensor | None, height: int, width: int) -> list[list[Tile]]:
-    """Tiles over the cells to read [h w], or over all, in bands; each as small as its cells allow."""
+    """Tiles over the cells to read [h w], or over all, in bands; each as small as its cells allow.
+
+    No tile goes across a multiple of TILE, so that offsets which are the same throughout such squares are the same
+    throughout each tile.
+    """
+    tops = range(0, height, TILE)
     if read is None:
-        tops = range(0, height, TILE)
         return [[Tile(y, x, min(TILE, height - y), min(TILE, width - x)) for x in range(0, width, TILE)] for y in tops]
-    found, active, y = [], read.any(1).tolist(), 0
-    while y < height:
-        if active[y]:
-            found.append(list(_tiles_of_band(read[y : y + TILE].tolist(), y)))
-        y += TILE if active[y] else 1
-    return found
+    bands = (list(_tiles_of_band(read[y : y + TILE].tolist(), y)) for y in tops)
+    return [band for band in bands if band]
 
 
 def _tiles_of_band(read: list[list[bool]], top: int) -> Iterator[Tile]:
     active = [any(column) for column in zip(*read, strict=True)]
-    x = 0
-    while x < len(active):
-        if not active[x]:
-            x += 1
-            continue
-        last = max(c for c in range(x, min(x + TILE, len(active))) if active[c])
-        rows = [y for y, row in enumerate(read) if any(row[x : last + 1])]
-        yield Tile(top + rows[0], x, rows[-1] - rows[0] + 1, last - x + 1)
-        x = last + 1
+    for x in range(0, len(active), TILE):
+        columns = [c for c in range(x, min(x + TILE, len(active))) if active[c]]
+        if columns:
+            left, end = columns[0], columns[-1] + 1
+            rows = [y for y, row in enumerate(read) if any(row[left:end])]
+            yield Tile(top + rows[0], left, rows[-1] - rows[0] + 1, end - left)
 
 
 def work(read: Tensor, radius: int) -> int:
