@@ -50,6 +50,40 @@ def test_the_size_and_the_work_that_the_module_states():
     assert round(counter.get_total_flops() / 2e9) == 14
 
 
+@pytest.mark.parametrize(
+    ("cfg", "channels"),
+    [
+        (TINY, 18),
+        (replace(TINY, unit=True), 18),
+        (replace(TINY, widths=(6,)), 6),
+        (replace(TINY, widths=(4, 5, 6, 7), depth=1), 18),
+        (ResNetConfig(widths=(4, 4, 6, 8), features=5), 8),
+    ],
+)
+@pytest.mark.parametrize(("h", "w"), [(32, 40), (33, 47), (5, 9), (1, 1)])
+def test_context_has_unit_parts_and_changes_no_feature(cfg, channels, h, w):
+    params, stats = network.init(cfg, rng.generator(0, "init"))
+    x = images(2, h, w)
+    features, context = network.apply_with_context(cfg, params, stats, x)
+    torch.testing.assert_close(features, network.apply(cfg, params, stats, x, train=False)[0], rtol=0, atol=0)
+    assert context.shape == (2, ceil(ceil(ceil(h / 2) / 2) / 2), ceil(ceil(ceil(w / 2) / 2) / 2), channels)
+    levels = cfg.widths[1:] if cfg.kind == "pyramid" and len(cfg.widths) > 1 else (channels,)
+    for part in context.split(levels, -1):
+        length = part.norm(dim=-1)
+        assert (((length - 1).abs() < 1e-4) | (length == 0)).all()
+
+
+def test_context_of_a_level_lies_over_its_pixels():
+    """A bright square in the corner is seen in the corner of the context alone."""
+    params, stats = pyramid.init(TINY, rng.generator(0, "init"))
+    plain, square = torch.zeros(1, 3, 320, 320), torch.zeros(1, 3, 320, 320)
+    square[..., :16, :16] = 5
+    _, before = pyramid.apply_with_context(TINY, params, stats, plain)
+    _, after = pyramid.apply_with_context(TINY, params, stats, square)
+    changed = ((after - before).abs() > 1e-6).any(-1)[0]
+    assert changed[0, 0] and not changed[25:].any() and not changed[:, 25:].any()
+
+
 @pytest.mark.parametrize("cfg", [TINY, replace(TINY, widths=(6,)), replace(TINY, widths=(4, 4, 4, 4), depth=1)])
 @pytest.mark.parametrize(("h", "w"), [(32, 40), (33, 47), (5, 9), (1, 1)])
 def test_features_lie_on_the_grid_of_stride_4_whatever_the_size(cfg, h, w):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,10 +20,13 @@ from vcorr.model.nn import Tensors
 from vcorr.model.weights import Weights
 
 CPU = torch.device("cpu")
+T = TypeVar("T")
 
 Picture = NDArray[np.uint8]
 Encode = Callable[[Picture], Tensor]
 """A picture [h w 3] -> features [1 h' w' c]."""
+EncodeBoth = Callable[[Picture], tuple[Tensor, Tensor]]
+"""A picture [h w 3] -> features [1 h' w' c], and context features on a coarser grid [1 h'' w'' d]."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +37,14 @@ class Encoder:
         query: features of a frame that reads.
         stride: pixels a feature cell.
         slow: features of references, where they have an encoder of their own (MAST-momentum).
+        with_context: the same with features of what lies around, for ``appearance``; None where there are none.
         device: of the computation.
     """
 
     query: Encode
     stride: int
     slow: Encode | None = None
+    with_context: EncodeBoth | None = None
     device: torch.device = CPU
 
     def reference(self, picture: Picture, query: Tensor | None = None) -> Tensor:
@@ -76,16 +82,30 @@ class Model:
 def encoder(weights: Weights, device: torch.device | str) -> Encoder:
     """The trained encoder, with a slow one for references where the weights hold it and are read with it."""
     on = torch.device(device)
-    slow = weights.slow and weights.inference.slow
+    net, slow = weights.net, weights.slow and weights.inference.slow
+    prepared = _prepared(weights, weights.params, weights.stats, on)
+    slow_prepared = _prepared(weights, weights.slow, weights.slow_stats, on) if slow else None
+
+    def features(params: Tensors, stats: Tensors, x: Tensor, place: Tensor | None) -> Tensor:
+        return network.apply(net, params, stats, x, train=False, position=place)[0].float()
+
+    def both(params: Tensors, stats: Tensors, x: Tensor, place: Tensor | None) -> tuple[Tensor, Tensor]:
+        feature, context = network.apply_with_context(net, params, stats, x, position=place)
+        return feature.float(), context.float()
+
     return Encoder(
-        query=_encode(weights, weights.params, weights.stats, on),
-        stride=weights.net.stride,
-        slow=_encode(weights, weights.slow, weights.slow_stats, on) if slow else None,
+        query=prepared(features),
+        stride=net.stride,
+        slow=slow_prepared and slow_prepared(features),
+        with_context=prepared(both),
         device=on,
     )
 
 
-def _encode(weights: Weights, params: Tensors, stats: Tensors, device: torch.device) -> Encode:
+def _prepared(
+    weights: Weights, params: Tensors, stats: Tensors, device: torch.device
+) -> Callable[[Callable[[Tensors, Tensors, Tensor, Tensor | None], T]], Callable[[Picture], T]]:
+    """What makes a function of pictures from one of folded parameters, statistics, images and the position encoding."""
     params, stats = network.fold(*({k: v.to(device) for k, v in group.items()} for group in (params, stats)))
     bf16 = native_bf16(device)
 
@@ -93,10 +113,12 @@ def _encode(weights: Weights, params: Tensors, stats: Tensors, device: torch.dev
     def position(height: int, width: int) -> Tensor | None:
         return network.place(weights.net, params, (height, width))
 
-    def encode(picture: Picture) -> Tensor:
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            seen = color.to_space(color.from_uint8(picture[None], device), weights.space)
-            place = position(*picture.shape[:2])
-            return network.apply(weights.net, params, stats, seen, train=False, position=place)[0].float()
+    def of(apply: Callable[[Tensors, Tensors, Tensor, Tensor | None], T]) -> Callable[[Picture], T]:
+        def encode(picture: Picture) -> T:
+            with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                seen = color.to_space(color.from_uint8(picture[None], device), weights.space)
+                return apply(params, stats, seen, position(*picture.shape[:2]))
 
-    return encode
+        return encode
+
+    return of

@@ -3,8 +3,8 @@
     net=pyramid                          the pyramid encoder in place of the recipe's own
     net=pyramid net.widths=48,96,192     and its numbers
 
-A new encoder is a module with a configuration (``kind``, ``stride``, ``features``), ``init``, ``place`` and ``apply``,
-and a line in ``MODULES``.
+A new encoder is a module with a configuration (``kind``, ``stride``, ``features``), ``init``, ``place``, ``apply``
+and ``apply_with_context``, and a line in ``MODULES``.
 """
 
 from __future__ import annotations
@@ -54,6 +54,21 @@ def apply(
         Features [b h' w' c], h' = h / stride rounded up, w' likewise; and the statistics.
     """
     result: tuple[Tensor, Tensors] = MODULES[type(cfg)].apply(cfg, params, stats, x, train=train, position=position)
+    return result
+
+
+def apply_with_context(
+    cfg: NetworkConfig, params: Tensors, stats: Tensors, x: Tensor, *, position: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Features of images by running statistics, and features of what lies around each cell, on a coarser grid.
+
+    Args:
+        x, position: as in ``apply``.
+
+    Returns:
+        Features as of ``apply``, and context features [b ceil(h / 8) ceil(w / 8) d].
+    """
+    result: tuple[Tensor, Tensor] = MODULES[type(cfg)].apply_with_context(cfg, params, stats, x, position=position)
     return result
 
 

@@ -98,7 +98,36 @@ def apply(
         Features [b h' w' c] with h' = ceil(ceil(h / 2) / 2), w' likewise; and the statistics.
     """
     run = Running(params, stats, train)
-    position = place(cfg, params, (x.shape[2], x.shape[3])) if position is None else position
+    return _features(cfg, run, _levels(cfg, run, x, position)), run.seen
+
+
+def apply_with_context(
+    cfg: PyramidConfig, params: Tensors, stats: Tensors, x: Tensor, *, position: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Features of images by running statistics, and of what lies around each cell.
+
+    Args:
+        x, position: as in ``apply``.
+
+    Returns:
+        Features as of ``apply``, and context features [b ceil(h / 8) ceil(w / 8) d]: those of all levels above the
+        first (or means of the first, where it is alone), each of unit length.
+    """
+    run = Running(params, stats, train=False)
+    levels = _levels(cfg, run, x, position)
+    fine, *coarser = levels[1:] or [F.avg_pool2d(levels[0], 2, ceil_mode=True)]
+    parts = [nn.unit(fine.permute(0, 2, 3, 1))]
+    for level in coarser:
+        while level.shape[2] < fine.shape[2] or level.shape[3] < fine.shape[3]:
+            size = (2 * level.shape[2], 2 * level.shape[3])
+            level = F.interpolate(level, size, mode="bilinear", align_corners=False)
+        parts.append(nn.unit(level[:, :, : fine.shape[2], : fine.shape[3]].permute(0, 2, 3, 1)))
+    return _features(cfg, run, levels), torch.cat(parts, -1)
+
+
+def _levels(cfg: PyramidConfig, run: Running, x: Tensor, position: Tensor | None) -> list[Tensor]:
+    """The levels of images [b c h' w'], the finest first."""
+    position = place(cfg, run.params, (x.shape[2], x.shape[3])) if position is None else position
     x = run.conv_norm("stem.conv", x, 2).relu_()
     if position is not None:
         x = x + position.to(x.dtype)
@@ -107,13 +136,18 @@ def apply(
         for block in range(cfg.depth):
             x = run.block(f"level{level}.{block}", x, 1 if block else 2)
         levels.append(x)
+    return levels
+
+
+def _features(cfg: PyramidConfig, run: Running, levels: list[Tensor]) -> Tensor:
+    """Levels joined from the top down, and the head: [b h' w' c]."""
     joined = run.conv_norm(f"lateral{len(levels)}.conv", levels[-1])
     for level in range(len(levels) - 1, 0, -1):
         lateral = run.conv_norm(f"lateral{level}.conv", levels[level - 1])
         joined = lateral + _enlarged(joined, lateral)
     y = run.conv_norm("merge.conv", joined.relu()).relu_()
-    features = nn.conv(params, "head", y).permute(0, 2, 3, 1)
-    return (nn.unit(features) if cfg.unit else features), run.seen
+    features = nn.conv(run.params, "head", y).permute(0, 2, 3, 1)
+    return nn.unit(features) if cfg.unit else features
 
 
 def _enlarged(coarse: Tensor, like: Tensor) -> Tensor:

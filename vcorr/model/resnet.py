@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vcorr.model import nn
@@ -95,11 +96,38 @@ def apply(
         Features [b h' w' c] with h' = ceil(ceil(h / 2) / 2), w' likewise; and the statistics.
     """
     run = Running(params, stats, train)
-    position = place(cfg, params, (x.shape[2], x.shape[3])) if position is None else position
+    return _features(cfg, run, _last(cfg, run, x, position)), run.seen
+
+
+def apply_with_context(
+    cfg: ResNetConfig, params: Tensors, stats: Tensors, x: Tensor, *, position: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Features of images by running statistics, and of what lies around each cell.
+
+    Args:
+        x, position: as in ``apply``.
+
+    Returns:
+        Features as of ``apply``, and context features [b ceil(h / 8) ceil(w / 8) d]: means of the last layer, of unit
+        length.
+    """
+    run = Running(params, stats, train=False)
+    last = _last(cfg, run, x, position)
+    return _features(cfg, run, last), nn.unit(F.avg_pool2d(last, 2, ceil_mode=True).permute(0, 2, 3, 1))
+
+
+def _last(cfg: ResNetConfig, run: Running, x: Tensor, position: Tensor | None) -> Tensor:
+    """The last layer's channels [b c h' w']."""
+    position = place(cfg, run.params, (x.shape[2], x.shape[3])) if position is None else position
     x = run.conv_norm("stem.conv", x, 2).relu_()
     if position is not None:
         x = x + position.to(x.dtype)
     for name, _, _, stride in _blocks(cfg):
         x = run.block(name, x, stride)
-    features = nn.conv(params, "head", x).permute(0, 2, 3, 1)
-    return (nn.unit(features) if cfg.unit else features), run.seen
+    return x
+
+
+def _features(cfg: ResNetConfig, run: Running, last: Tensor) -> Tensor:
+    """The head on the last layer: [b h' w' c]."""
+    features = nn.conv(run.params, "head", last).permute(0, 2, 3, 1)
+    return nn.unit(features) if cfg.unit else features
