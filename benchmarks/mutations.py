@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-TESTS = tuple(f"tests/propagation/test_{name}.py" for name in ("oracle", "propagator", "follow"))
+TESTS = tuple(f"tests/propagation/test_{name}.py" for name in ("oracle", "propagator", "follow", "target"))
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Mutation:
 READING, LABEL = "vcorr/propagation/reading.py", "vcorr/labels/label.py"
 SETTINGS, INFERENCE = "vcorr/matching/settings.py", "vcorr/model/inference.py"
 MEMORY, PROPAGATOR = "vcorr/propagation/memory.py", "vcorr/propagation/propagator.py"
+FOLLOW = "vcorr/propagation/follow.py"
 
 MUTATIONS = {
     "top-k ignored": Mutation(READING, "top_k=top_k, **", "top_k=None, **"),
@@ -61,6 +62,14 @@ MUTATIONS = {
     "first frame forgotten": Mutation(
         MEMORY, "tuple(sorted(lasting | recent)) or (0,)", "tuple(sorted(recent)) or (0,)"
     ),
+    "no appearance": Mutation(
+        PROPAGATOR, "if self.memory.target is not None:\n                self", "if False:\n                self"
+    ),
+    "corrected labels fed back": Mutation(
+        PROPAGATOR, "self._feedback(label, read, grid)", "self._feedback(label, self.values, grid)"
+    ),
+    "carried places not proven": Mutation(FOLLOW, "gain >= margin", "gain >= -9"),
+    "places not carried": Mutation(FOLLOW, "place - own, weight", "own - own, weight"),
     "nothing followed": Mutation(PROPAGATOR, "self.model.inference.follow is not None", "False"),
     "result rolled by one pixel": Mutation(
         LABEL, "self.classes[choice.cpu().numpy()]", "np.roll(self.classes[choice.cpu().numpy()], 1, axis=1)"

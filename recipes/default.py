@@ -2,11 +2,10 @@
 
     reconstruct   a frame's hidden channel is copied from its neighbour over a window of 25 x 25 cells (MAST, eq. 1-4);
                   points of the batch's other videos take their share of the affinity (LIIR, eq. 4, 5); Huber loss
-    contrast      cells of an affine view of a frame, in other colours, find their place among all cells of all frames
-                  of which there are views; cross entropy
+    contrast      cells of a view of a frame, in other colours, find their place among all cells of all such frames
 
-Part of a batch gives pairs of frames, the rest (``views``) a frame and a view of it. The weights are the average over
-the last steps. DATA is a folder of videos; pictures in folders called stills are photographs.
+Part of a batch gives pairs of frames, the rest (``views``) a frame and a view of it. The weights are an average.
+DATA is a folder of videos; pictures in folders called stills are photographs.
 
     vcorr train default --data DATA
 """
@@ -39,7 +38,9 @@ class Config:
     balance: two_views.Balance = two_views.Balance(contrast=0.5, cycle=0.0)
     decay: float = 0.998
     matching: Matching = Matching(scale=14.0)
-    inference: Inference = Inference(scale=28.0, least=1 / 256, upsampling="guided")
+    inference: Inference = Inference(
+        scale=28.0, least=1 / 256, screen=0.01, follow=0.05, appearance=4.0, upsampling="guided"
+    )
 
 
 def build(cfg: Config) -> Recipe:

@@ -21,17 +21,17 @@ from vcorr.propagation.propagator import Propagator
 from vcorr.propagation.span import Start, label_span
 from vcorr.propagation.timing import Seconds
 
-CELLS, SIDE, STRIDE = (16, 48), 6, 4
+CELLS, SIDE, STRIDE = (24, 64), 8, 4
 SIZE = (CELLS[0] * STRIDE, CELLS[1] * STRIDE)
 TABLE = torch.nn.functional.normalize(torch.randn(2000, 128, generator=rng.generator(0, "test")), dim=-1)
-LEFT = range(2, 40, 2)  # where the object begins, two cells on at each frame
+LEFT = range(2, 54, 2)  # where the object begins, two cells on at each frame
 
 
 def frame(left: int) -> tuple[Picture, Ids]:
     """A square of cells of its own on a ground that stays; each cell of a colour of its own."""
     code = np.arange(CELLS[0] * CELLS[1]).reshape(CELLS)
-    inside = slice(4, 4 + SIDE), slice(left, left + SIDE)
-    code[inside] = 1000 + np.arange(SIDE**2).reshape(SIDE, SIDE)
+    inside = slice(8, 8 + SIDE), slice(left, left + SIDE)
+    code[inside] = 1600 + np.arange(SIDE**2).reshape(SIDE, SIDE)
     ids = np.zeros(CELLS, np.uint8)
     ids[inside] = 1
     pixels = code.repeat(STRIDE, 0).repeat(STRIDE, 1)
@@ -44,9 +44,9 @@ def encode(picture: Picture) -> Tensor:
 
 
 def propagator(follow: float | None) -> Propagator[Ids]:
-    """Reads the labelled frame and the third to last: without following, both are soon out of reach."""
-    inference = Inference(References((0,), (3,)), radius=4, scale=30.0, follow=follow)
-    model = Model(Encoder(encode, STRIDE), Matching(radius=4, scale=30.0), inference)
+    """Reads the labelled frame and the fourth to last: without following, both are soon out of reach."""
+    inference = Inference(References((0,), (4,)), radius=6, scale=30.0, follow=follow)
+    model = Model(Encoder(encode, STRIDE), Matching(radius=6, scale=30.0), inference)
     return Propagator(model, MaskLabels.of([frame(2)[1]], SIZE, torch.device("cpu")))
 
 
@@ -98,13 +98,14 @@ def test_a_stopped_span_goes_on_with_the_places() -> None:
     for index, _, label in label_span(pictures, span, given, task):
         whole.append(label)
         if index == 9:
-            start = Start(10, task.kept(), task.values, dict(task.memory.places))
+            start = Start(10, task.state())
 
     def rest(start: Start):
         return [label for _, _, label in label_span(pictures, span, given, propagator(0.05), start, whole[9])]
 
     np.testing.assert_array_equal(rest(start), whole[10:])
-    assert not np.array_equal(rest(replace(start, places={})), whole[10:])
+    lost = {name: part for name, part in start.state.items() if not name.startswith("places.")}
+    assert not np.array_equal(rest(replace(start, state=lost)), whole[10:])
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def test_compact_values_fed_back_do_not_grow() -> None:
     task = propagator(model(feedback="soft", compactness=1))
 
     def check() -> None:
-        sums = torch.cat([values.sum(-1).flatten() for values in task.kept().values()])
+        sums = torch.cat([frame.values.sum(-1).flatten() for frame in task.memory.frames.values()])
         torch.testing.assert_close(sums, torch.ones_like(sums), rtol=1e-4, atol=1e-4)
 
     label(task, after=check)

@@ -39,6 +39,8 @@ class Inference:
         feedback: what later frames read: the scores of the cells (soft), or the argmax of every pixel, downsampled to
             cells again (hard).
         least: shares of an object below this count as background in later frames. Background cells need no reading.
+        screen: cells whose neighbourhood holds a smaller share of objects by a reading at half the resolution are
+            background, and are not read (``matching.coarse``); None reads all that a label can reach.
         top_k: the softmax covers only this many largest logits of all references jointly; None covers all.
         compactness: where a reference is matched surely, read from the so many best cells of it (``compactness.read``);
             0 reads from all.
@@ -46,6 +48,8 @@ class Inference:
             MAST: 15); 0 looks nowhere.
         follow: windows of long references go with what moves (``matching.carry``): where the best match at the carried
             place is better by so much than at the cell's own, as cosines; None leaves them in place.
+        appearance: strength of a model of what the classes look like (``matching.appearance``), which corrects what was
+            read of a frame, but not what later frames read of it; 0 is none.
         upsampling: of the scores of classes to pixels: bilinear, or guided by the colours of the frame (``guided``),
             which needs the alignment cell.
         slow: encode references with the slow encoder, where the weights hold one (MAST-momentum).
@@ -56,10 +60,12 @@ class Inference:
     scale: float | Same | None = "same"
     feedback: Literal["soft", "hard"] = "soft"
     least: float = 0.0
+    screen: float | None = None
     top_k: int | None = None
     compactness: int = 0
     roi_search: int = 0
     follow: float | None = None
+    appearance: float = 0.0
     upsampling: Literal["bilinear", "guided"] = "bilinear"
     slow: bool = False
 
@@ -68,12 +74,18 @@ class Inference:
             raise ValueError(f"top_k must be at least 1, or None, got {self.top_k}")
         if not 0 <= self.least < 0.5:
             raise ValueError(f"least must lie in [0, 0.5), got {self.least}")
+        if self.screen is not None and (self.compactness or not 0 <= self.screen < 0.5):
+            got = f"{self.screen} with compactness {self.compactness}"
+            raise ValueError(f"screen must lie in [0, 0.5), or None, which it must be with compactness, got {got}")
         if self.compactness < 0 or (self.compactness and self.top_k):
             got = f"{self.compactness} with top_k {self.top_k}"
             raise ValueError(f"compactness must be >= 0, and 0 where there is a top_k, got {got}")
         if self.roi_search < 0 or (self.roi_search and (self.top_k or self.compactness)):
             got = f"{self.roi_search} with top_k {self.top_k}, compactness {self.compactness}"
             raise ValueError(f"roi_search must be >= 0, and 0 where there is a top_k or compactness, got {got}")
+        if not 0 <= self.appearance < 100 or (self.appearance and self.feedback == "hard"):
+            got = f"{self.appearance} with feedback {self.feedback}"
+            raise ValueError(f"appearance must lie in [0, 100), and be 0 where feedback is hard, got {got}")
         if self.follow is not None and (self.compactness or self.roi_search):
             got = f"{self.follow} with compactness {self.compactness}, roi_search {self.roi_search}"
             raise ValueError(f"follow must be None where there is compactness or a roi_search, got {got}")
@@ -93,6 +105,9 @@ class Inference:
             raise ValueError(f"upsampling must be bilinear where the alignment is not cell, got {read.alignment}")
         if self.roi_search and read.radius is None:
             raise ValueError(f"roi_search must be 0 where the whole frame is read (radius none), got {self.roi_search}")
+        if self.screen is not None and (read.radius is None or read.border == "zeros"):
+            got = f"{self.screen} with radius {read.radius}, border {read.border}"
+            raise ValueError(f"screen must be None for the whole frame and for border zeros, got {got}")
         if self.follow is not None and read.radius is None:
             raise ValueError(f"follow must be None where the whole frame is read (radius none), got {self.follow}")
         return read

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from torch import Tensor
 
+from vcorr.matching.coarse import coarse_features, coarse_values
 from vcorr.model.inference import References
+from vcorr.propagation.target import Target
 
 
 def read_at(t: int, references: References) -> tuple[int, ...]:
@@ -47,6 +50,16 @@ class MemoryFrame:
     values: Tensor
     window: Tensor | None = None
 
+    @cached_property
+    def coarse(self) -> Tensor:
+        """Coarse features [1 h' w' c]."""
+        return coarse_features(self.feature)
+
+    @cached_property
+    def coarse_values(self) -> Tensor:
+        """Values of coarse cells [1 h' w' v]."""
+        return coarse_values(self.values)
+
 
 @dataclass
 class Memory:
@@ -61,6 +74,7 @@ class Memory:
     references: References
     frames: dict[int, MemoryFrame] = field(default_factory=dict)
     places: dict[int, Tensor] = field(default_factory=dict)
+    target: Target | None = None
 
     def read(self, t: int) -> Mapping[int, MemoryFrame]:
         """The frames that position t reads, by how many positions they lie back: nearest last."""

@@ -8,6 +8,7 @@ repeats the one before has its label, and need not be read. In memory at any tim
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from copy import copy
 from typing import Generic
 
@@ -22,6 +23,9 @@ from vcorr.model.encoder import Model, Picture
 from vcorr.propagation.follow import Follow, followed
 from vcorr.propagation.memory import Memory, MemoryFrame
 from vcorr.propagation.reading import Read, reading
+from vcorr.propagation.target import Target
+
+VALUES, PLACES, TARGET = "values.", "places.", "target."  # in a state, before the position or the part's name
 
 
 class Propagator(Generic[L]):
@@ -31,6 +35,9 @@ class Propagator(Generic[L]):
         model: features of frames, and how labels are read with them.
         labels: the kind of label.
         read, follow: read values, and move windows (``follow.followed``), in place of what the model says.
+
+    Raises:
+        ValueError: the model asks for context features of an encoder that has none.
 
     Attributes:
         position: of the next frame; the last labelled one that was given is 0.
@@ -43,6 +50,8 @@ class Propagator(Generic[L]):
         self.model, self.labels = model, labels
         self.read = read or reading(model.reading, model.inference, background=labels.background)
         self.follow = follow
+        if self._appearance and model.encoder.with_context is None:
+            raise ValueError("appearance must be 0 where the encoder has no context features (with_context)")
         self.values: Tensor | None = None
         self.last: tuple[Picture, L] | None = None
         self.forget()
@@ -62,8 +71,12 @@ class Propagator(Generic[L]):
         if given is not None:
             if self.position > 0:
                 self.forget()
-            label, query = given, None
+            label = given
             self.values = fed_back = self.labels.to_cells(given, self.grid(picture))
+            query = None
+            if self._appearance:
+                query, context = self._encoded(picture)
+                self.memory.target = Target.of(context, self.values)
         elif not self.memory.frames:
             raise ValueError("the first frame must come with its label, got none")
         elif self.last is not None and np.array_equal(picture, self.last[0]):
@@ -72,13 +85,18 @@ class Propagator(Generic[L]):
             self.position += 1
             return label
         else:
-            query = self.model.encoder.query(picture)
+            query, context = self._encoded(picture)
             frames = self.memory.read(self.position)
             if self.model.inference.follow is not None:
                 frames = self.follow(query, frames, self.memory, self.position, self.model, self.labels.background)
-            self.values, grid = self.read(query, frames), self.grid(picture)
+            read, grid = self.read(query, frames), self.grid(picture)
+            self.values = read
+            if self.memory.target is not None:
+                self.values = self.memory.target.corrected(
+                    read, context, self.model.inference.appearance, self.position
+                )
             label = self.labels.from_cells(self.values, grid)
-            fed_back = self._feedback(label, grid)
+            fed_back = self._feedback(label, read, grid)
         self.memory.keep(self.position, MemoryFrame(self.model.encoder.reference(picture, query), fed_back))
         self.position += 1
         self.last = picture.copy(), copy(label)  # the caller may write on either
@@ -96,26 +114,66 @@ class Propagator(Generic[L]):
         """Start anew: the next frame must come with its label."""
         self.position, self.memory, self.last = 0, Memory(self.model.inference.references), None
 
-    def kept(self) -> dict[int, Tensor]:
-        """What ``resume`` needs to go on from here beside the pictures: values by position."""
-        return {p: frame.values for p, frame in self.memory.frames.items()}
+    def state(self) -> dict[str, Tensor]:
+        """What ``restore`` needs to go on from here beside the pictures."""
+        memory = self.memory
+        tensors = {f"{VALUES}{p}": frame.values for p, frame in memory.frames.items()}
+        tensors |= {f"{PLACES}{p}": places for p, places in memory.places.items()}
+        if memory.target is not None:
+            tensors |= {f"{TARGET}{name}": part for name, part in memory.target.state().items()}
+        if self.values is not None:
+            tensors["values"] = self.values
+        return tensors
 
     @torch.inference_mode()
-    def recall(self, position: int, picture: Picture, values: Tensor, label: L | None = None) -> None:
-        """Put a frame back in memory that was there before, the last with its label, and go on after it."""
-        self.memory.frames[position] = MemoryFrame(self.model.encoder.reference(picture), values)
-        self.position = max(self.position, position + 1)
-        if label is not None:
-            self.last = picture.copy(), copy(label)
+    def restore(
+        self, position: int, state: Mapping[str, Tensor], picture: Callable[[int], Picture], last: L | None
+    ) -> None:
+        """Go on at a position as if all frames before it had been labelled.
 
-    def _feedback(self, label: L, grid: Grid) -> Tensor:
-        """The values that later frames read of a frame whose label was read."""
-        assert self.values is not None
+        Args:
+            state: ``state()`` of the time.
+            picture: the picture at a position before.
+            last: the label of the frame before.
+
+        Raises:
+            KeyError, ValueError: the state lacks something, or holds what is no part of one.
+        """
+        self.forget()
+        parts: dict[str, dict[str, Tensor]] = {VALUES: {}, PLACES: {}, TARGET: {}}
+        for name, tensor in state.items():
+            kind, dot, key = name.partition(".")
+            if dot:
+                parts[kind + dot][key] = tensor
+        for key, values in parts[VALUES].items():
+            shown = picture(int(key))
+            self.memory.frames[int(key)] = MemoryFrame(self.model.encoder.reference(shown), values)
+            if int(key) == position - 1 and last is not None:
+                self.last = shown.copy(), copy(last)
+        self.memory.places = {int(key): places for key, places in parts[PLACES].items()}
+        self.memory.target = Target.restored(parts[TARGET]) if parts[TARGET] else None
+        self.values, self.position = state.get("values"), position
+
+    @property
+    def _appearance(self) -> bool:
+        """Whether a model of what the classes look like corrects what is read."""
+        return bool(self.model.inference.appearance) and self.labels.background
+
+    def _encoded(self, picture: Picture) -> tuple[Tensor, Tensor]:
+        """Features and context features of a frame; no context where none is asked for."""
+        encoder = self.model.encoder
+        if not self._appearance:
+            return encoder.query(picture), torch.empty(0)
+        assert encoder.with_context is not None  # as was checked
+        return encoder.with_context(picture)
+
+    def _feedback(self, label: L, values: Tensor, grid: Grid) -> Tensor:
+        """The values that later frames read of a frame whose label was read from values."""
         if self.model.inference.feedback == "hard":
             return self.labels.to_cells(label, grid)
         if not self.labels.background:
-            return self.values
-        values, least = self.values, self.model.inference.least
+            return values
+        least = self.model.inference.least
         if self.model.inference.compactness:  # readouts sum to more than 1, and would grow
             values = values / values.sum(-1, keepdim=True).clamp(min=1e-6)
         if least:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vcorr.kernels import label_query_mask, memory_read
 from vcorr.matching import compactness, region
+from vcorr.matching.coarse import COARSE, coarse_features, screen
 from vcorr.matching.settings import Matching
 from vcorr.model.inference import Inference
 from vcorr.propagation.memory import MemoryFrame
@@ -59,10 +60,27 @@ def _read(
     if matching.border == "zeros":
         return memory_read(query, keys, values, offset=offset, top_k=top_k, **matching.window)
     reached = label_query_mask(values, radius=matching.radius, offset=offset, background=0 if background else None)
+    if background and inference.screen is not None:
+        reached &= _screened(matching, inference, query, frames)
     found = memory_read(query, keys, values, offset=offset, top_k=top_k, query_mask=reached, **matching.window)
     if background:
         found[..., 0] = torch.where(reached, found[..., 0], 1.0)  # where no label reaches, all is background
     return found
+
+
+def _screened(matching: Matching, inference: Inference, query: Tensor, frames: Mapping[int, MemoryFrame]) -> Tensor:
+    """The cells that may hold an object, by a coarse reading of plain windows."""
+    assert matching.radius is not None and inference.screen is not None  # the settings were checked
+    keys, values = ([frame.coarse for frame in frames.values()], [frame.coarse_values for frame in frames.values()])
+    return screen(
+        coarse_features(query),
+        keys,
+        values,
+        radius=-(-matching.radius // COARSE),
+        scale=matching.scale,
+        least=inference.screen,
+        size=(query.shape[1], query.shape[2]),
+    )
 
 
 def _roi(matching: Matching, inference: Inference, query: Tensor, key: Tensor, gap: int) -> Tensor | None:

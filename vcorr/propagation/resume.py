@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +22,8 @@ from vcorr.propagation.span import Pictures, Start
 FORMAT = "vcorr-results-1"
 STATE = ".resume.safetensors"
 WAITING = ".waiting"  # what was read of a span from one side
+_NAME = re.compile(r"values|(values|places)\.\d+|target\.(first|later)\.(features|shares)")  # of the tensors of a state
 SAVE_EVERY = 10  # frames between two states to go on from
-_VALUES = "values"  # in a state, of the last frame; its other tensors are named by position
-_PLACES = "places."  # and then the position
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,7 @@ def label_stretches(
             labelled = go_through(frames, span, given, propagator, waiting, point.start, last)
             for position, step in enumerate(labelled, start=point.first(plan)):
                 results.write(step)
-                places = dict(propagator.memory.places)
-                point = Point(number, Start(position + 1, propagator.kept(), propagator.values, places))
+                point = Point(number, Start(position + 1, propagator.state()))
                 done += 1
                 progress(done)
                 if position % SAVE_EVERY == 0:
@@ -102,10 +101,7 @@ def _last(span: Span, position: int, given: Mapping[int, L], results: Results) -
 def _save_point(out: Path, point: Point) -> None:
     # Frames that repeat each other share their values, which a file may not.
     start = point.start
-    tensors = {str(position): values.clone() for position, values in start.kept.items()}
-    tensors |= {f"{_PLACES}{position}": places.clone() for position, places in start.places.items()}
-    if start.values is not None:
-        tensors[_VALUES] = start.values.clone()
+    tensors = {name: tensor.clone() for name, tensor in start.state.items()}
     save_tensors(out / STATE, tensors, {"format": FORMAT, "span": point.span, "position": start.position})
 
 
@@ -113,11 +109,9 @@ def resume_point(out: Path, device: torch.device) -> Point:
     """Where to go on; the beginning if nothing was saved or what was saved is damaged."""
     try:
         tensors, meta = load_tensors(out / STATE)
-        values = tensors.pop(_VALUES, None)
-        places = {k: tensors.pop(k).to(device) for k in list(tensors) if k.startswith(_PLACES)}
-        kept = {int(k): v.to(device) for k, v in tensors.items()}
-        values = values if values is None else values.to(device)
-        by_position = {int(k.removeprefix(_PLACES)): v for k, v in places.items()}
-        return Point(meta["span"], Start(meta["position"], kept, values, by_position))
+        state = {name: tensor.to(device) for name, tensor in tensors.items() if _NAME.fullmatch(name)}
+        if len(state) < len(tensors):
+            return Point()  # of another version
+        return Point(meta["span"], Start(meta["position"], state))
     except (InputError, KeyError, ValueError):
         return Point()

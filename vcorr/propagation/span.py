@@ -22,15 +22,11 @@ class Start:
 
     Attributes:
         position: of the first frame, counted along the span.
-        kept: ``propagator.kept()`` of the time.
-        values: ``propagator.values`` of the time.
-        places: ``propagator.memory.places`` of the time.
+        state: ``propagator.state()`` of the time.
     """
 
     position: int = 0
-    kept: Mapping[int, Tensor] = field(default_factory=dict)
-    values: Tensor | None = None
-    places: Mapping[int, Tensor] = field(default_factory=dict)
+    state: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def label_span(
@@ -53,10 +49,8 @@ def label_span(
         (frame index, picture, label) of every frame from the start on; ``propagator.values`` are those of the frame.
     """
     propagator.forget()
-    for position, values in start.kept.items():
-        label = last if position == start.position - 1 else None
-        propagator.recall(position, _picture(pictures, span.frames[position]), values, label)
-    propagator.values, propagator.memory.places = start.values, dict(start.places)
+    if start.position > 0:
+        propagator.restore(start.position, start.state, lambda p: _picture(pictures, span.frames[p]), last)
     for position, (index, picture) in enumerate(pictures(span.frames[start.position :]), start=start.position):
         yield index, picture, propagator.step(picture, given[index] if position == 0 else None)
 

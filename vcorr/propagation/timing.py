@@ -37,7 +37,8 @@ class Seconds:
         model, labels, encoder = propagator.model, propagator.labels, propagator.model.encoder
         query = self.calls("encoder", encoder.query)
         slow = encoder.slow and self.calls("encoder", encoder.slow)
-        timed = dataclasses.replace(encoder, query=query, slow=slow)
+        both = encoder.with_context and self.calls("encoder", encoder.with_context)
+        timed = dataclasses.replace(encoder, query=query, slow=slow, with_context=both)
         model = dataclasses.replace(model, encoder=timed)
         read, follow = self.calls("read", propagator.read), self.calls("read", propagator.follow)
         return Propagator(model, _Timed(labels, self), read=read, follow=follow)
