@@ -96,7 +96,16 @@ def test_a_torn_table_lacks_the_torn_frame_alone(tmp_path_factory: pytest.TempPa
 
 
 @pytest.mark.parametrize(
-    "text", ["", "frame\n", "0,1,,a,b,c,d\n", "0,1,,inf,0,0,0\n0,7,,0,0,0,0\n", "\xff,\0", "9,1,,1,1,1,1\n"]
+    "text",
+    [
+        *["", "frame\n", "0,1,,a,b,c\n", "0,1,,inf,0,0\n0,7,,0,0,0\n", "\xff,\0", "9,1,,1,1,1\n9,7,,1,1,1\n"],
+        *[
+            "nan,1,,1,1,1\nnan,7,,1,1,1\n",
+            "inf,1,,1,1,1\ninf,7,,1,1,1\n",
+            "0,1,,1,1,1\n0,7,,1,1,1",
+            "0,7,,1,1,1\n0,1,,1,1,1\n",
+        ],
+    ],
 )
 def test_what_is_no_row_of_ours_is_passed_over(tmp_path: Path, text: str) -> None:
     (tmp_path / "t.csv").write_bytes(text.encode("latin-1"))

@@ -38,6 +38,12 @@ def test_stretches_are_apart_and_free_of_labelled_frames(sure: np.ndarray, first
         assert s.confidence == pytest.approx(sure[s.worst - first].min()) == sure[s.worst - first, s.object]
 
 
+def test_a_stretch_lies_within_a_scene() -> None:
+    found = stretches(np.full((40, 1), 0.3), 0, cuts=[15])
+    assert all(s.last < 15 or s.first >= 15 for s in found)
+    assert any(s.first >= 15 for s in found) and any(s.last < 15 for s in found)
+
+
 def test_one_bad_frame_makes_no_stretch_and_a_bad_row_does() -> None:
     sure = np.full((100, 2), 0.95)
     assert stretches(sure, 0) == []

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,8 @@ class ConfidenceTable:
     def missing(self) -> set[int]:
         """Frames without signals."""
         self._read(self.objects)
-        return {k for k in self.frames if not self._has(k)}
+        lacking = ~np.isfinite(self.signals).all(axis=(1, 2))
+        return {self.frames[i] for i in np.flatnonzero(lacking)}
 
     def is_whole(self, labelled: Collection[int]) -> bool:
         """Whether the table is there, with a confidence of every frame and object, and signals where none is given."""
@@ -147,29 +148,25 @@ class ConfidenceTable:
 
     def _take(self, rows: str, objects: tuple[int, ...]) -> None:
         """Take over the rows of a frame, if they are whole and of these objects; others of ours are not there."""
-        read = list(_numbers(rows))
+        read = [numbers for row in rows.splitlines(keepends=True) if (numbers := _numbers(row))]
         if [row[1] for row in read] != list(objects) or len({row[0] for row in read}) != 1:
             return
-        index = int(read[0][0])
-        if index not in self.frames:
+        if not read[0][0].is_integer() or (index := int(read[0][0])) not in self.frames:
             return
-        known = {int(row[1]): row for row in read}
-        for i, name in enumerate(self.objects):
-            row = known.get(name)
-            if row is None:
-                row = np.array([index, name, np.nan, *[0.0] * len(SIGNALS)])
-            self.signals[index - self.frames.start, i] = row[3:]
-            self.confidence[index - self.frames.start, i] = row[2]
+        if objects != self.objects:
+            known = {row[1]: row for row in read}
+            absent = [np.nan, *[0.0] * len(SIGNALS)]
+            read = [known.get(name, [index, name, *absent]) for name in self.objects]
+        self.signals[index - self.frames.start] = [row[3:] for row in read]
+        self.confidence[index - self.frames.start] = [row[2] for row in read]
 
 
-def _numbers(rows: str) -> Iterator[NDArray[np.float64]]:
-    """The numbers of whole rows, NaN where there is none."""
-    for row in csv.reader(_whole(rows)):
-        try:
-            yield np.array([float(cell or "nan") for cell in row])
-        except ValueError:
-            continue
-
-
-def _whole(rows: str) -> Iterable[str]:
-    return (row for row in rows.splitlines(keepends=True) if row.endswith("\n") and row.count(",") == len(COLUMNS) - 1)
+def _numbers(row: str) -> list[float]:
+    """The numbers of a whole row, NaN where there is none; nothing of another row."""
+    cells = row[:-1].split(",")
+    if not row.endswith("\n") or len(cells) != len(COLUMNS):
+        return []
+    try:
+        return [float(cell or "nan") for cell in cells]
+    except ValueError:
+        return []

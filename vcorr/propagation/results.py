@@ -165,7 +165,7 @@ class Results:
 
     def told(self, names: Sequence[str], cuts: Sequence[int]) -> str:
         """The line that says where to look first."""
-        found = review.stretches(self.confidence(), self.frames.start, sorted(self.given))
+        found = review.stretches(self.confidence(), self.frames.start, sorted(self.given), cuts)
         return review.told(found, names, cuts)
 
     def outlined(self, index: int) -> Picture:

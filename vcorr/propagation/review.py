@@ -22,6 +22,7 @@ Drawn = Callable[[int], NDArray[np.uint8]]
 
 SURE = 0.75  # confidence from which on a label needs no look
 ALIKE = 0.1  # confidence by which the frames of a stretch differ at most from its worst
+LOST = 0.02  # confidence below which there is hardly any mask
 SMOOTH = 5  # frames that are averaged, so that a single one makes no stretch
 APART = 0.03  # of the frames, between two stretches
 STRETCHES, PICTURES = 8, 3  # on the page; of each
@@ -88,12 +89,14 @@ class Look:
     commands: Callable[[int], Sequence[str]]
 
 
-def stretches(confidence: Confidence, first: int, labelled: Sequence[int] = ()) -> list[Stretch]:
-    """The worst stretches of frames from ``first`` on, the worst first; no labelled frame is in one.
+def stretches(
+    confidence: Confidence, first: int, labelled: Sequence[int] = (), cuts: Sequence[int] = ()
+) -> list[Stretch]:
+    """Finds the worst stretches of frames from ``first`` on, the worst first.
 
     Args:
         confidence: [frames objects] in [0, 1].
-        labelled: frames, ascending.
+        labelled: frames that are in no stretch. cuts: first frames of scenes; a stretch lies within one.
     """
     if not confidence.size:
         return []
@@ -108,9 +111,9 @@ def stretches(confidence: Confidence, first: int, labelled: Sequence[int] = ()) 
             break
         inside = free & (smooth <= smooth[k] + ALIKE)
         begin, end = k, k
-        while begin > 0 and inside[begin - 1]:
+        while begin > 0 and inside[begin - 1] and first + begin not in cuts:
             begin -= 1
-        while end + 1 < len(lowest) and inside[end + 1]:
+        while end + 1 < len(lowest) and inside[end + 1] and first + end + 1 not in cuts:
             end += 1
         worst = begin + int(np.argmin(lowest[begin : end + 1] + 1e-6 * np.abs(np.arange(begin, end + 1) - k)))
         which = int(confidence[worst].argmin())
@@ -130,7 +133,7 @@ def _smoothed(values: NDArray[np.float64], fixed: NDArray[np.bool_]) -> NDArray[
 
 
 def told(worst: Sequence[Stretch], objects: Sequence[str], cuts: Sequence[int]) -> str:
-    """The line that says where to look first."""
+    """Says where to look first, in a line."""
     if not worst:
         said = f"no frame stands out: all have a confidence of {SURE} or more"
     else:
@@ -142,8 +145,8 @@ def told(worst: Sequence[Stretch], objects: Sequence[str], cuts: Sequence[int]) 
 
 
 def page(look: Look, drawn: Drawn) -> str:
-    """The page."""
-    worst = stretches(look.confidence, look.first, look.labelled)
+    """Draws the page."""
+    worst = stretches(look.confidence, look.first, look.labelled, look.cuts)
     title = f"Where to look: {look.title}"
     return document(title, _parts(title, look, worst, drawn), _STYLE)
 
@@ -205,6 +208,8 @@ def _strip(n: int, stretch: Stretch, look: Look, drawn: Drawn) -> str:
         for k in look.labelled
     )
     more = " This scene has no labelled frame." if alone else ""
+    if stretch.confidence < LOST:
+        more += " There is hardly anything of it: nothing is wrong if it has left the picture."
     return (
         f"<h3>{n} · {frames}, {escape(look.objects[stretch.object])}</h3>"
         f'<p class="dim">Label frame {stretch.worst}.{more}</p><div class="strip">{figures}</div>'
