@@ -104,7 +104,10 @@ def report(confidence: Array, j: Array) -> dict[str, float]:
 
 def spearman(a: Array, b: Array) -> float:
     """Rank correlation; equal values share the mean of their ranks."""
-    ranks = [np.array([np.mean(np.flatnonzero(np.sort(v) == value)) for value in v]) for v in (a, b)]
+    ranks = []
+    for values in (a, b):
+        _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+        ranks.append((np.cumsum(counts) - (counts - 1) / 2)[place])
     return float(np.corrcoef(ranks)[0, 1]) if all(np.ptp(r) for r in ranks) else float("nan")
 
 
