@@ -11,6 +11,8 @@ from torch import Tensor
 
 from tests.toys import HEIGHT, WIDTH, Colours, scene
 from vcorr.labels.label import Ids, MaskLabels
+from vcorr.matching import appearance
+from vcorr.matching.cells import Grid
 from vcorr.matching.settings import Matching
 from vcorr.model.encoder import Encoder, Model, Picture
 from vcorr.model.inference import Inference, References
@@ -61,14 +63,14 @@ def test_it_learns_every_few_frames_and_anew_from_a_given_label() -> None:
     for t in range(2 * target.EVERY + 1):
         task.step(scene(t)[0], scene(t)[1] if t == 0 else None)
         assert task.memory.target is not None
-        models.append(task.memory.target.model)
+        models.append(task.memory.target.fine)
     changed = [t for t in range(1, len(models)) if models[t] is not models[t - 1]]
     assert changed == [target.EVERY, 2 * target.EVERY]
     fresh = propagator(4.0)
     for each in (task, fresh):
         each.step(*scene(3))
     assert task.memory.target is not None and fresh.memory.target is not None
-    torch.testing.assert_close(task.memory.target.model, fresh.memory.target.model, rtol=0, atol=0)
+    torch.testing.assert_close(task.memory.target.fine, fresh.memory.target.fine, rtol=0, atol=0)
     assert task.memory.target.later is None
 
 
@@ -95,3 +97,16 @@ def test_an_encoder_without_context_is_refused() -> None:
     model = replace(task.model, encoder=Encoder(vague, 4))
     with pytest.raises(ValueError, match="with_context"):
         Propagator(model, task.labels)
+
+
+def test_fine_features_put_the_edge_right() -> None:
+    """Context cells are 8 pixels wide; the squares begin in the middle of one."""
+    (picture, ids), labels = scene(0), propagator(0.0).labels
+    feature, context = colours(picture), with_context(picture)[1]
+    values = labels.to_cells(ids, Grid(4, "cell", (HEIGHT, WIDTH), (HEIGHT, WIDTH)))
+    known, truth = target.Target.of(feature, context, values), values[0].argmax(-1)
+    coarse = appearance.scores(known.context, context[0], (truth.shape[0], truth.shape[1])).argmax(-1)
+    undecided = torch.full_like(values, 1 / 3)
+    fine = known.corrected(undecided, feature, context, 50.0, 1)[0].argmax(-1)
+    assert (coarse != truth).sum() > 10
+    assert (fine == truth).all()

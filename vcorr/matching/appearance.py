@@ -7,7 +7,9 @@ classes' shares y on context features x of the encoder (Bhat et al. 2020 learn s
     W = argmin sum_i w_i |y_i - W^T x_i - b|^2 + lambda |W|^2,    lambda = the mean variance of a feature,
 
 where the weights w give every class the same sum: an object of few cells counts as much as the background. A class's
-score is what is predicted of it above its mean share, and changes the log of the readout:
+score is what is predicted of it above its mean share. Context features know what a thing is, but not where its edge is:
+a second regression, on the features that frames are compared by and on the scores of the first, puts that right. Its
+score changes the log of the readout:
 
     p'_c  ~  p_c exp(strength * score_c),    |score_c| <= LIMIT.
 """
@@ -37,9 +39,14 @@ class Moments(NamedTuple):
     features: Tensor
     shares: Tensor
 
+    def scaled(self, factor: float) -> Moments:
+        """With so much of the weight."""
+        return Moments(factor * self.features, factor * self.shares)
+
     def mixed(self, other: Moments, share: float) -> Moments:
         """These, and a share of others in their place."""
-        return Moments(*((1 - share) * mine + share * yours for mine, yours in zip(self, other, strict=True)))
+        mine, yours = self.scaled(1 - share), other.scaled(share)
+        return Moments(mine.features + yours.features, mine.shares + yours.shares)
 
 
 class LinearModel(NamedTuple):

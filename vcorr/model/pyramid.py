@@ -115,6 +115,7 @@ def apply_with_context(
     """
     run = Running(params, stats, train=False)
     levels = _levels(cfg, run, x, position)
+    features = _features(cfg, run, levels)  # first: this is where most memory is needed
     fine, *coarser = levels[1:] or [F.avg_pool2d(levels[0], 2, ceil_mode=True)]
     parts = [nn.unit(fine.permute(0, 2, 3, 1))]
     for level in coarser:
@@ -122,7 +123,7 @@ def apply_with_context(
             size = (2 * level.shape[2], 2 * level.shape[3])
             level = F.interpolate(level, size, mode="bilinear", align_corners=False)
         parts.append(nn.unit(level[:, :, : fine.shape[2], : fine.shape[3]].permute(0, 2, 3, 1)))
-    return _features(cfg, run, levels), torch.cat(parts, -1)
+    return features, torch.cat(parts, -1)
 
 
 def _levels(cfg: PyramidConfig, run: Running, x: Tensor, position: Tensor | None) -> list[Tensor]:

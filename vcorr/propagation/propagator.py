@@ -76,7 +76,7 @@ class Propagator(Generic[L]):
             query = None
             if self._appearance:
                 query, context = self._encoded(picture)
-                self.memory.target = Target.of(context, self.values)
+                self.memory.target = Target.of(query, context, self.values)
         elif not self.memory.frames:
             raise ValueError("the first frame must come with its label, got none")
         elif self.last is not None and np.array_equal(picture, self.last[0]):
@@ -93,7 +93,7 @@ class Propagator(Generic[L]):
             self.values = read
             if self.memory.target is not None:
                 self.values = self.memory.target.corrected(
-                    read, context, self.model.inference.appearance, self.position
+                    read, query, context, self.model.inference.appearance, self.position
                 )
             label = self.labels.from_cells(self.values, grid)
             fed_back = self._feedback(label, read, grid)

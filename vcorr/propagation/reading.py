@@ -59,9 +59,10 @@ def _read(
     top_k = inference.top_k and min(inference.top_k, len(keys) * _taps(matching, query))
     if matching.border == "zeros":
         return memory_read(query, keys, values, offset=offset, top_k=top_k, **matching.window)
-    reached = label_query_mask(values, radius=matching.radius, offset=offset, background=0 if background else None)
     if background and inference.screen is not None:
-        reached &= _screened(matching, inference, query, frames)
+        reached = _screened(matching, inference, query, frames)
+    else:
+        reached = label_query_mask(values, radius=matching.radius, offset=offset, background=0 if background else None)
     found = memory_read(query, keys, values, offset=offset, top_k=top_k, query_mask=reached, **matching.window)
     if background:
         found[..., 0] = torch.where(reached, found[..., 0], 1.0)  # where no label reaches, all is background

@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vcorr.matching import appearance
-from vcorr.matching.appearance import LinearModel, Moments
+from vcorr.matching.appearance import Moments
 
 EVERY = 4  # frames from one update to the next
 NEW = 0.3  # weight of an update among all updates: those of long ago fade
 LATER = 0.5  # weight of all updates beside the labelled frame
+
+
+@dataclass(frozen=True)
+class Known:
+    """The moments of labelled frames.
+
+    Attributes:
+        context: of context features. fine: of features and the scores of the context.
+    """
+
+    context: Moments
+    fine: Moments
+
+    def scaled(self, factor: float) -> Known:
+        """With so much of the weight."""
+        return Known(self.context.scaled(factor), self.fine.scaled(factor))
+
+    def mixed(self, other: Known, share: float) -> Known:
+        """These, and a share of others in their place."""
+        return Known(self.context.mixed(other.context, share), self.fine.mixed(other.fine, share))
 
 
 @dataclass
@@ -23,48 +45,62 @@ class Target:
         first: of the labelled frame. later: of what was labelled since; None before the first update.
     """
 
-    first: Moments
-    later: Moments | None = None
-    model: LinearModel = field(init=False)
+    first: Known
+    later: Known | None = None
 
     def __post_init__(self) -> None:
-        self.model = self._fit()
+        self._fit()
 
     @classmethod
-    def of(cls, context: Tensor, values: Tensor) -> Target:
-        """Of a labelled frame: context features [1 h' w' d] and values of cells [1 h w v]."""
-        return cls(_moments(context, values))
+    def of(cls, feature: Tensor, context: Tensor, values: Tensor) -> Target:
+        """Of a labelled frame: features [1 h w c], context features [1 h' w' d] and values of cells [1 h w v]."""
+        coarse = _context_moments(context, values)
+        scored = appearance.scores(appearance.fit(coarse), context[0], _size(values))
+        return cls(Known(coarse, appearance.moments(_fine(feature, scored), values[0])))
 
     @classmethod
     def restored(cls, state: Mapping[str, Tensor]) -> Target:
         """From its ``state``."""
-        first, later = (
-            Moments(state[f"{part}.features"], state[f"{part}.shares"]) if f"{part}.features" in state else None
-            for part in ("first", "later")
-        )
-        if first is None:
-            raise KeyError("first.features")
-        return cls(first, later)
+
+        def known(name: str) -> Known:
+            parts = [Moments(state[f"{name}.{p}.features"], state[f"{name}.{p}.shares"]) for p in ("context", "fine")]
+            return Known(*parts)
+
+        return cls(known("first"), known("later") if any(name.startswith("later") for name in state) else None)
 
     def state(self) -> dict[str, Tensor]:
         """What it follows from."""
-        parts = {"first": self.first, "later": self.later}
-        return {f"{name}.{k}": v for name, part in parts.items() if part for k, v in part._asdict().items()}
+        tensors = {}
+        for name, known in (("first", self.first), ("later", self.later)):
+            for part in ("context", "fine") if known else ():
+                for key, value in getattr(known, part)._asdict().items():
+                    tensors[f"{name}.{part}.{key}"] = value
+        return tensors
 
-    def corrected(self, values: Tensor, context: Tensor, strength: float, position: int) -> Tensor:
+    def corrected(self, values: Tensor, feature: Tensor, context: Tensor, strength: float, position: int) -> Tensor:
         """Values [1 h w v] read at a position, with the model's word; every few frames the model learns from them."""
-        size = (values.shape[1], values.shape[2])
-        found = appearance.corrected(values[0], appearance.scores(self.model, context[0], size), strength)[None]
+        scored = appearance.scores(self.context, context[0], _size(values))
+        fine = _fine(feature, scored)
+        found = appearance.corrected(values[0], appearance.scores(self.fine, fine, _size(values)), strength)[None]
         if position % EVERY == 0:
-            new = _moments(context, found)
-            none = Moments(*(0 * part for part in new))
-            self.later = (self.later or none).mixed(new, NEW)
-            self.model = self._fit()
+            new = Known(_context_moments(context, found), appearance.moments(fine, found[0]))
+            self.later = (self.later or new.scaled(0)).mixed(new, NEW)  # the first one has little weight
+            self._fit()
         return found
 
-    def _fit(self) -> LinearModel:
-        return appearance.fit(self.first if self.later is None else self.first.mixed(self.later, LATER))
+    def _fit(self) -> None:
+        known = self.first if self.later is None else self.first.mixed(self.later, LATER)
+        self.context, self.fine = (appearance.fit(part) for part in (known.context, known.fine))
 
 
-def _moments(context: Tensor, values: Tensor) -> Moments:
+def _context_moments(context: Tensor, values: Tensor) -> Moments:
     return appearance.moments(context[0], appearance.at_context(values[0], (context.shape[1], context.shape[2])))
+
+
+def _fine(feature: Tensor, scored: Tensor) -> Tensor:
+    """Features [1 h w c], of unit length, beside the scores of the context [h w v]."""
+    return torch.cat([F.normalize(feature[0], dim=-1), scored], -1)
+
+
+def _size(values: Tensor) -> tuple[int, int]:
+    return values.shape[1], values.shape[2]
