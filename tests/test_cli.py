@@ -77,6 +77,13 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(vcorr, frames: Pat
     assert sorted(Path.cwd().rglob("*")) == before
 
 
+def test_the_weights_that_come_with_vcorr_may_be_named(vcorr, frames: Path, mask: Path) -> None:
+    common = ("propagate", frames, mask, "--out", "o", "--device", "cpu", "--dry-run", "--json")
+    documents = [json.loads(vcorr(*common, *named)[1]) for named in ((), ("--weights", "default"))]
+    assert documents[0]["frames"] == documents[1]["frames"] == 8
+    assert vcorr(*common, "--weights", "defaults")[0] == 3
+
+
 @pytest.mark.slow
 def test_corrections(vcorr, frames: Path, mask: Path, weights: Path, tmp_path: Path) -> None:
     later = save_mask(tmp_path / "later.png", scene(4)[1])
@@ -432,6 +439,6 @@ def test_export(vcorr, frames: Path, mask: Path, weights: Path, tmp_path: Path) 
 
 
 def test_the_weights_that_come_with_vcorr_are_copied_with_other_settings_by_name(vcorr) -> None:
-    code, out, _ = vcorr("weights", "default", "inference.follow=0.05", "--export", "follow.safetensors")
-    assert code == 0 and "inference.follow=0.05" in out
-    assert load_weights(Path("follow.safetensors")).inference.follow == 0.05
+    code, out, _ = vcorr("weights", "default", "inference.follow=0.07", "--export", "follow.safetensors")
+    assert code == 0 and "inference.follow=0.07" in out
+    assert load_weights(Path("follow.safetensors")).inference.follow == 0.07

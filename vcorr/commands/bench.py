@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from vcorr.commands.console import say
+from vcorr.commands.options import Device, weights_file
 from vcorr.errors import InputError, UsageError, VcorrError
 
 app = typer.Typer(help="Measure the speed and memory of the operators and of propagation on this machine.")
@@ -24,7 +25,6 @@ Cases = Annotated[
     typer.Argument(metavar="[CASE]...", help="Case by name; change its numbers with NAME:KEY=NUMBER,..."),
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: chosen by torch.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto picks a GPU if there is one.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 AsMarkdown = Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")]
 
@@ -110,6 +110,7 @@ def propagation(
     _one_form(as_json, as_markdown)
     if (video is None) != (labels is None):
         raise UsageError("--video and --labels", "one of them is missing", "give both, or neither to use a drawn video")
+    weights = weights and weights_file(weights)
     for name, path in (("--video", video), ("--labels", labels), ("--weights", weights)):
         if path is not None and not path.exists():
             raise InputError(path, "there is no such file", f"give {name} another path")

@@ -11,7 +11,7 @@ import typer
 
 from vcorr.commands.console import bar, say
 from vcorr.commands.export import FORMS
-from vcorr.commands.options import Device
+from vcorr.commands.options import Device, weights_file
 from vcorr.commands.signals import stoppable
 from vcorr.errors import UsageError
 from vcorr.phrases import duration, file_size
@@ -87,7 +87,7 @@ def propagate(
         labels,
         out,
         _labelled(at or []),
-        weights,
+        weights and weights_file(weights),
         short_side,
         start,
         end,
