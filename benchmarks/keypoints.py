@@ -70,11 +70,13 @@ def main() -> None:
     model = Model.of(load_weights(args.weights), torch.device("cpu"))
     results: dict[str, dict[str, float]] = {}
     every = []
-    for path in sorted((args.data / "keypoints").glob("*.json")):
-        if not args.only or path.stem in args.only:
-            rows = scored(args.data, path, model, args.size)
-            every += rows
-            results[path.stem] = pck(rows) | {"points": len(rows)}
+    files = [p for p in sorted((args.data / "keypoints").glob("*.json")) if not args.only or p.stem in args.only]
+    if not files:
+        parser.error(f"{args.data / 'keypoints'} must hold a file *.json of the names asked for")
+    for path in files:
+        rows = scored(args.data, path, model, args.size)
+        every += rows
+        results[path.stem] = pck(rows) | {"points": len(rows)}
     results["all"] = pck(every) | {"points": len(every)}
     right = np.array([distance <= SHARES[1] for distance, _ in every])
     confidence = np.array([c for _, c in every])
