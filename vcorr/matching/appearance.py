@@ -22,6 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vcorr.matching.cells import downsample, upsample
+
 RIDGE = 0.3  # lambda, in units of the features' mean variance
 LIMIT = 0.6  # of a score: predictions beyond the labels' own spread say no more
 FAINT = 1e-3  # share that a class has at least before the score changes it, where any object was read at all
@@ -97,8 +99,7 @@ def scores(model: LinearModel, context: Tensor, size: tuple[int, int]) -> Tensor
     """
     found = (context @ model.weight + model.bias).clamp(-LIMIT, LIMIT)
     factor = _factor(size, (found.shape[0], found.shape[1]))
-    large = F.interpolate(found.permute(2, 0, 1)[None], scale_factor=factor, mode="bilinear", align_corners=False)
-    return large[0, :, : size[0], : size[1]].permute(1, 2, 0)
+    return upsample(found[None], factor, size, alignment="cell")[0].permute(1, 2, 0)
 
 
 def corrected(values: Tensor, scored: Tensor, strength: float) -> Tensor:
@@ -110,10 +111,7 @@ def corrected(values: Tensor, scored: Tensor, strength: float) -> Tensor:
 def at_context(values: Tensor, size: tuple[int, int]) -> Tensor:
     """Shares of classes [h w v] in the cells of context features (h', w'): [h' w' v]."""
     factor = _factor((values.shape[0], values.shape[1]), size)
-    padded = F.pad(
-        values.permute(2, 0, 1)[None], (0, -values.shape[1] % factor, 0, -values.shape[0] % factor), mode="replicate"
-    )
-    return F.avg_pool2d(padded, factor)[0].permute(1, 2, 0)
+    return downsample(values.permute(2, 0, 1)[None], factor, alignment="cell")[0]
 
 
 def _factor(fine: tuple[int, int], coarse: tuple[int, int]) -> int:

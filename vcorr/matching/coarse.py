@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vcorr.kernels import memory_read
+from vcorr.matching.cells import downsample
 
 COARSE = 2  # cells a side in one coarse cell
 MARGIN = 1  # coarse cells around those that hold an object, in which its edge may lie
@@ -21,9 +22,7 @@ def coarse_features(feature: Tensor) -> Tensor:
 
 def coarse_values(cells: Tensor) -> Tensor:
     """Means over coarse cells, [1 h w v] to [1 h' w' v]; those at the far edges stand for what they lack."""
-    height, width = cells.shape[1:3]
-    padded = F.pad(cells.permute(0, 3, 1, 2), (0, -width % COARSE, 0, -height % COARSE), mode="replicate")
-    return F.avg_pool2d(padded, COARSE).permute(0, 2, 3, 1)
+    return downsample(cells.permute(0, 3, 1, 2), COARSE, alignment="cell")
 
 
 def within(cells: Tensor, radius: int) -> Tensor:

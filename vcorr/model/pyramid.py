@@ -116,13 +116,12 @@ def apply_with_context(
     run = Running(params, stats, train=False)
     levels = _levels(cfg, run, x, position)
     features = _features(cfg, run, levels)  # first: this is where most memory is needed
-    fine, *coarser = levels[1:] or [F.avg_pool2d(levels[0], 2, ceil_mode=True)]
-    parts = [nn.unit(fine.permute(0, 2, 3, 1))]
-    for level in coarser:
-        while level.shape[2] < fine.shape[2] or level.shape[3] < fine.shape[3]:
-            size = (2 * level.shape[2], 2 * level.shape[3])
-            level = F.interpolate(level, size, mode="bilinear", align_corners=False)
-        parts.append(nn.unit(level[:, :, : fine.shape[2], : fine.shape[3]].permute(0, 2, 3, 1)))
+    above = levels[1:] or [F.avg_pool2d(levels[0], 2, ceil_mode=True)]
+    parts = []
+    for i, level in enumerate(above):
+        for finer in reversed(above[:i]):
+            level = _enlarged(level, finer)
+        parts.append(nn.unit(level.permute(0, 2, 3, 1)))
     return features, torch.cat(parts, -1)
 
 
