@@ -85,6 +85,20 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+def append(path: Path, text: str, *, into: Path) -> None:
+    """Add text to a journal of what is to be in another file at the end, ``into``, which an error names.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    try:
+        with path.open("a", encoding="utf-8", newline="") as file:
+            file.write(text)
+    except OSError as error:
+        what = f"cannot be written ({error.strerror or error})"
+        raise OutputError(into, what, "check the folder, its rights and the free space") from error
+
+
 def write_json(path: Path, data: dict[str, Any]) -> None:
     """Write a JSON file, whole or not at all.
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vcorr.errors import InputError, OutputError, UsageError
-from vcorr.files import remove, replacing
+from vcorr.errors import InputError, UsageError
+from vcorr.files import append, remove, replacing
 from vcorr.labels.draw import draw_points, point_colours
 from vcorr.labels.earlier import Earlier, changed
 from vcorr.labels.formats.coco import has_keypoints, has_masks, is_coco, read_coco_points
@@ -278,12 +278,7 @@ class KeypointTable:
         if index in self._found:
             return
         rows = self._rows(index, label)
-        try:
-            with self._journal.open("a", encoding="utf-8", newline="") as file:
-                file.write(rows)
-        except OSError as error:
-            what = f"cannot be written ({error.strerror or error})"
-            raise OutputError(self.path, what, "check the folder, its rights and the free space") from error
+        append(self._journal, rows, into=self.path)
         self._found[index] = rows
 
     def revise(

@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vcorr.errors import OutputError
-from vcorr.files import remove, replacing
+from vcorr.files import append, remove, replacing
 from vcorr.propagation.confidence import SIGNALS, Signals
 
 TABLE = "confidence.csv"
@@ -71,12 +70,7 @@ class ConfidenceTable:
         if self._has(index):
             return
         rows = self._rows(index, found)
-        try:
-            with self._journal.open("a", encoding="utf-8", newline="") as file:
-                file.write(rows)
-        except OSError as error:
-            what = f"cannot be written ({error.strerror or error})"
-            raise OutputError(self.path, what, "check the folder, its rights and the free space") from error
+        append(self._journal, rows, into=self.path)
         self._take(rows, self.objects)  # as they will be read
 
     def revise(self, frames: Collection[int], before: Sequence[int]) -> None:
