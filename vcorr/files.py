@@ -237,11 +237,14 @@ def _holder(path: Path) -> str:
     return f" (process {text})" if " on " in text else ""
 
 
-def recorded(folder: Path, name: str, *, holds: str, advice: str) -> dict[str, Any] | None:
+def recorded(
+    folder: Path, name: str, *, holds: str, advice: str, harmless: Iterable[str] = ()
+) -> dict[str, Any] | None:
     """What a run of ours wrote down in a folder; None where the folder is not there yet, or free to be taken.
 
     Args:
         name: of the JSON file. holds: what it says of the folder: "results of vcorr". advice: what to do otherwise.
+        harmless: names in a folder that is free to be taken all the same.
 
     Raises:
         OutputError: the folder holds something else, is none or cannot be read, or the file is damaged.
@@ -261,7 +264,7 @@ def recorded(folder: Path, name: str, *, holds: str, advice: str) -> dict[str, A
         return found
     try:
         # ".part" at the end is what a record half written was called at first.
-        taken = folder.exists() and (not folder.is_dir() or bool(strangers(folder, f"{name}.part")))
+        taken = folder.exists() and (not folder.is_dir() or bool(strangers(folder, f"{name}.part", *harmless)))
     except OSError as error:
         raise OutputError(folder, f"cannot be read ({error.strerror})", advice) from None
     if taken:

@@ -27,6 +27,7 @@ from vcorr.labels.label import MaskLabels
 from vcorr.labels.mask_files import MaskFile, read_mask_file
 from vcorr.labels.mask_names import NamedBy, frames_of_pictures, label_files
 from vcorr.labels.masks import Mask, is_whole, overlay, read_masks, write_mask
+from vcorr.labels.object_names import read_names
 from vcorr.labels.raw_ids import Ids, read_ids
 from vcorr.media.video import Video
 
@@ -78,14 +79,18 @@ class GivenMasks:
         return MaskLabels.of([mask.ids for mask in self.masks.values()], self.size, device)
 
     def digest(self, frame: int) -> str:
-        ids = self.masks[frame].ids
-        return hashlib.sha256(f"{ids.shape}".encode() + ids.astype("<u2").tobytes()).hexdigest()
+        return ids_digest(self.masks[frame].ids)
 
     def told(self, frame: int, name: str) -> str:
         return self.masks[frame].told(name)
 
     def store(self, out: Path) -> MaskFolder:
         return MaskFolder(out / MASKS, self.size, next(iter(self.masks.values())).palette)
+
+
+def ids_digest(ids: Ids) -> str:
+    """SHA-256 of a mask, of either type."""
+    return hashlib.sha256(f"{ids.shape}".encode() + ids.astype("<u2").tobytes()).hexdigest()
 
 
 def read_mask_set(
@@ -100,7 +105,7 @@ def read_mask_set(
 
     Args:
         labels: an image, an array or a LabelMe file for frame ``start``; a COCO file, which names its frames; or a
-            folder of images, arrays and LabelMe files.
+            folder of images, arrays and LabelMe files, with or without the names of ids (``object_names``).
         at: one file for each further frame.
         earlier: the labels among the results of an output folder.
 
@@ -109,12 +114,14 @@ def read_mask_set(
         UsageError: a frame is labelled twice, ``named_by`` is given for one image, or no label is left.
     """
     size = (video.height, video.width)
+    stated_names: Mapping[int, str] = {}
     if labels.is_dir():
         named = label_files(labels, frames=len(video), frame_files=video.files, named_by=named_by)
         for path in named.values():
             if path.suffix.casefold() == ".json" and not is_labelme(read_json(path)):
                 raise InputError(path, "is no LabelMe file", "give a COCO file by itself: it names its frames")
         files = {k: _stated(path, size, video, named_by, k)[k] for k, path in named.items()}
+        stated_names = read_names(labels)
     else:
         if named_by is not None and labels.is_file() and labels.suffix.casefold() != ".json":
             what = f"speaks of a folder of masks, but {labels} is the mask of frame {start}"
@@ -147,6 +154,9 @@ def read_mask_set(
     if not (files or corrections or kept):
         raise UsageError("--without", "takes the last label back", "leave one frame labelled, or remove the folder")
     masks = read_masks(numbered(files), numbered(corrections), kept=kept, size=size)
+    names = {
+        i: name for i, name in stated_names.items() if any((mask.ids == i).any() for mask in masks.values())
+    } | names
     if earlier and kept:
         present = {int(i) for mask in masks.values() for i in np.unique(mask.ids)}
         names = {i: name for i, name in earlier.names.items() if i in present} | names

@@ -94,8 +94,10 @@ class Results:
         except OSError:
             return False
 
-    def draw(self, say: Callable[[str], None]) -> tuple[bool, list[int]]:
-        """Draw the overlay, and find the scene cuts on the way.
+    def draw(
+        self, say: Callable[[str], None], drew: Callable[[int], None] = lambda index: None
+    ) -> tuple[bool, list[int]]:
+        """Draw the overlay, and find the scene cuts on the way. ``drew`` takes the index of each frame.
 
         Returns:
             Whether there is an overlay: not where its format does not hold such a video, the disk no more, or a mask
@@ -109,6 +111,7 @@ class Results:
                 for index, rgb in self._pictures():
                     cuts.see(index, rgb)
                     writer.write(self.store.drawn(index, rgb))
+                    drew(index)
         except (InputError, OutputError) as error:
             say(f"there is no overlay: {error.where} {error.what}")
             return False, self.cuts()

@@ -66,21 +66,33 @@ def label_stretches(
     stretches: Sequence[Point],
     results: Results,
     progress: Callable[[int], None],
+    wrote: Callable[[int], None] = lambda index: None,
+    wanted: Set[int] | None = None,
 ) -> None:
-    """Write the missing labels; however this ends, the folder can be continued after the last one."""
+    """Write the missing labels; however this ends, the folder can be continued after the last one.
+
+    Args:
+        wrote: takes the index of each frame whose label was written.
+        wanted: frames after the last of which a span needs not be gone through; None is to its end.
+    """
     point, done, waiting = Point(), 0, Waiting(results.out / WAITING)
     try:
         for point in stretches:
             number, span = point.span, plan[point.span]
             last = _last(span, point.start.position, given, results)
+            enough = _enough(span, wanted)
             labelled = go_through(frames, span, given, propagator, waiting, point.start, last)
             for position, step in enumerate(labelled, start=point.first(plan)):
                 results.write(step)
                 point = Point(number, Start(position + 1, propagator.state()))
                 done += 1
+                if step.label is not None:
+                    wrote(step.index)
                 progress(done)
-                if position % SAVE_EVERY == 0:
+                if position % SAVE_EVERY == 0 or position == enough:
                     _save_point(results.out, point)
+                if position == enough < len(span.frames) - 1:
+                    break
     except OutputError:
         with contextlib.suppress(OutputError):  # of two failures to write, the first is told
             _save_point(results.out, point)
@@ -88,6 +100,14 @@ def label_stretches(
     except BaseException:
         _save_point(results.out, point)
         raise
+
+
+def _enough(span: Span, wanted: Set[int] | None) -> int:
+    """The position in a span after which no frame is wanted; its last where it waits, as the other way needs it all."""
+    end = len(span.frames) - 1
+    if wanted is None or span.waits:
+        return end
+    return max((p for p, k in enumerate(span.frames) if k in wanted), default=end)
 
 
 def _last(span: Span, position: int, given: Mapping[int, L], results: Results) -> L | None:

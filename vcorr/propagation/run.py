@@ -1,6 +1,7 @@
 """The output folder of ``vcorr propagate``: what it holds, whose it is, and how a stopped run goes on.
 
 masks/00000.png   indexed PNG, one a frame, named by frame index; or keypoints.csv: frame, point, x, y, confidence
+labels/           what was painted in `vcorr ui`: a folder of labels like any other
 overlay.mp4       the video with the labels drawn on it
 frames.csv        index, pts, seconds of every labelled frame
 confidence.csv    of masks: frame, object, confidence, and the signals that it is made of
@@ -14,7 +15,7 @@ import dataclasses
 import shlex
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from vcorr.files import agree, held, recorded, remove, sha256, write_json
 from vcorr.labels.earlier import Earlier
 from vcorr.labels.given import Given, Kind, read_given, told_given
 from vcorr.labels.mask_names import NamedBy
+from vcorr.labels.object_names import NAMES
 from vcorr.machine import conditions, goes_on, in_own_modes, pick_device
 from vcorr.media.video import Video, open_video, shrunk_size
 from vcorr.model.encoder import Model
@@ -43,6 +45,7 @@ from vcorr.propagation.update import earlier_labels, stale_frames, told_update
 from vcorr.propagation.video import check_side, frame_range, pictures
 
 MANIFEST = "manifest.json"
+PAINTED = "labels"  # the folder of what was painted in `vcorr ui`
 SAME = ("vcorr", "inputs", "options")  # what must be equal in the manifest for a folder to be continued
 ELSEWHERE = "give another --out, or remove it"
 CORRECT = "say --update to correct it, or give another --out"
@@ -133,6 +136,10 @@ def propagate_to(
     *,
     say: Callable[[str], None] = lambda line: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    wrote: Callable[[int], None] = lambda index: None,
+    drew: Callable[[int], None] = lambda index: None,
+    within: Collection[int] | None = None,
+    held_already: bool = False,
 ) -> Summary:
     """Label a video and write the output folder, or go on where a stopped run of the same inputs left it.
 
@@ -143,6 +150,10 @@ def propagate_to(
     Args:
         say: takes lines worth telling; progress: takes (steps done, steps in all); a frame between two labelled ones
             takes two.
+        wrote, drew: take the index of each frame whose label was written, and that was drawn in the overlay.
+        within: of the frames without a label, only these are labelled now, and those on the way to them. If others are
+            left, the folder is not complete: the same request without it goes on.
+        held_already: the caller keeps other processes out of the folder (``files.held``).
 
     Raises:
         InputError, UsageError: as ``propagation.propagate``; nothing is written then.
@@ -152,7 +163,7 @@ def propagate_to(
         request, video, given, plan, results = work.request, work.video, work.given, work.plan, work.results
         start, end, found, missing, manifest = work.start, work.end, work.found, work.missing, work.manifest
         device, store = torch.device(request.device), results.store
-        if work.complete:
+        if work.complete and found.get("names", {}) == manifest.get("names", {}):
             say(f"{request.out} is complete already: same inputs, same options")
             look = results.told(given.shown, found.get("cuts", []))
             return Summary(request.out, given.kind, store.path, end - start, 0, 0.0, {}, overlay=True, look=look)
@@ -161,7 +172,7 @@ def propagate_to(
         # What cannot be computed fails here, before a folder is made.
         estimate = seconds_a_frame(propagator, frames, given.by_frame) if missing else 0.0
         blind = _tell_blind(video, given.by_frame, say)
-        with held(request.out, say):
+        with nullcontext() if held_already else held(request.out, say):
             found = _found(request, manifest)
             waiting = Waiting(request.out / WAITING)
             if stale := _stale(found, manifest, results.frames):
@@ -181,7 +192,8 @@ def propagate_to(
             if found.get("complete") and missing and not stale:
                 said = f"labels of {len(missing)} frames are missing or damaged, and are made again"
                 say(f"{said}: {frame_list(missing)}")
-            stretches = stretches_of(plan, resume_point(request.out, device), missing, waiting)
+            wanted = missing if within is None else missing & set(within)
+            stretches = stretches_of(plan, resume_point(request.out, device), wanted, waiting)
             left = sum(s.left(plan) for s in stretches)
             labelled = sum(s.left(plan) for s in stretches if not plan[s.span].waits)
             total = sum(map(len, plan))
@@ -200,12 +212,17 @@ def propagate_to(
                 stretches,
                 results,
                 lambda done: progress(before + done, total),
+                wrote,
+                wanted if within is not None else None,
             )
-            store.finish(range(start, end))
             taken = time.monotonic() - began
+            if wanted != missing and results.missing():
+                look = "not all frames are labelled yet"
+                return Summary(request.out, given.kind, store.path, end - start, len(wanted), taken, {}, False, look)
+            store.finish(range(start, end))
             drawn, cuts = (True, found.get("cuts"))
             if left or not results.has_overlay():
-                drawn, cuts = results.draw(say)
+                drawn, cuts = results.draw(say, drew)
             cuts = results.cuts() if cuts is None else cuts
             results.rate(cuts)
             results.review(given, cuts, partial(_commands, request, given.kind))
@@ -224,13 +241,14 @@ def propagate_to(
     return Summary(request.out, given.kind, store.path, end - start, labelled, taken, shares, drawn, look)
 
 
-def _recorded(out: Path) -> dict[str, Any] | None:
+def recorded_results(out: Path) -> dict[str, Any] | None:
     """The manifest of a folder; None where it holds nothing yet.
 
     Raises:
         OutputError: it holds something else, or cannot be read.
     """
-    return recorded(out, MANIFEST, holds="results of vcorr", advice=ELSEWHERE)
+    painted = [PAINTED] if (out / PAINTED / NAMES).is_file() else []
+    return recorded(out, MANIFEST, holds="results of vcorr", advice=ELSEWHERE, harmless=painted)
 
 
 def _found(request: Request, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -239,7 +257,7 @@ def _found(request: Request, manifest: dict[str, Any]) -> dict[str, Any]:
     Raises:
         OutputError: it holds something else, or cannot be read.
     """
-    found = _recorded(request.out)
+    found = recorded_results(request.out)
     if found is None:
         return {}
     before, now = ({key: m.get(key) for key in SAME} for m in (found, manifest))
@@ -270,7 +288,7 @@ def opened(request: Request, say: Callable[[str], None] = lambda line: None) -> 
         raise UsageError("--without", "takes labels back from a folder of results", "say --update as well")
     with open_video(request.video, apart=[request.labels, *request.at.values()]) as video:
         start, end = frame_range(video, request.start, request.end)
-        earlier, recorded_now = None, _recorded(request.out)
+        earlier, recorded_now = None, recorded_results(request.out)
         if request.update:
             earlier = earlier_labels(request.out, recorded_now, range(start, end), request.at, request.without)
         given = read_given(video, request.labels, start, end, request.at, request.named_by, request.kind, earlier)
