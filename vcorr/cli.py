@@ -19,6 +19,7 @@ from vcorr.commands.frame import frame
 from vcorr.commands.prepare import prepare
 from vcorr.commands.propagate import propagate
 from vcorr.commands.train import train
+from vcorr.commands.ui import ui
 from vcorr.errors import VcorrError
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command()(propagate)
+app.command()(ui)
 app.command()(frame)
 app.command()(export)
 app.command()(train)

@@ -1,0 +1,388 @@
+"""What all pages of a server share: the video, the labels, the job that runs, and who listens."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from vcorr.errors import OutputError, UsageError, VcorrError
+from vcorr.labels.draw import point_colours
+from vcorr.labels.mask_set import MASKS, mask_file
+from vcorr.labels.raw_ids import read_ids
+from vcorr.media.video import Video
+from vcorr.phrases import ranges
+from vcorr.propagation.confidence import confidence
+from vcorr.propagation.confidence_table import TABLE, ConfidenceTable
+from vcorr.propagation.export import OF_MASKS, check_form, export
+from vcorr.propagation.run import PAINTED, Request, propagate_to, recorded_results
+from vcorr.propagation.update import labels_of, stale_frames
+from vcorr.ui.frames import Frames
+from vcorr.ui.painted import Painted, Patch
+
+Tell = Callable[[str, Mapping[str, Any]], None]
+"""(event, data): to every page."""
+UNKNOWN = -1  # confidence of a frame that has none
+
+
+class Stopped(BaseException):
+    """The page stopped a job; what it did is saved."""
+
+
+class Conflict(VcorrError):
+    """A page painted on a mask that changed meanwhile."""
+
+    def __init__(self, k: int) -> None:
+        super().__init__(f"frame {k}", "changed meanwhile", "load it again")
+
+
+@dataclass
+class Job:
+    """What runs, or ran last.
+
+    Attributes:
+        what: "propagate" or "export"; empty where nothing ran yet.
+        running: whether it does. done, total: steps. frame: that was written last.
+        said: the last line that it told. error: why it ended, if it failed. result: what an export wrote.
+    """
+
+    what: str = ""
+    running: bool = False
+    done: int = 0
+    total: int = 0
+    frame: int | None = None
+    rate: float = 0.0
+    said: str = ""
+    error: str = ""
+    result: str = ""
+
+
+@dataclass
+class Session:
+    """The state of a server.
+
+    Args:
+        request: of ``propagate``: the video, the folder and the options; labels are those in the folder.
+        video: open. tell: takes what changed.
+    """
+
+    request: Request
+    video: Video
+    tell: Tell = lambda event, data: None
+    job: Job = field(default_factory=Job)
+
+    def __post_init__(self) -> None:
+        end = len(self.video) if self.request.end is None else self.request.end
+        self.frames = range(self.request.start, end)
+        self.size = (self.video.height, self.video.width)
+        self.out = self.request.out
+        self.pictures = Frames(self.video)
+        self.painted = Painted(self.out / PAINTED, self.out / MASKS, self.size, self.frames)
+        self.versions: dict[int, int] = {}  # of masks, counted from the start of the server
+        self._lock = threading.RLock()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._written: set[int] = set()
+        self._objects_in: dict[str, set[int]] = {}  # by digest of a label
+        self.cuts: list[int] | None = None
+
+    def open(self) -> None:
+        """Read the folder, or make it.
+
+        Raises:
+            InputError, OutputError: it holds something else, is damaged, or cannot be written.
+        """
+        self.painted.open(self.manifest())
+        self._look()
+
+    def manifest(self) -> dict[str, Any] | None:
+        """That of the results; None where there are none yet.
+
+        Raises:
+            OutputError: the folder holds something else.
+        """
+        return recorded_results(self.out)
+
+    # --- what pages ask for -------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """All that a page shows beside pictures, masks and confidences."""
+        with self._lock:
+            manifest = self.manifest()
+            stale = self._stale(manifest)
+            return {
+                "video": {
+                    "name": self.video.path.name or str(self.video.path),
+                    "frames": len(self.video),
+                    "height": self.size[0],
+                    "width": self.size[1],
+                    "fps": self.video.fps,
+                    "notes": list(self.video.notes),
+                },
+                "range": [self.frames.start, self.frames.stop],
+                "out": str(self.out),
+                "objects": self._objects(),
+                "labelled": sorted(self.painted.digests),
+                "computed": ranges(self._written),
+                "stale": ranges(stale & self._written),
+                "versions": self.versions,
+                "cuts": self.cuts if self.cuts is not None else (manifest or {}).get("cuts", []),
+                "complete": bool(manifest and manifest.get("complete")) and not stale,
+                "forms": list(OF_MASKS),
+                "job": self.told(),
+            }
+
+    def told(self) -> dict[str, Any]:
+        """The job, as pages are told of it."""
+        return vars(self.job).copy()
+
+    def confidence(self) -> dict[str, Any]:
+        """How sure each object is in each frame, in percent; ``UNKNOWN`` where it is not known."""
+        manifest = self.manifest()
+        if manifest is None:
+            return {"first": self.frames.start, "values": {}, "look": []}
+        ids = [int(i) for i in manifest["objects"]]
+        table = ConfidenceTable(self.out / TABLE, ids, self.frames)
+        table.missing()  # reads it
+        with self._lock:
+            given = {
+                k: np.isin(ids, sorted(self._ids_in(k, label)))
+                for k, label in sorted(labels_of(manifest).items())
+                if k in self.frames
+            }
+            cuts = self.cuts if self.cuts is not None else manifest.get("cuts", [])
+        if not given:
+            return {"first": self.frames.start, "values": {}, "look": []}
+        sure = confidence(table.signals, self.frames, given, cuts)
+        percent = np.where(np.isfinite(sure), np.rint(np.nan_to_num(sure) * 100), UNKNOWN).astype(int)
+        return {
+            "first": self.frames.start,
+            "values": {str(i): row for i, row in zip(ids, percent.T.tolist(), strict=True)},
+        }
+
+    def mask(self, k: int) -> tuple[bytes | None, int]:
+        """The PNG of a mask, and its version."""
+        with self._lock:
+            return self.painted.png(k), self.versions.get(k, 0)
+
+    # --- what pages do ------------------------------------------------------------------------------------------------
+
+    def paint(self, k: int, patch: Patch, base: int, by: str) -> int:
+        """Put a stroke into a mask. It is on the disk when this returns.
+
+        Args:
+            base: version of the mask that was painted on. by: the page that asks.
+
+        Returns:
+            The new version.
+
+        Raises:
+            Conflict: the mask has another version. UsageError, OutputError: as ``Painted.paint``.
+        """
+        with self._lock:
+            if base != self.versions.get(k, 0):
+                raise Conflict(k)
+            self.painted.paint(k, patch)
+            for i in {int(i) for i in np.unique(patch.ids) if i} - self.painted.names.keys():
+                self.painted.describe(i, "")
+            return self._changed(k, by)
+
+    def take_back(self, k: int, by: str) -> int:
+        """Frame k is a labelled frame no more.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        with self._lock:
+            self.painted.take_back(k)
+            return self._changed(k, by)
+
+    def describe(self, id_: int, name: str | None, colour: str | None) -> None:
+        """Name an object, or give it a colour."""
+        with self._lock:
+            self.painted.describe(id_, name, colour)
+        self.tell("state", self.state())
+
+    def forget(self, id_: int) -> None:
+        """Take an object off the list."""
+        with self._lock:
+            self.painted.forget(id_)
+        self.tell("state", self.state())
+
+    def propagate(self, within: Collection[int] | None = None) -> None:
+        """Start to label frames; all of them, unless ``within`` says which.
+
+        Raises:
+            UsageError: something runs, or no frame is labelled.
+        """
+        if not self.painted.digests:
+            raise UsageError("propagate", "no frame is labelled", "paint one first")
+        self._start("propagate", lambda: self._propagate(within))
+
+    def export(self, form: str) -> None:
+        """Start to write the results in another form. They are completed first.
+
+        Raises:
+            UsageError: something runs, or there is no such form.
+        """
+        chosen = check_form(form, "masks")
+
+        def work() -> None:
+            self._propagate(None)
+            self._say(f"exporting: {form}")
+            self.job.result = export(self.out, chosen).name
+
+        if not self.painted.digests:
+            raise UsageError("export", "no frame is labelled", "paint one first")
+        self._start("export", work)
+
+    def stop(self) -> None:
+        """Ask the job to stop. It does so after the frame that it is at."""
+        self._stop.set()
+
+    def close(self) -> None:
+        """Stop the job, and wait until it has saved."""
+        self.stop()
+        if self._thread:
+            self._thread.join()
+
+    # --- within -------------------------------------------------------------------------------------------------------
+
+    def _start(self, what: str, work: Callable[[], None]) -> None:
+        with self._lock:
+            if self.job.running:
+                raise UsageError(what, f"{self.job.what} runs already", "stop it, or wait")
+            self.job = Job(what, running=True)
+            self._stop.clear()
+            self._thread = threading.Thread(target=self._run, args=[work], name=f"vcorr-{what}", daemon=True)
+            self._thread.start()
+        self.tell("job", self.told())
+
+    def _run(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Stopped:
+            self.job.said = "stopped"
+        except VcorrError as error:
+            self.job.error = str(error)
+        except Exception as error:
+            self.job.error = f"internal error: {type(error).__name__}: {error}"
+        try:
+            with self._lock:
+                if manifest := self.manifest():
+                    self.painted.agree(manifest)
+                    self.cuts = manifest.get("cuts", self.cuts)
+                self._look()
+                self.job.running = False
+                state = self.state()
+            self.tell("state", state)
+            self.tell("confidence", {})
+        except VcorrError as error:  # the folder itself is damaged
+            self.job.error = self.job.error or str(error)
+            self.job.running = False
+            self.tell("job", self.told())
+
+    def _propagate(self, within: Collection[int] | None) -> None:
+        found = self.manifest() or {}
+        again = set(found.get("taken_back", [])) & self.painted.digests.keys()  # frames that are labelled once more
+        request = Request(
+            self.request.video,
+            self.painted.folder,
+            self.out,
+            {k: mask_file(self.painted.folder, k) for k in again},
+            self.request.weights,
+            self.request.short_side,
+            self.request.start,
+            self.request.end,
+            self.request.device,
+            "index",
+            "masks",
+            bool(found),
+            self.painted.taken_back(found) if found else (),
+        )
+        began, first = 0.0, True
+
+        def wrote(index: int) -> None:
+            nonlocal first
+            with self._lock:
+                if first:  # by now the results that labels changed are gone
+                    first = False
+                    self._look()
+                    self.tell("state", self.state())
+                self._written.add(index)
+                if index not in self.painted.digests:
+                    self._changed(index, "")
+            self.job.frame = index
+
+        def progress(done: int, total: int) -> None:
+            nonlocal began
+            began = began or time.monotonic()
+            self.job.done, self.job.total = done, total
+            self.tell("job", self.told())
+            self._check()
+
+        propagate_to(
+            request,
+            say=self._say,
+            progress=progress,
+            wrote=wrote,
+            within=within,
+            held_already=True,
+            drew=self._check_at,
+        )
+
+    def _check_at(self, index: int) -> None:
+        self.job.frame = index
+        self._check()
+
+    def _check(self) -> None:
+        if self._stop.is_set():
+            raise Stopped
+
+    def _say(self, line: str) -> None:
+        self.job.said = line
+        self.tell("job", self.told())
+
+    def _changed(self, k: int, by: str) -> int:
+        """Frame k has another mask, by a page or by a job."""
+        self.versions[k] = version = self.versions.get(k, 0) + 1
+        labelled = k in self.painted.digests
+        stale = ranges(self._stale(self.manifest()) & self._written) if by else None
+        told: dict[str, Any] = {"frame": k, "version": version, "by": by, "labelled": labelled}
+        self.tell("mask", told | ({"stale": stale, "objects": self._objects()} if by else {}))
+        return version
+
+    def _stale(self, manifest: Mapping[str, Any] | None) -> set[int]:
+        """Frames whose results are of other labels than there are."""
+        if manifest is None:
+            return set()
+        labels = {str(k): label for k, label in self.painted.digests.items()}
+        return stale_frames(manifest, {"inputs": {"labels": labels}}, self.frames) if labels else set()
+
+    def _objects(self) -> list[dict[str, Any]]:
+        names, own = self.painted.names, self.painted.colours
+        colours = point_colours(255).tolist()
+        return [
+            {"id": i, "name": names[i], "colour": own.get(i) or "#{:02x}{:02x}{:02x}".format(*colours[(i - 1) % 255])}
+            for i in sorted(names)
+        ]
+
+    def _look(self) -> None:
+        """See which frames have a mask."""
+        try:
+            names = [path.name for path in (self.out / MASKS).iterdir()]
+        except FileNotFoundError:
+            names = []
+        except OSError as error:
+            raise OutputError(self.out, f"cannot be read ({error.strerror})", "check its rights") from error
+        found = {int(name[:-4]) for name in names if name.endswith(".png") and name[:-4].isdecimal()}
+        self._written = found & set(self.frames)
+
+    def _ids_in(self, k: int, label: str) -> set[int]:
+        if label not in self._objects_in:
+            self._objects_in[label] = {int(i) for i in np.unique(read_ids(mask_file(self.out / MASKS, k))) if i}
+        return self._objects_in[label]

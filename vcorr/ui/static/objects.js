@@ -1,0 +1,109 @@
+/** The list of objects: name, colour, hide, lock, delete, choose. */
+
+/** @typedef {import("./view.js").Thing} Thing */
+
+export class Objects {
+  /**
+   * @param {HTMLElement} list
+   * @param {{choose: (id: number) => void, change: (id: number, what: object) => void, remove: (id: number) => void, looked: () => void}} on
+   */
+  constructor(list, on) {
+    this.list = list;
+    this.on = on;
+    /** @type {Thing[]} */
+    this.things = [];
+    this.chosen = 1;
+    /** @type {Set<number>} */
+    this.hidden = new Set();
+    /** @type {Set<number>} */
+    this.locked = new Set();
+  }
+
+  /** @param {number} id */
+  nameOf(id) {
+    return this.things.find((t) => t.id === id)?.name || `object ${id}`;
+  }
+
+  /** @param {Thing[]} things */
+  show(things) {
+    const same = JSON.stringify(things) === JSON.stringify(this.things);
+    this.things = things;
+    if (!things.some((t) => t.id === this.chosen) && things.length) this.chosen = things[0].id;
+    if (!same || !this.list.children.length) this.build();
+    this.mark();
+  }
+
+  /** @param {number} id */
+  choose(id) {
+    this.chosen = id;
+    this.mark();
+    this.on.choose(id);
+  }
+
+  /** The next id that is free. */
+  get free() {
+    return Math.max(0, ...this.things.map((t) => t.id)) + 1;
+  }
+
+  /** @param {number} id @param {"hidden" | "locked"} what */
+  toggle(id, what) {
+    if (!this[what].delete(id)) this[what].add(id);
+    this.mark();
+    this.on.looked();
+  }
+
+  mark() {
+    for (const row of /** @type {Iterable<HTMLElement>} */ (this.list.children)) {
+      const id = Number(row.dataset.id);
+      row.classList.toggle("chosen", id === this.chosen);
+      row.querySelector("[data-do=choose]")?.setAttribute("aria-pressed", String(id === this.chosen));
+      row.querySelector("[data-do=hidden]")?.setAttribute("aria-pressed", String(this.hidden.has(id)));
+      row.querySelector("[data-do=locked]")?.setAttribute("aria-pressed", String(this.locked.has(id)));
+    }
+  }
+
+  build() {
+    this.list.replaceChildren(...this.things.map((thing) => this.row(thing)));
+  }
+
+  /** @param {Thing} thing */
+  row({ id, name, colour }) {
+    const row = document.createElement("li");
+    row.dataset.id = String(id);
+    const called = name || `object ${id}`;
+    const button = (/** @type {string} */ what, /** @type {string} */ sign, /** @type {string} */ said, /** @type {() => void} */ run) => {
+      const b = document.createElement("button");
+      b.dataset.do = what;
+      b.textContent = sign;
+      b.title = said;
+      b.setAttribute("aria-label", `${said}: ${called}`);
+      b.addEventListener("click", run);
+      return b;
+    };
+    const pick = document.createElement("input");
+    pick.type = "color";
+    pick.value = colour;
+    pick.setAttribute("aria-label", `Colour of ${called}`);
+    pick.addEventListener("change", () => this.on.change(id, { colour: pick.value }));
+    const text = document.createElement("input");
+    text.type = "text";
+    text.value = name;
+    text.maxLength = 100;
+    text.placeholder = `object ${id}`;
+    text.setAttribute("aria-label", `Name of ${called}`);
+    text.addEventListener("change", () => this.on.change(id, { name: text.value.trim() }));
+    text.addEventListener("focus", () => this.choose(id));
+    text.addEventListener("keydown", (event) => {
+      if (event.key === "Enter") text.blur();
+    });
+    row.append(
+      pick,
+      button("choose", String(id), "Paint", () => this.choose(id)),
+      text,
+      button("hidden", "◌", "Hide", () => this.toggle(id, "hidden")),
+      button("locked", "🔒︎", "Lock", () => this.toggle(id, "locked")),
+      button("remove", "✕", "Delete", () => this.on.remove(id)),
+    );
+    return row;
+  }
+}
