@@ -17,7 +17,7 @@ from vcorr.commands.doctor import doctor
 from vcorr.commands.export import export
 from vcorr.commands.frame import frame
 from vcorr.commands.prepare import prepare
-from vcorr.commands.propagate import propagate
+from vcorr.commands.propagate import Propagate, propagate
 from vcorr.commands.train import train
 from vcorr.commands.ui import ui
 from vcorr.errors import VcorrError
@@ -28,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-app.command()(propagate)
+app.command(cls=Propagate)(propagate)
 app.command()(ui)
 app.command()(frame)
 app.command()(export)

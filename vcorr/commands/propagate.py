@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand
 
 from vcorr.commands.console import bar, say
 from vcorr.commands.export import FORMS
@@ -17,6 +18,7 @@ from vcorr.errors import UsageError
 from vcorr.phrases import duration, file_size
 
 if TYPE_CHECKING:
+    from vcorr.propagation.adapt import Adaptation
     from vcorr.propagation.run import Request
 
 
@@ -63,6 +65,16 @@ def propagate(
     ] = 480,
     start: Annotated[int, typer.Option(min=0, help="First frame to label.")] = 0,
     end: Annotated[int | None, typer.Option(help="Frame to stop before; default: the end.")] = None,
+    adapt: Annotated[
+        Literal["full", "light"] | None,
+        typer.Option(
+            help="Then fit a network to this video, whose masks are the result: full (the default; for a GPU) or "
+            "light (for a laptop)."
+        ),
+    ] = None,
+    interleave: Annotated[
+        bool, typer.Option("--interleave", help="With --adapt: learn from the frames in their order.")
+    ] = False,
     device: Device = "auto",
     export: Annotated[
         list[str] | None,
@@ -96,6 +108,7 @@ def propagate(
         kind,
         update,
         frozenset(without or ()),
+        _adaptation(adapt, interleave),
     )
     if dry_run:
         _foretell(request, as_json)
@@ -113,6 +126,26 @@ def propagate(
         also = "".join(f", {path}" for path in exported)
         typer.echo(f"{summary.frames} {what} in {summary.labels}{drawn}{also}")
         typer.echo(f"{summary.look}; see {out / 'review.html'}")
+
+
+class Propagate(TyperCommand):
+    """The command, whose ``--adapt`` may stand without a value."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        for i, word in enumerate(args):
+            if word == "--":
+                break
+            if word == "--adapt" and args[i + 1 : i + 2] not in (["full"], ["light"]):
+                args[i] = "--adapt=full"
+        return super().parse_args(ctx, args)
+
+
+def _adaptation(form: Literal["full", "light"] | None, interleave: bool) -> Adaptation | None:
+    from vcorr.propagation.adapt import Adaptation
+
+    if form is None and interleave:
+        raise UsageError("--interleave", "speaks of an adaptation", "say --adapt as well")
+    return None if form is None else Adaptation.of(form, interleaved=interleave)
 
 
 def _foretell(request: Request, as_json: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from vcorr.propagation.confidence_table import ConfidenceTable
 OVERLAY = "overlay.mp4"
 TABLE = "frames.csv"
 REVIEW = "review.html"
+PROPAGATED = "propagated"  # the folder of masks that a network is fitted to; its own take the place of the results
 OVERLAY_SIDE = 480  # short side of the overlay video
 
 
@@ -38,6 +39,7 @@ class Results:
         out: the folder. video: what is labelled. frames: those that are labelled. store: where their labels go.
         given: labels that were given, by frame index.
         sure: how sure the others are, of masks; keypoints say it themselves.
+        final: where the results go: the same, unless a network makes them from what was propagated.
     """
 
     out: Path
@@ -46,13 +48,22 @@ class Results:
     store: Store[Any]
     given: Mapping[int, Any]
     sure: ConfidenceTable | None
+    final: Store[Any]
 
     @classmethod
-    def of(cls, out: Path, video: Video, frames: range, given: Given[Any]) -> Results:
-        """Those of the labels that a video is given."""
+    def of(cls, out: Path, video: Video, frames: range, given: Given[Any], *, adapted: bool = False) -> Results:
+        """Those of the labels that a video is given; ``adapted``: a network makes masks from the propagated ones."""
         ids = [i for i in given.objects if isinstance(i, int)]
         sure = ConfidenceTable(out / CONFIDENCE, ids, frames) if given.kind == "masks" else None
-        return cls(out, video, frames, given.store(out), given.by_frame, sure)
+        final = store = given.store(out)
+        if adapted:
+            store = replace(final, path=out / PROPAGATED)  # type: ignore[type-var]
+        return cls(out, video, frames, store, given.by_frame, sure, final)
+
+    @property
+    def adapted(self) -> bool:
+        """Whether a network makes the results from what is propagated."""
+        return self.final is not self.store
 
     def prepare(self) -> None:
         """Make what is made at once, and clear away what a kill left half written.
@@ -62,6 +73,7 @@ class Results:
         """
         sweep(self.out)
         self.store.prepare()
+        self.final.prepare()
         if self.sure:
             self.sure.prepare()
         with replacing(self.out / TABLE) as file:
@@ -110,7 +122,7 @@ class Results:
             with VideoWriter(self.out / OVERLAY, height=height, width=width, fps=self.video.fps) as writer:
                 for index, rgb in self._pictures():
                     cuts.see(index, rgb)
-                    writer.write(self.store.drawn(index, rgb))
+                    writer.write(self.final.drawn(index, rgb))
                     drew(index)
         except (InputError, OutputError) as error:
             say(f"there is no overlay: {error.where} {error.what}")
@@ -132,7 +144,17 @@ class Results:
         """Write how sure each label is, which hangs on the scenes."""
         if self.sure:
             given = {k: np.isin(self.sure.objects, self.given[k]) for k in sorted(self.given) if k in self.frames}
-            self.sure.finish(confidence(self.sure.signals, self.frames, given, cuts))
+            sure = confidence(self.sure.signals, self.frames, given, cuts)
+            self.sure.finish(sure * self._agreement() if self.adapted else sure)
+
+    def _agreement(self) -> NDArray[np.float64]:
+        """J of the propagated mask and the one that a network made of it, of each object [frames objects]."""
+        assert self.sure is not None
+        rows = []
+        for k in self.frames:
+            one, other = self.store.read(k), self.final.read(k)
+            rows.append([_overlap(one == i, other == i) for i in self.sure.objects])
+        return np.array(rows)
 
     def confidence(self) -> NDArray[np.floating[Any]]:
         """How sure the label of each object or point is in each frame [frames objects], once all are rated."""
@@ -176,7 +198,7 @@ class Results:
         height, width = self.video.height, self.video.width
         short = max(1, round(review.SIDE * min(height, width) / max(height, width)))
         _, rgb = next(self.video.frames(index, index + 1, short_side=short))
-        return self.store.drawn(index, rgb, opacity=review.TINT)
+        return self.final.drawn(index, rgb, opacity=review.TINT)
 
     def _pictures(self) -> Iterator[tuple[int, Picture]]:
         """Every frame, at the size of the overlay."""
@@ -189,3 +211,9 @@ class Results:
         pts = self.video.pts
         table.writerows([k, "" if pts is None else pts[k], f"{self.video.seconds(k):.6f}"] for k in self.frames)
         return text.getvalue().encode()
+
+
+def _overlap(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
+    """J of two masks; 1 where both are empty."""
+    union = np.count_nonzero(one | other)
+    return np.count_nonzero(one & other) / union if union else 1.0

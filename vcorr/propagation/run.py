@@ -1,6 +1,7 @@
 """The output folder of ``vcorr propagate``: what it holds, whose it is, and how a stopped run goes on.
 
 masks/00000.png   indexed PNG, one a frame, named by frame index; or keypoints.csv: frame, point, x, y, confidence
+propagated/       with an adaptation: the masks that it learned from; and adapt.csv, its losses
 labels/           what was painted in `vcorr ui`: a folder of labels like any other
 overlay.mp4       the video with the labels drawn on it
 frames.csv        index, pts, seconds of every labelled frame
@@ -12,11 +13,10 @@ manifest.json     inputs and weights by SHA-256, options, versions, device, wher
 from __future__ import annotations
 
 import dataclasses
-import shlex
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,16 +28,18 @@ from vcorr.errors import UsageError
 from vcorr.files import agree, held, recorded, remove, sha256, write_json
 from vcorr.labels.earlier import Earlier
 from vcorr.labels.given import Given, Kind, read_given, told_given
-from vcorr.labels.mask_names import NamedBy
 from vcorr.labels.object_names import NAMES
 from vcorr.machine import conditions, goes_on, in_own_modes, pick_device
 from vcorr.media.video import Video, open_video, shrunk_size
 from vcorr.model.encoder import Model
 from vcorr.model.weights import Weights, default_weights, load_weights
 from vcorr.phrases import duration, frame_list, ranges
+from vcorr.propagation.adapted import NETWORK, adapt_results, forget, has_curve
 from vcorr.propagation.blend import Waiting
 from vcorr.propagation.plan import Span, spans
 from vcorr.propagation.propagator import Propagator
+from vcorr.propagation.request import Request as Request
+from vcorr.propagation.request import correcting
 from vcorr.propagation.results import OVERLAY, REVIEW, Results
 from vcorr.propagation.resume import FORMAT, STATE, WAITING, label_stretches, resume_point, stretches_of
 from vcorr.propagation.timing import Seconds, seconds_a_frame
@@ -49,30 +51,6 @@ PAINTED = "labels"  # the folder of what was painted in `vcorr ui`
 SAME = ("vcorr", "inputs", "options")  # what must be equal in the manifest for a folder to be continued
 ELSEWHERE = "give another --out, or remove it"
 CORRECT = "say --update to correct it, or give another --out"
-
-
-@dataclass(frozen=True)
-class Request:
-    """What ``propagate`` is asked to do; see ``propagation.propagate`` for the meaning of each field.
-
-    Attributes:
-        update: the folder has results: its labels stay, those that are given now are added or take their place.
-        without: frames whose labels are taken back in an update.
-    """
-
-    video: str
-    labels: Path
-    out: Path
-    at: Mapping[int, Path] = field(default_factory=dict)
-    weights: Path | None = None
-    short_side: int = 480
-    start: int = 0
-    end: int | None = None
-    device: str = "cpu"
-    named_by: NamedBy | None = None
-    kind: Kind | None = None
-    update: bool = False
-    without: Collection[int] = ()
 
 
 @dataclass(frozen=True)
@@ -123,10 +101,12 @@ class Work:
     @property
     def complete(self) -> bool:
         """Whether the folder holds everything already."""
-        left_over = any((self.results.out / name).exists() for name in (STATE, WAITING))
+        left_over = any((self.results.out / name).exists() for name in (STATE, WAITING, NETWORK))
         results = self.results
         whole = not (self.missing or left_over) and results.has_overlay() and results.has_table()
         whole = whole and results.has_confidence() and results.has_review()
+        if adapt := self.request.adapt:
+            whole = whole and has_curve(results.out, adapt) and not results.final.missing(results.frames)
         return bool(self.found.get("complete")) and whole
 
 
@@ -166,7 +146,9 @@ def propagate_to(
         if work.complete and found.get("names", {}) == manifest.get("names", {}):
             say(f"{request.out} is complete already: same inputs, same options")
             look = results.told(given.shown, found.get("cuts", []))
-            return Summary(request.out, given.kind, store.path, end - start, 0, 0.0, {}, overlay=True, look=look)
+            return Summary(
+                request.out, given.kind, results.final.path, end - start, 0, 0.0, {}, overlay=True, look=look
+            )
         model, frames = Model.of(work.weights, device), pictures(video, request.short_side)
         propagator: Propagator[Any] = Propagator(model, given.labels(device))
         # What cannot be computed fails here, before a folder is made.
@@ -189,6 +171,7 @@ def propagate_to(
             results.prepare()
             for k in set(given.by_frame) & set(results.frames):  # so that an update finds them
                 store.write(k, given.by_frame[k])
+                results.final.write(k, given.by_frame[k])
             if found.get("complete") and missing and not stale:
                 said = f"labels of {len(missing)} frames are missing or damaged, and are made again"
                 say(f"{said}: {frame_list(missing)}")
@@ -218,14 +201,20 @@ def propagate_to(
             taken = time.monotonic() - began
             if wanted != missing and results.missing():
                 look = "not all frames are labelled yet"
-                return Summary(request.out, given.kind, store.path, end - start, len(wanted), taken, {}, False, look)
+                return Summary(
+                    request.out, given.kind, results.final.path, end - start, len(wanted), taken, {}, False, look
+                )
             store.finish(range(start, end))
+            adapted = False
+            if request.adapt:
+                again = pictures(video, request.short_side)
+                adapted = adapt_results(request.adapt, results, again, given.labels(device), model, say)
             drawn, cuts = (True, found.get("cuts"))
-            if left or not results.has_overlay():
+            if left or adapted or not results.has_overlay():
                 drawn, cuts = results.draw(say, drew)
             cuts = results.cuts() if cuts is None else cuts
             results.rate(cuts)
-            results.review(given, cuts, partial(_commands, request, given.kind))
+            results.review(given, cuts, partial(correcting, request, given.kind))
             if video.damaged:  # by now those too that were labelled before a stop: the overlay shows every frame
                 which = (
                     "frames took the picture beside them" if len(video.damaged) > 1 else "frame took the one beside it"
@@ -234,11 +223,12 @@ def propagate_to(
                 _tell_blind(video, given.by_frame.keys() - blind, say)
             shares = {k: round(v / taken, 3) for k, v in dataclasses.asdict(seconds).items()} if left else {}
             about = {"complete": True, "cuts": cuts, "seconds": round(taken, 2), "shares": shares}
-            (request.out / STATE).unlink(missing_ok=True)
+            for name in (STATE, NETWORK):
+                (request.out / name).unlink(missing_ok=True)
             waiting.clear()
             write_json(request.out / MANIFEST, manifest | about)
         look = results.told(given.shown, cuts)
-    return Summary(request.out, given.kind, store.path, end - start, labelled, taken, shares, drawn, look)
+    return Summary(request.out, given.kind, results.final.path, end - start, labelled, taken, shares, drawn, look)
 
 
 def recorded_results(out: Path) -> dict[str, Any] | None:
@@ -292,6 +282,10 @@ def opened(request: Request, say: Callable[[str], None] = lambda line: None) -> 
         if request.update:
             earlier = earlier_labels(request.out, recorded_now, range(start, end), request.at, request.without)
         given = read_given(video, request.labels, start, end, request.at, request.named_by, request.kind, earlier)
+        if request.adapt and given.kind != "masks":
+            raise UsageError(
+                "--adapt", f"labels anew by masks, but {request.labels} holds {given.kind}", "leave it out"
+            )
         plan = spans(list(given.by_frame), start, end)
         manifest = _manifest(request, video, given, weights_file, start, end)
         if earlier:
@@ -300,7 +294,7 @@ def opened(request: Request, say: Callable[[str], None] = lambda line: None) -> 
             say(note)
         if unused := sorted(given.by_frame.keys() - set(range(start, end))):
             say(f"labels of frames {frame_list(unused)} are not used: frames {start} to {end - 1} are labelled")
-        results = Results.of(request.out, video, range(start, end), given)
+        results = Results.of(request.out, video, range(start, end), given, adapted=request.adapt is not None)
         found = _found(request, manifest)
         missing = results.missing() | _stale(found, manifest, results.frames)
         yield Work(request, weights, video, given, start, end, plan, results, missing, manifest, found)
@@ -327,6 +321,9 @@ def _revise(
     write_json(results.out / MANIFEST, manifest | mark)
     remove(results.out / OVERLAY)
     remove(results.out / REVIEW)
+    if results.adapted:
+        forget(results.out)
+        results.final.revise(results.frames, {k: v for k, v in results.given.items() if k in results.frames}, before)
     results.store.revise(stale, {k: given.by_frame[k] for k in stale & given.by_frame.keys()}, before)
     if results.sure:
         results.sure.revise(stale, before)
@@ -349,7 +346,13 @@ def _manifest(request: Request, video: Video, given: Given[Any], weights: Path, 
             "labels": {str(k): given.digest(k) for k in given.by_frame},
             "weights": sha256(weights),
         },
-        "options": {"start": start, "end": end, "size": request.short_side, "device": request.device},
+        "options": {
+            "start": start,
+            "end": end,
+            "size": request.short_side,
+            "device": request.device,
+            **({"adapt": dataclasses.asdict(request.adapt)} if request.adapt else {}),
+        },
         "paths": {
             "video": str(request.video),
             "labels": str(request.labels),
@@ -360,29 +363,6 @@ def _manifest(request: Request, video: Video, given: Given[Any], weights: Path, 
         **given.described,
         "machine": conditions(torch.device(request.device)),
     }
-
-
-def _commands(request: Request, kind: Kind, frame: int) -> list[str]:
-    """The commands that give a frame another label."""
-    options: dict[str, Any] = {"--out": request.out}
-    if request.short_side != Request.short_side:
-        options["--size"] = request.short_side
-    if request.start:
-        options["--start"] = request.start
-    if request.end is not None:
-        options["--end"] = request.end
-    if request.weights:
-        options["--weights"] = request.weights
-    if request.kind:
-        options["--kind"] = request.kind
-    if request.named_by:
-        options["--named-by"] = request.named_by
-    if str(pick_device("auto")) != request.device:
-        options["--device"] = request.device
-    label = f"mask{frame}.png" if kind == "masks" else f"points{frame}.csv"
-    given = [str(word) for pair in options.items() for word in pair]
-    again = ["vcorr", "propagate", request.video, str(request.labels), *given, "--update", "--at", f"{frame}={label}"]
-    return [shlex.join(["vcorr", "frame", request.video, str(frame), f"frame{frame}.png"]), shlex.join(again)]
 
 
 def _what_comes(video: Video, short_side: int, given: Given[Any]) -> str:

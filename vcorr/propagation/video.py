@@ -26,6 +26,7 @@ from vcorr.machine import in_own_modes, pick_device
 from vcorr.media.video import Video, open_video
 from vcorr.model.encoder import Model, Picture
 from vcorr.model.weights import load_weights
+from vcorr.propagation.adapt import Adaptation, Form, Job, fitted, relabelled
 from vcorr.propagation.blend import Waiting, go_through
 from vcorr.propagation.plan import Span, spans
 from vcorr.propagation.propagator import Propagator
@@ -82,6 +83,8 @@ def propagate(
     device: str | torch.device = "cpu",
     named_by: NamedBy | None = None,
     kind: Kind | None = None,
+    adapt: Form | None = None,
+    interleave: bool = False,
 ) -> Iterator[Frame]:
     """Label every frame of a video from masks or keypoints of some frames.
 
@@ -97,10 +100,12 @@ def propagate(
         device: of the computation; "auto" is the GPU if there is one.
         named_by: "index" or "frame": what the names of masks mean, where they can be read both ways.
         kind: of the labels; None finds it from the files.
+        adapt: then fit a network to this video, whose masks are the result: "full" or "light". interleave: it learns
+            from the frames in their order.
 
     Yields:
         Frames, one at a time, in bounded memory: ascending, but frames before the first labelled one come first and
-        descend towards ``start``.
+        descend towards ``start``. With ``adapt``, ascending, once all are labelled and the network is fitted.
 
     Raises:
         InputError: video, labels or weights cannot be read, or do not fit together.
@@ -115,8 +120,34 @@ def propagate(
         given = read_given(source, labels, start, stop, corrections, named_by, kind)
         propagator: Propagator[Any] = Propagator(model, given.labels(device))
         plan = spans(list(given.by_frame), start, stop)
-        for index, label in label_plan(pictures(source, short_side), plan, given.by_frame, propagator):
+        labelled = label_plan(pictures(source, short_side), plan, given.by_frame, propagator)
+        if adapt is not None:
+            if not isinstance(given, GivenMasks):
+                raise UsageError("adapt", f"labels anew by masks, but {labels} holds {given.kind}", "leave it out")
+            cfg = Adaptation.of(adapt, interleaved=interleave)
+            labelled = _adapted(labelled, cfg, given, range(start, stop), pictures(source, short_side), model)
+        for index, label in labelled:
             yield Frame(index, label)
+
+
+def _adapted(
+    labelled: Iterator[tuple[int, Ids]],
+    cfg: Adaptation,
+    given: GivenMasks,
+    frames: range,
+    pictures: Pictures,
+    model: Model,
+) -> Iterator[tuple[int, Ids]]:
+    """Masks by a network that is fitted to those that are propagated, which wait in a temporary folder."""
+    with tempfile.TemporaryDirectory(prefix="vcorr-") as folder:
+        store = given.store(Path(folder))
+        store.prepare()
+        for index, mask in labelled:
+            store.write(index, mask)
+        inside = {k: mask for k, mask in given.by_frame.items() if k in frames}
+        job = Job(frames, pictures, inside, store.read, given.labels(model.encoder.device), model)
+        network, view = fitted(job, cfg, Path(folder) / "samples")
+        yield from relabelled(job, network, view, frames)
 
 
 def label_video(

@@ -1,0 +1,66 @@
+"""What ``vcorr propagate`` is asked to do, and the command that asks for a correction of it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vcorr.labels.given import Kind
+from vcorr.labels.mask_names import NamedBy
+from vcorr.machine import pick_device
+from vcorr.propagation.adapt import Adaptation
+
+
+@dataclass(frozen=True)
+class Request:
+    """What ``propagate`` is asked to do; see ``propagation.propagate`` for the meaning of each field.
+
+    Attributes:
+        update: the folder has results: its labels stay, those that are given now are added or take their place.
+        without: frames whose labels are taken back in an update.
+        adapt: fit a network to the video, whose masks are the result; None takes those that are propagated.
+    """
+
+    video: str
+    labels: Path
+    out: Path
+    at: Mapping[int, Path] = field(default_factory=dict)
+    weights: Path | None = None
+    short_side: int = 480
+    start: int = 0
+    end: int | None = None
+    device: str = "cpu"
+    named_by: NamedBy | None = None
+    kind: Kind | None = None
+    update: bool = False
+    without: Collection[int] = ()
+    adapt: Adaptation | None = None
+
+
+def correcting(request: Request, kind: Kind, frame: int) -> list[str]:
+    """The commands that give a frame another label."""
+    options: dict[str, Any] = {"--out": request.out}
+    if request.short_side != Request.short_side:
+        options["--size"] = request.short_side
+    if request.start:
+        options["--start"] = request.start
+    if request.end is not None:
+        options["--end"] = request.end
+    if request.weights:
+        options["--weights"] = request.weights
+    if request.kind:
+        options["--kind"] = request.kind
+    if request.adapt:
+        options["--adapt"] = request.adapt.form
+    if request.named_by:
+        options["--named-by"] = request.named_by
+    if str(pick_device("auto")) != request.device:
+        options["--device"] = request.device
+    label = f"mask{frame}.png" if kind == "masks" else f"points{frame}.csv"
+    given = [str(word) for pair in options.items() for word in pair]
+    given += ["--interleave"] * bool(request.adapt and request.adapt.interleaved)
+    again = ["vcorr", "propagate", request.video, str(request.labels), *given, "--update", "--at", f"{frame}={label}"]
+    return [shlex.join(["vcorr", "frame", request.video, str(frame), f"frame{frame}.png"]), shlex.join(again)]
