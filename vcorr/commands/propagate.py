@@ -48,6 +48,10 @@ def propagate(
         list[int] | None,
         typer.Option(metavar="K", min=0, help="With --update: take the label of frame K back; as often as needed."),
     ] = None,
+    partial: Annotated[
+        bool,
+        typer.Option("--partial", help="With --update: new labels state only what they show; the rest stays as it is."),
+    ] = False,
     named_by: Annotated[
         Literal["index", "frame"] | None,
         typer.Option(help="Whether ambiguous file names mean frame indices or frame files."),
@@ -74,6 +78,9 @@ def propagate(
     ] = None,
     interleave: Annotated[
         bool, typer.Option("--interleave", help="With --adapt: learn from the frames in their order.")
+    ] = False,
+    soft: Annotated[
+        bool, typer.Option("--soft", help="Also write each object's score map to OUT/scores, a file a frame.")
     ] = False,
     device: Device = "auto",
     export: Annotated[
@@ -109,6 +116,8 @@ def propagate(
         update,
         frozenset(without or ()),
         _adaptation(adapt, interleave),
+        soft,
+        partial,
     )
     if dry_run:
         _foretell(request, as_json)

@@ -19,6 +19,7 @@ class Earlier:
         without: frames whose labels were taken back; LABELS no longer counts for them.
         objects: ids of objects, or names of points, in the results.
         names: the names of ids, where they have one.
+        partial: new labels state only what they show; the rest of the frame stays as the results have it.
     """
 
     out: Path
@@ -26,6 +27,7 @@ class Earlier:
     without: Collection[int]
     objects: Sequence[int] | Sequence[str]
     names: Mapping[int, str]
+    partial: bool = False
 
     def verify(self, frames: Iterable[int], path: Callable[[int], Path], digest: Callable[[int], str]) -> None:
         """Checks that the results of labelled frames still are the labels.

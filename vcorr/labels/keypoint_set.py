@@ -129,6 +129,14 @@ def read_keypoints(
         if k not in frames:
             raise InputError(path, f"labels frame {min(frames)}, not frame {k}", f"say --at {min(frames)}={path}")
         tables[k] = table, frames[k]
+    if earlier and earlier.partial:
+        results = KeypointTable(earlier.out / TABLE, tuple(map(str, earlier.objects)), size)
+        if missing := results.missing(at.keys()):
+            raise InputError(results.path, f"lacks frame {min(missing)}", "say --update without --partial")
+        for k in at:
+            table, places = tables[k]
+            tables[k] = table, _places(results, k) | dict(places)
+            names.update(dict.fromkeys(n for n in results.names if n in tables[k][1]))
     if earlier:
         own = PointTable(earlier.out / TABLE, tuple(names), {})
         tables |= {k: (own, places) for k, places in kept.items()}
@@ -149,10 +157,15 @@ def _kept(earlier: Earlier, others: Collection[int], size: tuple[int, int]) -> d
         raise changed(table.path, min(missing), "it is not there")
     kept: dict[int, Mapping[str, Place]] = {}
     for k in frames:
-        points = table.read(k)
-        named = zip(table.names, points.xy.tolist(), points.present, strict=True)
-        kept[k] = {name: (x, y) for name, (x, y), there in named if there}
+        kept[k] = _places(table, k)
     return kept
+
+
+def _places(table: KeypointTable, frame: int) -> dict[str, Place]:
+    """The places of the points that a frame of a table has."""
+    points = table.read(frame)
+    named = zip(table.names, points.xy.tolist(), points.present, strict=True)
+    return {name: (x, y) for name, (x, y), there in named if there}
 
 
 def read_point_table(path: Path) -> PointTable:

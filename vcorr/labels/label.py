@@ -6,7 +6,7 @@ they are. A kind of label says how many channels it has and how it gets there an
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -109,6 +109,12 @@ class MaskLabels:
             best, choice = torch.where(better, top, best), torch.where(better, index + first, choice)
         ids: Ids = self.classes[choice.cpu().numpy()]
         return ids
+
+    def shares(self, cells: Tensor, grid: Grid) -> Iterator[tuple[int, Tensor]]:
+        """(id, share of every pixel [H W]) of each class, from scores [1 h w v]."""
+        for first in range(0, self.channels, AT_ONCE):
+            some = _shares(cells[..., first : first + AT_ONCE], grid)
+            yield from zip(map(int, self.classes[first : first + AT_ONCE]), some, strict=True)
 
     def side(self, values: Tensor, grid: Grid, start: NDArray[np.integer]) -> Side:
         """uint8 [h w v], shares in steps of 1/255. Where a class was seen nowhere else, the frame states that too."""

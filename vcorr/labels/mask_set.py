@@ -160,12 +160,27 @@ def read_mask_set(
     if earlier and kept:
         present = {int(i) for mask in masks.values() for i in np.unique(mask.ids)}
         names = {i: name for i, name in earlier.names.items() if i in present} | names
+    if earlier and earlier.partial:
+        masks |= {k: _completed(masks[k], mask_file(earlier.out / MASKS, k), size) for k in at}
     if names:
         masks = {k: replace(mask, shown={**mask.shown, **names}) for k, mask in masks.items()}
     given = GivenMasks(masks, size, names)
     if earlier:
         earlier.verify(kept, lambda k: kept[k].path, given.digest)
     return given
+
+
+def _completed(mask: Mask, path: Path, size: tuple[int, int]) -> Mask:
+    """A mask that states its objects alone, on the result of its frame.
+
+    Raises:
+        InputError: there is no result, or it is damaged.
+    """
+    before = read_ids(path, size)
+    there = mask.ids > 0
+    ids: Ids = np.where(there, mask.ids, before)
+    note = f"states {np.count_nonzero(there)} pixels; the rest stays as {path} has it"
+    return replace(mask, ids=ids, notes=(*mask.notes, note))
 
 
 def _kept(earlier: Earlier, others: Collection[int], size: tuple[int, int]) -> dict[int, MaskFile]:

@@ -375,14 +375,26 @@ def fitted(
     return network, view
 
 
-def relabelled(job: Job, network: Network, view: Full | Light, frames: Sequence[int]) -> Iterator[tuple[int, Ids]]:
-    """(index, mask) of frames, ascending, by the argmax of a network; given masks as they are."""
+def relabelled(
+    job: Job,
+    network: Network,
+    view: Full | Light,
+    frames: Sequence[int],
+    scored: Callable[[int, Tensor, Grid], None] = lambda index, shares, grid: None,
+) -> Iterator[tuple[int, Ids]]:
+    """(index, mask) of frames, ascending, by the argmax of a network; given masks as they are.
+
+    Args:
+        scored: takes the index of each other frame, its shares of classes [1 h w v] and their grid.
+    """
     for index, picture in _chosen(job.pictures, frames):
         if index in job.given:
             yield index, job.given[index]
         else:
             x, grid = view.seen(picture)
-            yield index, job.labels.from_cells(network.shares(x), grid)
+            shares = network.shares(x)
+            scored(index, shares, grid)
+            yield index, job.labels.from_cells(shares, grid)
 
 
 def _chosen(pictures: Pictures, frames: Sequence[int]) -> Iterator[tuple[int, Picture]]:

@@ -46,7 +46,7 @@ def adapt_results(
     Raises:
         OutputError: a file cannot be written.
     """
-    missing = results.final.missing(results.frames)
+    missing = results.unadapted()
     if not missing and has_curve(results.out, cfg):
         return False
     out, frames = results.out, results.frames
@@ -55,7 +55,8 @@ def adapt_results(
     told = _Told(out, cfg, say)
     network, view = fitted(job, cfg, out / SCRATCH, state=_state(out), reached=told)
     told.save(network)
-    for index, mask in relabelled(job, network, view, sorted(missing)):
+    scored = results.scores.write if results.scores else lambda index, shares, grid: None
+    for index, mask in relabelled(job, network, view, sorted(missing), scored):
         results.final.write(index, mask)
     _write_curve(out, network)
     return True

@@ -23,6 +23,7 @@ from torch import Tensor
 from vcorr.errors import OutputError
 from vcorr.files import replacing
 from vcorr.labels.label import L, Side, mixed
+from vcorr.model.encoder import Picture
 from vcorr.propagation.plan import Span
 from vcorr.propagation.propagator import Propagator
 from vcorr.propagation.span import Pictures, Start, label_span
@@ -79,11 +80,13 @@ class Step(Generic[L]):
         index: of the frame.
         label: None of a frame that waits, or of which nothing waits.
         values: shares of classes [1 h w v] that the label was made of; None where it was given, or is of another kind.
+        picture: the frame, where there are values.
     """
 
     index: int
     label: L | None
     values: Tensor | None = None
+    picture: Picture | None = None
 
 
 def go_through(
@@ -105,7 +108,8 @@ def go_through(
     for position, (index, picture, label) in enumerate(steps, start=start.position):
         if position == 0 or span.until is None:
             if position >= span.first:
-                yield Step(index, label, propagator.values if labels.background and position > 0 else None)
+                values = propagator.values if labels.background and position > 0 else None
+                yield Step(index, label, values, picture)
             continue
         grid = propagator.grid(picture)
         assert propagator.values is not None
@@ -118,6 +122,6 @@ def go_through(
         else:
             share = position / (span.until - span.frames[0])
             values = mixed(near, far, share, propagator.values.device) if labels.background else None
-            yield Step(index, labels.blend(near, far, share, grid), values)
+            yield Step(index, labels.blend(near, far, share, grid), values, picture)
     if not span.waits:
         waiting.clear()

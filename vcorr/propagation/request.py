@@ -22,6 +22,8 @@ class Request:
         update: the folder has results: its labels stay, those that are given now are added or take their place.
         without: frames whose labels are taken back in an update.
         adapt: fit a network to the video, whose masks are the result; None takes those that are propagated.
+        soft: also write the score maps of masks.
+        partial: the labels of an update state only what they show; the rest of the frame stays as the folder has it.
     """
 
     video: str
@@ -38,6 +40,8 @@ class Request:
     update: bool = False
     without: Collection[int] = ()
     adapt: Adaptation | None = None
+    soft: bool = False
+    partial: bool = False
 
 
 def correcting(request: Request, kind: Kind, frame: int) -> list[str]:
@@ -61,6 +65,7 @@ def correcting(request: Request, kind: Kind, frame: int) -> list[str]:
         options["--device"] = request.device
     label = f"mask{frame}.png" if kind == "masks" else f"points{frame}.csv"
     given = [str(word) for pair in options.items() for word in pair]
+    given += ["--soft"] * request.soft
     given += ["--interleave"] * bool(request.adapt and request.adapt.interleaved)
     again = ["vcorr", "propagate", request.video, str(request.labels), *given, "--update", "--at", f"{frame}={label}"]
     return [shlex.join(["vcorr", "frame", request.video, str(frame), f"frame{frame}.png"]), shlex.join(again)]

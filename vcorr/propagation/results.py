@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from vcorr.errors import InputError, OutputError
 from vcorr.files import replacing, sweep
 from vcorr.labels.given import Given, Store
+from vcorr.labels.scores import SCORES, ScoreFolder
 from vcorr.media.cuts import CutFinder, Picture
 from vcorr.media.video import Video, VideoWriter, shrunk_size
 from vcorr.media.writer import is_whole_video
@@ -23,6 +25,7 @@ from vcorr.propagation.blend import Step
 from vcorr.propagation.confidence import confidence, signals
 from vcorr.propagation.confidence_table import TABLE as CONFIDENCE
 from vcorr.propagation.confidence_table import ConfidenceTable
+from vcorr.propagation.propagator import Propagator
 
 OVERLAY = "overlay.mp4"
 TABLE = "frames.csv"
@@ -40,6 +43,7 @@ class Results:
         given: labels that were given, by frame index.
         sure: how sure the others are, of masks; keypoints say it themselves.
         final: where the results go: the same, unless a network makes them from what was propagated.
+        scores: where the score maps go; None without.
     """
 
     out: Path
@@ -49,16 +53,24 @@ class Results:
     given: Mapping[int, Any]
     sure: ConfidenceTable | None
     final: Store[Any]
+    scores: ScoreFolder | None = None
 
     @classmethod
-    def of(cls, out: Path, video: Video, frames: range, given: Given[Any], *, adapted: bool = False) -> Results:
-        """Those of the labels that a video is given; ``adapted``: a network makes masks from the propagated ones."""
+    def of(
+        cls, out: Path, video: Video, frames: range, given: Given[Any], *, adapted: bool = False, soft: bool = False
+    ) -> Results:
+        """Those of the labels that a video is given.
+
+        Args:
+            adapted: a network makes masks from the propagated ones. soft: with score maps.
+        """
         ids = [i for i in given.objects if isinstance(i, int)]
         sure = ConfidenceTable(out / CONFIDENCE, ids, frames) if given.kind == "masks" else None
         final = store = given.store(out)
         if adapted:
             store = replace(final, path=out / PROPAGATED)  # type: ignore[type-var]
-        return cls(out, video, frames, store, given.by_frame, sure, final)
+        scores = ScoreFolder(out / SCORES, given.labels(torch.device("cpu"))) if soft else None  # type: ignore[arg-type]
+        return cls(out, video, frames, store, given.by_frame, sure, final, scores)
 
     @property
     def adapted(self) -> bool:
@@ -76,15 +88,28 @@ class Results:
         self.final.prepare()
         if self.sure:
             self.sure.prepare()
+        if self.scores:
+            self.scores.prepare()
+            for k in self.given.keys() & set(self.frames):
+                self.scores.write_given(k, self.given[k])
         with replacing(self.out / TABLE) as file:
             file.write(self._table())
 
     def missing(self) -> set[int]:
-        """Frames without a whole label, or of which nothing says how sure it is."""
-        return self.store.missing(self.frames) | (self.sure.missing() - self.given.keys() if self.sure else set())
+        """Frames without a whole label or score map, or of which nothing says how sure it is."""
+        missing = self.store.missing(self.frames) | (self.sure.missing() - self.given.keys() if self.sure else set())
+        return missing if self.adapted or not self.scores else missing | self.scores.missing(self.frames)
 
-    def write(self, step: Step[Any]) -> None:
-        """Write the label of a frame that was gone through, unless it waits, and how sure it is.
+    def unadapted(self) -> set[int]:
+        """Frames that lack what a network makes."""
+        missing = self.final.missing(self.frames)
+        return missing | self.scores.missing(self.frames) if self.scores else missing
+
+    def write(self, step: Step[Any], propagator: Propagator[Any]) -> None:
+        """Write the label of a frame that was gone through, unless it waits, its scores, and how sure it is.
+
+        Args:
+            propagator: that the frame went through.
 
         Raises:
             OutputError: it cannot be written.
@@ -94,6 +119,8 @@ class Results:
         self.store.write(step.index, step.label)
         if self.sure and step.values is not None:
             self.sure.write(step.index, signals(step.values))
+        if self.scores and not self.adapted and step.values is not None and step.picture is not None:
+            self.scores.write(step.index, step.values, propagator.grid(step.picture))
 
     def has_overlay(self) -> bool:
         """Whether the overlay is there, from its first byte to its last."""

@@ -83,7 +83,7 @@ def label_stretches(
             enough = _enough(span, wanted)
             labelled = go_through(frames, span, given, propagator, waiting, point.start, last)
             for position, step in enumerate(labelled, start=point.first(plan)):
-                results.write(step)
+                results.write(step, propagator)
                 point = Point(number, Start(position + 1, propagator.state()))
                 done += 1
                 if step.label is not None:

@@ -2,6 +2,7 @@
 
 masks/00000.png   indexed PNG, one a frame, named by frame index; or keypoints.csv: frame, point, x, y, confidence
 propagated/       with an adaptation: the masks that it learned from; and adapt.csv, its losses
+scores/           with --soft: a map for each object, a file a frame
 labels/           what was painted in `vcorr ui`: a folder of labels like any other
 overlay.mp4       the video with the labels drawn on it
 frames.csv        index, pts, seconds of every labelled frame
@@ -106,7 +107,7 @@ class Work:
         whole = not (self.missing or left_over) and results.has_overlay() and results.has_table()
         whole = whole and results.has_confidence() and results.has_review()
         if adapt := self.request.adapt:
-            whole = whole and has_curve(results.out, adapt) and not results.final.missing(results.frames)
+            whole = whole and has_curve(results.out, adapt) and not results.unadapted()
         return bool(self.found.get("complete")) and whole
 
 
@@ -274,6 +275,9 @@ def opened(request: Request, say: Callable[[str], None] = lambda line: None) -> 
     request = dataclasses.replace(request, device=str(device))
     weights_file = request.weights or default_weights()
     weights = load_weights(weights_file)
+    if request.partial and not request.update:
+        what = "leaves the rest of a frame as the folder has it"
+        raise UsageError("--partial", what, "label the video first, then say --update --partial")
     if request.without and not request.update:
         raise UsageError("--without", "takes labels back from a folder of results", "say --update as well")
     with open_video(request.video, apart=[request.labels, *request.at.values()]) as video:
@@ -281,11 +285,14 @@ def opened(request: Request, say: Callable[[str], None] = lambda line: None) -> 
         earlier, recorded_now = None, recorded_results(request.out)
         if request.update:
             earlier = earlier_labels(request.out, recorded_now, range(start, end), request.at, request.without)
+            earlier = dataclasses.replace(earlier, partial=request.partial)
         given = read_given(video, request.labels, start, end, request.at, request.named_by, request.kind, earlier)
         if request.adapt and given.kind != "masks":
             raise UsageError(
                 "--adapt", f"labels anew by masks, but {request.labels} holds {given.kind}", "leave it out"
             )
+        if request.soft and given.kind != "masks":
+            raise UsageError("--soft", f"is for masks, but {request.labels} holds {given.kind}", "leave it out")
         plan = spans(list(given.by_frame), start, end)
         manifest = _manifest(request, video, given, weights_file, start, end)
         if earlier:
@@ -294,7 +301,9 @@ def opened(request: Request, say: Callable[[str], None] = lambda line: None) -> 
             say(note)
         if unused := sorted(given.by_frame.keys() - set(range(start, end))):
             say(f"labels of frames {frame_list(unused)} are not used: frames {start} to {end - 1} are labelled")
-        results = Results.of(request.out, video, range(start, end), given, adapted=request.adapt is not None)
+        results = Results.of(
+            request.out, video, range(start, end), given, adapted=bool(request.adapt), soft=request.soft
+        )
         found = _found(request, manifest)
         missing = results.missing() | _stale(found, manifest, results.frames)
         yield Work(request, weights, video, given, start, end, plan, results, missing, manifest, found)
@@ -327,6 +336,9 @@ def _revise(
     results.store.revise(stale, {k: given.by_frame[k] for k in stale & given.by_frame.keys()}, before)
     if results.sure:
         results.sure.revise(stale, before)
+    if results.scores:
+        others = given.objects != before or results.adapted
+        results.scores.revise(results.frames if others else stale)
 
 
 def _of_update(manifest: dict[str, Any], found: dict[str, Any], earlier: Earlier) -> dict[str, Any]:
@@ -352,6 +364,7 @@ def _manifest(request: Request, video: Video, given: Given[Any], weights: Path, 
             "size": request.short_side,
             "device": request.device,
             **({"adapt": dataclasses.asdict(request.adapt)} if request.adapt else {}),
+            **({"soft": True} if request.soft else {}),
         },
         "paths": {
             "video": str(request.video),
