@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-FEW, MANY = 8, 14  # references; with top_k seven are scored at once
+FEW, MANY = 8, 14  # references; with top_k eight are scored at once
 CELLS, FEATURES, CHANNELS = 60 * 107, 64, 64
 GRADIENTS = 4 * CELLS * (FEATURES + CHANNELS) // 1024  # of a reference's keys and values, in kilobytes
 SLACK = 6_000  # kilobytes: less than the values of four references
