@@ -28,14 +28,15 @@ def propagate(
         Path,
         typer.Argument(
             help="A mask of the first frame (--start), a folder of masks named by frame index or like the frames, "
-            "or a keypoint file (CSV, DeepLabCut, COCO)."
+            "a keypoint file (CSV, DeepLabCut, COCO), or an array of values (.npy)."
         ),
     ],
     out: Annotated[
         Path, typer.Option(help="Folder for the results. A stopped run of the same inputs is resumed.")
     ] = Path("vcorr-out"),
     kind: Annotated[
-        Literal["masks", "keypoints"] | None, typer.Option(help="Kind of labels; default: taken from the files.")
+        Literal["masks", "keypoints", "soft"] | None,
+        typer.Option(help="Kind of labels; default: taken from the files."),
     ] = None,
     at: Annotated[
         list[str] | None,
@@ -131,10 +132,11 @@ def propagate(
         typer.echo(json.dumps(summary.to_json()))
     else:
         drawn = f", overlay in {out / 'overlay.mp4'}" if summary.overlay else ""
-        what = "masks" if summary.kind == "masks" else f"frames' {summary.kind}"
+        what = {"masks": "masks", "keypoints": "frames' keypoints", "soft": "value layers"}[summary.kind]
         also = "".join(f", {path}" for path in exported)
         typer.echo(f"{summary.frames} {what} in {summary.labels}{drawn}{also}")
-        typer.echo(f"{summary.look}; see {out / 'review.html'}")
+        if summary.look:
+            typer.echo(f"{summary.look}; see {out / 'review.html'}")
 
 
 class Propagate(TyperCommand):

@@ -21,11 +21,12 @@ from vcorr.labels.keypoint_set import holds_points, point_files, read_keypoints
 from vcorr.labels.label import Labels
 from vcorr.labels.mask_names import NamedBy
 from vcorr.labels.mask_set import read_mask_set
+from vcorr.labels.soft import holds_values, read_soft
 from vcorr.media.video import Video
 
 L = TypeVar("L")
 
-Kind = Literal["masks", "keypoints"]
+Kind = Literal["masks", "keypoints", "soft"]
 
 
 class Store(Protocol[L]):
@@ -144,11 +145,15 @@ def read_given(
     kind = kind or kind_of(labels)
     if kind == "keypoints":
         return read_keypoints(video, labels, start, at, named_by, earlier)
+    if kind == "soft":
+        return read_soft(video, labels, start, at, named_by, earlier)
     return read_mask_set(video, labels, start, at, named_by, earlier)
 
 
 def kind_of(path: Path) -> Kind:
     """The kind of label that a file holds."""
+    if holds_values(path):
+        return "soft"
     if path.is_dir():
         return "keypoints" if point_files(path) else "masks"
     return "keypoints" if path.is_file() and holds_points(path) else "masks"

@@ -89,7 +89,7 @@ def finished(out: Path) -> Finished:
         options, video = data["options"], data["video"]
         kind: Kind = data["inputs"].get("kind", "masks")
         names = data.get("names", {})
-        objects = {} if kind == "keypoints" else {int(i): str(names.get(str(i), i)) for i in data["objects"]}
+        objects = {} if kind != "masks" else {int(i): str(names.get(str(i), i)) for i in data["objects"]}
         found = Finished(
             out,
             kind,
@@ -115,6 +115,8 @@ def check_form(form: str, kind: Kind) -> Form:
     Raises:
         UsageError: with those that do.
     """
+    if kind == "soft":
+        raise UsageError(form, "does not hold value layers", "read OUT/values by numpy.load")
     forms = OF_KEYPOINTS if kind == "keypoints" else OF_MASKS
     if form not in forms:
         what = f"does not hold {kind}" if form in get_args(Form) else "is no form to export to"

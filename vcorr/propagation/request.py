@@ -63,7 +63,7 @@ def correcting(request: Request, kind: Kind, frame: int) -> list[str]:
         options["--named-by"] = request.named_by
     if str(pick_device("auto")) != request.device:
         options["--device"] = request.device
-    label = f"mask{frame}.png" if kind == "masks" else f"points{frame}.csv"
+    label = {"masks": f"mask{frame}.png", "keypoints": f"points{frame}.csv", "soft": f"values{frame}.npy"}[kind]
     given = [str(word) for pair in options.items() for word in pair]
     given += ["--soft"] * request.soft
     given += ["--interleave"] * bool(request.adapt and request.adapt.interleaved)

@@ -44,6 +44,7 @@ class Results:
         sure: how sure the others are, of masks; keypoints say it themselves.
         final: where the results go: the same, unless a network makes them from what was propagated.
         scores: where the score maps go; None without.
+        rated: whether anything says how sure the labels are.
     """
 
     out: Path
@@ -54,6 +55,7 @@ class Results:
     sure: ConfidenceTable | None
     final: Store[Any]
     scores: ScoreFolder | None = None
+    rated: bool = True
 
     @classmethod
     def of(
@@ -70,7 +72,7 @@ class Results:
         if adapted:
             store = replace(final, path=out / PROPAGATED)  # type: ignore[type-var]
         scores = ScoreFolder(out / SCORES, given.labels(torch.device("cpu"))) if soft else None  # type: ignore[arg-type]
-        return cls(out, video, frames, store, given.by_frame, sure, final, scores)
+        return cls(out, video, frames, store, given.by_frame, sure, final, scores, given.kind != "soft")
 
     @property
     def adapted(self) -> bool:
@@ -191,17 +193,21 @@ class Results:
 
     def has_review(self) -> bool:
         """Whether the page that says where to look is there, to its end."""
+        if not self.rated:
+            return True
         try:
             return (self.out / REVIEW).read_bytes().endswith(b"</html>\n")
         except OSError:
             return False
 
     def review(self, given: Given[Any], cuts: Sequence[int], commands: Callable[[int], Sequence[str]]) -> None:
-        """Write the page that says where to look.
+        """Write the page that says where to look, if anything says that.
 
         Args:
             given: the labels that the video was given. commands: that label frame N anew.
         """
+        if not self.rated:
+            return
         look = review.Look(
             self.video.path.name or str(self.video.path),
             given.shown,
@@ -216,7 +222,9 @@ class Results:
             file.write(review.page(look, self.outlined).encode())
 
     def told(self, names: Sequence[str], cuts: Sequence[int]) -> str:
-        """The line that says where to look first."""
+        """The line that says where to look first; empty where nothing says how sure the labels are."""
+        if not self.rated:
+            return ""
         found = review.stretches(self.confidence(), self.frames.start, sorted(self.given), cuts)
         return review.told(found, names, cuts)
 

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from vcorr.labels.mask_names import NamedBy
 from vcorr.labels.mask_set import GivenMasks
 from vcorr.labels.masks import Mask
 from vcorr.labels.raw_ids import Ids
+from vcorr.labels.soft import Layer
 from vcorr.machine import in_own_modes, pick_device
 from vcorr.media.video import Video, open_video
 from vcorr.model.encoder import Model, Picture
@@ -46,20 +47,29 @@ class Frame:
     """
 
     index: int
-    label: Ids | Points
+    label: Ids | Points | Layer
 
     @property
     def mask(self) -> Ids:
         """Object ids at the video's full size [H W], 0 is background, of a video that was given masks."""
         if isinstance(self.label, Points):
             raise AttributeError("the video was given keypoints: its frames have points and no mask")
-        return self.label
+        if self.label.dtype.kind == "f":
+            raise AttributeError("the video was given values: its frames have values and no mask")
+        return cast("Ids", self.label)
+
+    @property
+    def values(self) -> Layer:
+        """Values as they were given, [H W] or [H W K], of a video that was given value layers."""
+        if isinstance(self.label, Points) or self.label.dtype.kind != "f":
+            raise AttributeError("the video was given masks or keypoints: its frames have no values")
+        return cast("Layer", self.label)
 
     @property
     def points(self) -> Points:
         """Keypoints, in the order in which they were given, of a video that was given keypoints."""
         if not isinstance(self.label, Points):
-            raise AttributeError("the video was given masks: its frames have a mask and no points")
+            raise AttributeError("the video was given no keypoints: its frames have no points")
         return self.label
 
     def __eq__(self, other: object) -> bool:

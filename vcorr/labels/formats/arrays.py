@@ -1,10 +1,10 @@
-"""Arrays as .npy: ids of objects as whole numbers."""
+"""Arrays as .npy: ids of objects as whole numbers, or values."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,22 +25,44 @@ def read_array(path: Path) -> NDArray[Any]:
         raise InputError(path, "is not a file" if path.exists() else "does not exist", "check the path")
     try:
         with path.open("rb") as file:
-            version = np.lib.format.read_magic(file)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, _, dtype = read(file)
+            shape, dtype = _header(file)
             if math.prod(shape) * dtype.itemsize != path.stat().st_size - file.tell():
                 raise ValueError("its size is not that of its values")
             file.seek(0)
             array: NDArray[Any] = np.load(file, allow_pickle=False)
     except Exception as error:  # the reader parses a header from anyone, and raises errors of many kinds
-        reason = " ".join(str(error).split())[:100]
-        raise InputError(path, f"is no array of plain numbers ({reason})", "save it with numpy.save") from None
+        raise _no_array(path, error) from None
     if array.dtype.kind not in "buif" or array.ndim < 2 or min(array.shape) < 1:
         sides = "x".join(map(str, array.shape))
         raise InputError(path, f"is an array {sides} of {array.dtype}", "save numbers [H W]")
     if array.shape[0] * array.shape[1] > MAX_PIXELS:
         raise InputError(path, f"has more than {MAX_PIXELS} pixels", "shrink it first")
     return array
+
+
+def array_type(path: Path) -> np.dtype[Any]:
+    """The type of the numbers of a file.
+
+    Raises:
+        InputError: it is damaged, or no array.
+    """
+    try:
+        with path.open("rb") as file:
+            return _header(file)[1]
+    except Exception as error:
+        raise _no_array(path, error) from None
+
+
+def _header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return shape, dtype
+
+
+def _no_array(path: Path, error: Exception) -> InputError:
+    reason = " ".join(str(error).split())[:100]
+    return InputError(path, f"is no array of plain numbers ({reason})", "save it with numpy.save")
 
 
 def read_ids_array(path: Path) -> MaskFile:
