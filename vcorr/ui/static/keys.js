@@ -31,10 +31,23 @@ const SHOWN = /** @type {Record<string, string>} */ ({
   delete: "Delete", backspace: "Backspace", home: "Home", end: "End", pageup: "PgUp", pagedown: "PgDn", ctrl: "Ctrl", shift: "Shift", alt: "Alt",
 });
 
-/** @param {HTMLElement} list @param {Shortcut[]} shortcuts @param {[string, string][]} more what pointers do */
-export function showKeys(list, shortcuts, more) {
+const POINTERS = /** @type {[string, string][]} */ ([
+  ["wheel", "Zoom"],
+  ["shift+wheel", "Size of the brush"],
+  ["right button", "Erase"],
+  ["middle button", "Move the picture"],
+  ["alt+click", "Pick the object under the pointer"],
+  ["two fingers", "Move and zoom"],
+]);
+
+/** @param {HTMLElement} list @param {Shortcut[]} shortcuts */
+export function showKeys(list, shortcuts) {
   list.replaceChildren();
-  const rows = [...shortcuts.map((one) => /** @type {[string, string]} */ ([one.keys.join(" or "), one.said])), ...more];
+  const numbers = shortcuts.filter((one) => /^[2-8]$/.test(one.keys[0])); // 1 and 9 say it
+  const rows = [
+    ...shortcuts.filter((one) => !numbers.includes(one)).map((one) => /** @type {[string, string]} */ ([one.keys.join(" or "), one.said])),
+    ...POINTERS,
+  ];
   for (const [keys, said] of rows) {
     const row = document.createElement("div");
     const what = document.createElement("span");

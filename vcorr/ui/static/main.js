@@ -1,398 +1,131 @@
 /** The page: what it knows, and how its parts hang together. */
 
-import { ask, get, listen, page, Refused } from "/static/api.js";
+import { ask, get, listen, page as myself, Refused } from "/static/api.js";
+import { icon } from "/static/icons.js";
 import { listenToKeys, showKeys } from "/static/keys.js";
+import { Loader } from "/static/loader.js";
 import { Objects } from "/static/objects.js";
-import { decodeIds } from "/static/png.js";
+import { Painter } from "/static/painter.js";
 import { Saver } from "/static/saver.js";
-import { around, brush, cut, fill, paste, polygon } from "/static/shapes.js";
 import { Timeline, within } from "/static/timeline.js";
 import { View } from "/static/view.js";
 
-/** @typedef {import("./saver.js").Stroke} Stroke */
-/** @typedef {import("./shapes.js").Box} Box */
-/** @typedef {{k: number, ids: Uint16Array, version: number}} Mask */
+/** @param {string} id @returns {any} */
+const $ = (id) => document.getElementById(id);
 
-/** @template {HTMLElement} T @param {string} id @returns {T} */
-const $ = (id) => /** @type {any} */ (document.getElementById(id));
-
-const PICTURES = 160 * 2 ** 20; // bytes of decoded pictures that are kept
-const TOOLS = /** @type {const} */ ([
-  ["brush", "✎", "Brush", "b"],
-  ["eraser", "⌫", "Eraser", "e"],
-  ["polygon", "⬠", "Polygon", "g"],
-  ["fill", "◍", "Fill", "k"],
-  ["pick", "⌖", "Pick the object under the pointer", "i"],
-  ["pan", "✥", "Move the picture", "h"],
+const TOOLS = /** @type {[string, string, string][]} */ ([
+  ["brush", "Brush", "b"],
+  ["eraser", "Eraser", "e"],
+  ["polygon", "Polygon", "g"],
+  ["fill", "Fill", "k"],
+  ["pick", "Pick the object under the pointer", "i"],
+  ["pan", "Move the picture", "h"],
 ]);
+const RELOAD = 1500; // milliseconds between two looks at the confidence while frames are labelled
 
 /** @param {any} state as the server tells it */
 async function start(state) {
-  const { width, height } = state.video;
+  const { width, height, fps } = state.video;
   const [first, end] = /** @type {[number, number]} */ (state.range);
   const view = new View($("stage"), width, height);
-  let labelled = new Set(/** @type {number[]} */ (state.labelled));
-  let confidence = { first, values: {}, look: /** @type {number[]} */ ([]) };
-  let tool = /** @type {string} */ ("brush");
-  let size = Math.max(3, Math.round(Math.min(width, height) / 24));
-  let wanted = first;
-  let shown = -1;
+  let confidence = { first, values: /** @type {Record<string, number[]>} */ ({}), look: /** @type {number[]} */ ([]) };
   let loading = false;
-  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let downloads = false;
+  /** @type {number | undefined} */
   let playing;
   /** @type {[number, number] | null} */
   let marks = null;
-  /** @type {Mask} */
-  let mask = { k: -1, ids: view.ids, version: 0 };
-  /** @type {Map<number, Mask>} */
-  const masks = new Map();
-  /** @type {Map<number, Promise<ImageBitmap>>} */
-  const pictures = new Map();
-  const most = Math.min(60, Math.max(3, Math.floor(PICTURES / (4 * width * height))));
-  /** @type {{stroke: Stroke, labelled: boolean}[]} */
-  const past = [];
-  /** @type {{stroke: Stroke, labelled: boolean}[]} */
-  const future = [];
-
+  const now = {
+    mask: { k: -1, ids: view.ids, version: 0 },
+    shown: -1,
+    wanted: first,
+    labelled: new Set(/** @type {number[]} */ (state.labelled)),
+    reach,
+    about,
+    note,
+  };
   const objects = new Objects($("objects"), {
-    choose: () => about(),
+    choose: about,
     change: (id, what) => attempt(() => ask("PUT", `/api/objects/${id}`, what)),
     remove: (id) => {
-      if (confirm(`Delete ${objects.nameOf(id)} from all labelled frames?`)) void attempt(() => ask("DELETE", `/api/objects/${id}`));
+      const text = `Delete ${objects.nameOf(id)} from all labelled frames?`;
+      if (confirm(text)) void attempt(() => ask("DELETE", `/api/objects/${id}`));
     },
     looked: recolour,
   });
   const timeline = new Timeline($("timeline"), go);
-  const saver = new Saver(
-    fetchMask,
-    (waiting, why) => {
-      const pill = $("saved");
-      pill.textContent = why && waiting ? `${waiting} not saved: ${why}` : waiting ? "saving" : "saved";
-      pill.classList.toggle("waits", waiting > 0);
-      pill.classList.toggle("lost", Boolean(why));
-      if (why && !waiting) trouble(why);
-    },
-    (k, ids) => {
-      masks.delete(k);
-      if (k !== shown) return;
-      if (ids) take({ k, ids, version: saver.bases.get(k) ?? 0 });
-      else void reload();
-    },
-    width,
-  );
+  const saver = new Saver((k) => loader.fetchMask(k), tellSaved, replaced, width);
+  const loader = new Loader(width, height, (found) => {
+    saver.based(found.k, found.version);
+    saver.onTop(found.k, found.ids);
+  });
+  const painter = new Painter(now, view, objects, saver);
 
-  // --- frames and masks ------------------------------------------------------------------------------------------------
+  // --- frames ----------------------------------------------------------------------------------------------------------
 
-  /** @param {number} k @returns {Promise<ImageBitmap>} */
-  function picture(k) {
-    let found = pictures.get(k);
-    if (!found) {
-      found = ask("GET", `/api/frames/${k}`).then(async (r) => createImageBitmap(await r.blob()));
-      found.catch(() => pictures.delete(k));
-      pictures.set(k, found);
-      for (const old of pictures.keys()) {
-        if (pictures.size <= most) break;
-        if (Math.abs(old - wanted) > 2) {
-          pictures.get(old)?.then((bitmap) => bitmap !== view.picture && bitmap.close(), () => {});
-          pictures.delete(old);
-        }
-      }
-    }
-    return found;
-  }
-
-  /** The mask of a frame as the server has it. @param {number} k @returns {Promise<Mask>} */
-  async function fetchMask(k) {
-    const response = await ask("GET", `/api/masks/${k}`);
-    const version = Number(response.headers.get("x-version"));
-    const ids = response.status === 204 ? new Uint16Array(width * height) : (await decodeIds(await response.arrayBuffer())).ids;
-    return { k, ids, version };
-  }
-
-  /** @param {number} k */
-  async function maskOf(k) {
-    const kept = masks.get(k);
-    if (kept) return kept;
-    const found = await fetchMask(k);
-    saver.based(k, found.version);
-    saver.onTop(k, found.ids);
-    masks.set(k, found);
-    for (const old of masks.keys()) {
-      if (masks.size <= most) break;
-      if (old !== k && old !== shown) masks.delete(old);
-    }
-    return found;
-  }
-
-  /** @param {Mask} found */
+  /** @param {import("./loader.js").Mask} found */
   function take(found) {
-    mask = found;
-    masks.set(found.k, found);
+    now.mask = found;
+    loader.masks.set(found.k, found);
     view.ids = found.ids;
     view.redraw();
   }
 
+  /** The mask of a frame is another one now; null is not known. @param {number} k @param {Uint16Array | null} ids */
+  function replaced(k, ids) {
+    loader.masks.delete(k);
+    if (k !== now.shown) return;
+    if (ids) take({ k, ids, version: saver.bases.get(k) ?? 0 });
+    else void reload();
+  }
+
   async function reload() {
-    const k = shown;
-    masks.delete(k);
-    const found = await maskOf(k).catch(() => null);
-    if (found && k === shown && !stroke) take(found);
+    const k = now.shown;
+    loader.masks.delete(k);
+    const found = await loader.mask(k).catch(() => null);
+    if (found && k === now.shown && !painter.stroke) take(found);
     about();
   }
 
   /** @param {number} k */
   function go(k) {
-    wanted = Math.min(end - 1, Math.max(first, k));
-    tellFrame(wanted);
+    loader.near = now.wanted = Math.min(end - 1, Math.max(first, Math.round(k) || 0));
+    $("index").value = String(now.wanted);
+    redrawLine();
     if (!loading) void catchUp();
+  }
+
+  /** Show a frame. @param {number} k @returns {Promise<boolean>} whether it is shown */
+  async function reach(k) {
+    if (now.wanted !== k) go(k);
+    while (now.shown !== k && now.wanted === k) await new Promise((resolve) => setTimeout(resolve, 15));
+    return now.shown === k;
   }
 
   async function catchUp() {
     loading = true;
-    while (shown !== wanted) {
-      const k = wanted;
+    while (now.shown !== now.wanted) {
+      const k = now.wanted;
       try {
         const began = performance.now();
-        const [bitmap, found] = await Promise.all([picture(k), maskOf(k)]);
+        const [bitmap, found] = await Promise.all([loader.picture(k), loader.mask(k)]);
+        painter.cancel();
         view.picture = bitmap;
-        stroke = null;
-        outline.length = 0;
         take(found);
-        shown = k;
+        now.shown = k;
         document.body.dataset.shown = String(k);
         document.body.dataset.took = String(Math.round(performance.now() - began));
         about();
       } catch (error) {
-        trouble(/** @type {Error} */ (error).message);
-        await new Promise((resolve) => setTimeout(resolve, 700));
-        if (wanted === k && error instanceof Refused) break;
+        if (error instanceof Refused) {
+          trouble(error.message);
+          if (now.wanted === k) break;
+        } else await new Promise((resolve) => setTimeout(resolve, 500));
       }
     }
     loading = false;
-    if (!playing) for (const k of [shown + 1, shown - 1]) if (k >= first && k < end) void picture(k).catch(() => {});
+    if (!playing) for (const k of [now.shown + 1, now.shown - 1]) if (k >= first && k < end) void loader.picture(k).catch(() => {});
   }
-
-  // --- painting --------------------------------------------------------------------------------------------------------
-
-  /** @type {{before: Uint16Array, box: Box | null, last: {x: number, y: number}, id: number} | null} */
-  let stroke = null;
-  /** @type {{x: number, y: number}[]} corners of a polygon that is not closed */
-  const outline = [];
-  let pointer = { x: -1, y: -1, inside: false };
-
-  const canvas = () => ({ ids: mask.ids, width, height, locked: objects.locked });
-
-  /** @returns {number | null} the id to paint, if one may be painted */
-  function brushId() {
-    if (tool === "eraser") return 0;
-    if (objects.locked.has(objects.chosen)) {
-      note(`${objects.nameOf(objects.chosen)} is locked`);
-      return null;
-    }
-    if (objects.hidden.has(objects.chosen)) objects.toggle(objects.chosen, "hidden");
-    return objects.things.length ? objects.chosen : 1;
-  }
-
-  /** What a tool did, as one step. @param {Uint16Array} before @param {Box | null} box */
-  function commit(before, box) {
-    if (!box) return;
-    const was = cut(before, width, box);
-    const is = cut(mask.ids, width, box);
-    if (was.every((id, i) => id === is[i]) && labelled.has(mask.k)) return;
-    const one = { k: mask.k, x: box.x0, y: box.y0, width: box.x1 - box.x0, height: box.y1 - box.y0, before: was, after: is };
-    past.push({ stroke: one, labelled: labelled.has(mask.k) });
-    if (past.length > 500) past.shift();
-    future.length = 0;
-    save(one);
-  }
-
-  /** @param {Stroke} one */
-  function save(one) {
-    labelled.add(one.k);
-    saver.add({ kind: "paint", k: one.k, stroke: { ...one } });
-    about();
-  }
-
-  /** @param {{stroke: Stroke, labelled: boolean}[]} from @param {{stroke: Stroke, labelled: boolean}[]} to @param {boolean} undoing */
-  async function step(from, to, undoing) {
-    const act = from.pop();
-    if (!act) return;
-    to.push(act);
-    const { k } = act.stroke;
-    if (shown !== k) {
-      go(k);
-      while (shown !== k && wanted === k) await new Promise((resolve) => setTimeout(resolve, 20));
-      if (shown !== k) return;
-    }
-    const [before, after] = undoing ? [act.stroke.after, act.stroke.before] : [act.stroke.before, act.stroke.after];
-    paste(mask.ids, width, act.stroke, after);
-    view.redraw();
-    if (undoing && !act.labelled) {
-      labelled.delete(k);
-      saver.add({ kind: "take-back", k });
-    } else save({ ...act.stroke, before, after });
-    about();
-  }
-
-  const undo = () => void step(past, future, true);
-  const redo = () => void step(future, past, false);
-
-  function takeBack() {
-    if (!labelled.has(shown)) return;
-    labelled.delete(shown);
-    saver.add({ kind: "take-back", k: shown });
-    about();
-  }
-
-  function closeOutline() {
-    const id = brushId();
-    const points = outline.splice(0);
-    if (points.length > 2 && id !== null && mask.k === shown) {
-      const before = mask.ids.slice();
-      commit(before, polygon(canvas(), points, id));
-    }
-    view.redraw();
-  }
-
-  const pen = view.canvases[2];
-  /** @type {Map<number, {x: number, y: number}>} fingers on the stage */
-  const fingers = new Map();
-  /** @type {{x: number, y: number} | null} */
-  let moving = null;
-  let spread = 0;
-
-  pen.addEventListener("pointerdown", (event) => {
-    pen.focus({ preventScroll: true });
-    if (event.pointerType === "touch") fingers.set(event.pointerId, { x: event.clientX, y: event.clientY });
-    pen.setPointerCapture(event.pointerId);
-    if (fingers.size === 2) {
-      cancelStroke();
-      spread = distance();
-      moving = middle();
-      return;
-    }
-    if (event.button === 1 || tool === "pan" || spaceHeld) {
-      moving = { x: event.clientX, y: event.clientY };
-      return;
-    }
-    if (event.button > 0 && event.button !== 2 && event.button !== 5) return;
-    const at = view.place(event);
-    if (mask.k !== shown || shown !== wanted) return;
-    if (event.altKey || tool === "pick") {
-      const id = idAt(at);
-      if (id) objects.choose(id);
-      return;
-    }
-    const erases = event.button === 2 || event.button === 5 || tool === "eraser";
-    const id = erases ? 0 : brushId();
-    if (id === null) return;
-    if (tool === "polygon" && !erases) {
-      const near = outline.length > 2 && Math.hypot(outline[0].x - at.x, outline[0].y - at.y) * view.scale < 9;
-      if (near) closeOutline();
-      else outline.push(at);
-    } else if (tool === "fill" && !erases) {
-      const before = mask.ids.slice();
-      commit(before, fill(canvas(), Math.floor(at.x), Math.floor(at.y), id));
-    } else {
-      stroke = { before: mask.ids.slice(), box: null, last: at, id };
-      stroke.box = brush(canvas(), at, at, size, id);
-    }
-    view.redraw();
-  });
-
-  pen.addEventListener("pointermove", (event) => {
-    pointer = { ...view.place(event), inside: true };
-    if (fingers.has(event.pointerId)) fingers.set(event.pointerId, { x: event.clientX, y: event.clientY });
-    if (fingers.size === 2 && moving) {
-      const now = middle(), apart = distance();
-      const box = $("stage").getBoundingClientRect();
-      view.pan(now.x - moving.x, now.y - moving.y);
-      view.zoom(apart / spread, now.x - box.left, now.y - box.top);
-      [moving, spread] = [now, apart];
-    } else if (moving) {
-      view.pan(event.clientX - moving.x, event.clientY - moving.y);
-      moving = { x: event.clientX, y: event.clientY };
-    } else if (stroke) {
-      for (const one of event.getCoalescedEvents?.() ?? [event]) {
-        const at = view.place(one);
-        stroke.box = around(stroke.box, brush(canvas(), stroke.last, at, size, stroke.id));
-        stroke.last = at;
-      }
-    }
-    view.redraw();
-  });
-
-  const lift = (/** @type {PointerEvent} */ event) => {
-    fingers.delete(event.pointerId);
-    moving = null;
-    if (!stroke) return;
-    const { before, box } = stroke;
-    stroke = null;
-    commit(before, box);
-  };
-  pen.addEventListener("pointerup", lift);
-  pen.addEventListener("pointercancel", lift);
-  pen.addEventListener("pointerleave", () => {
-    pointer.inside = false;
-    view.redraw();
-  });
-  pen.addEventListener("dblclick", () => tool === "polygon" && closeOutline());
-  pen.addEventListener("contextmenu", (event) => event.preventDefault());
-  pen.addEventListener(
-    "wheel",
-    (event) => {
-      event.preventDefault();
-      const step = Math.sign(event.deltaY || event.deltaX);
-      if (event.shiftKey || event.altKey) resizeBrush(step < 0 ? 1.15 : 1 / 1.15);
-      else {
-        const box = $("stage").getBoundingClientRect();
-        view.zoom(2 ** (-Math.max(-60, Math.min(60, event.deltaY)) / 150), event.clientX - box.left, event.clientY - box.top);
-      }
-    },
-    { passive: false },
-  );
-
-  const middle = () => {
-    const [a, b] = [...fingers.values()];
-    return { x: (a.x + b.x) / 2, y: (a.y + b.y) / 2 };
-  };
-  const distance = () => {
-    const [a, b] = [...fingers.values()];
-    return Math.max(1, Math.hypot(a.x - b.x, a.y - b.y));
-  };
-
-  function cancelStroke() {
-    if (stroke) mask.ids.set(stroke.before);
-    stroke = null;
-    outline.length = 0;
-    view.redraw();
-  }
-
-  /** @param {{x: number, y: number}} at */
-  function idAt(at) {
-    const [x, y] = [Math.floor(at.x), Math.floor(at.y)];
-    return x >= 0 && y >= 0 && x < width && y < height ? mask.ids[y * width + x] : 0;
-  }
-
-  view.drawPen = (context) => {
-    const [sx, sy] = [view.x + pointer.x * view.scale, view.y + pointer.y * view.scale];
-    const ring = (/** @type {() => void} */ path) => {
-      for (const [colour, line] of /** @type {[string, number][]} */ ([["#000b", 3], ["#fff", 1.2]])) {
-        context.strokeStyle = colour;
-        context.lineWidth = line;
-        context.beginPath();
-        path();
-        context.stroke();
-      }
-    };
-    if (pointer.inside && (tool === "brush" || tool === "eraser")) ring(() => context.arc(sx, sy, Math.max(1, (size / 2) * view.scale), 0, 7));
-    if (outline.length) {
-      ring(() => {
-        for (const p of [...outline, pointer]) context.lineTo(view.x + p.x * view.scale, view.y + p.y * view.scale);
-      });
-      ring(() => context.arc(view.x + outline[0].x * view.scale, view.y + outline[0].y * view.scale, 5, 0, 7));
-    }
-  };
 
   // --- what the page shows ---------------------------------------------------------------------------------------------
 
@@ -403,18 +136,15 @@ async function start(state) {
 
   function redrawLine() {
     const colours = new Map(objects.things.map((t) => /** @type {const} */ ([t.id, t.colour])));
-    timeline.show({ first, end, at: wanted, labelled, computed: state.computed, stale: state.stale, cuts: state.cuts, marks, confidence, colours });
+    const { computed, stale, cuts } = state;
+    timeline.show({ first, end, at: now.wanted, labelled: now.labelled, computed, stale, cuts, marks, confidence, colours });
   }
 
-  /** @param {number} k */
-  function tellFrame(k) {
-    $("index").value = String(k);
-    redrawLine();
-  }
-
+  /** Tell of the frame that is shown. */
   function about() {
-    const k = shown;
-    const what = labelled.has(k)
+    const k = now.shown;
+    const labelled = now.labelled.has(k);
+    const what = labelled
       ? "labelled"
       : within(state.stale, k)
         ? "computed from earlier labels: propagate to redo it"
@@ -422,14 +152,22 @@ async function start(state) {
           ? "computed"
           : "not labelled yet";
     const sure = Object.entries(confidence.values)
-      .map(([id, values]) => /** @type {[string, number]} */ ([id, values[k - confidence.first]]))
-      .filter(([, value]) => value >= 0 && !labelled.has(k))
-      .map(([id, value]) => `${objects.nameOf(Number(id))} ${value} %`);
+      .map(([id, values]) => /** @type {const} */ ([objects.nameOf(Number(id)), values[k - confidence.first]]))
+      .filter(([, value]) => value >= 0 && !labelled)
+      .map(([name, value]) => `${name} ${value} %`);
     $("about").textContent = `Frame ${k} is ${what}.${sure.length ? ` Confidence: ${sure.join(", ")}.` : ""}`;
-    $("undo").disabled = !past.length;
-    $("redo").disabled = !future.length;
-    $("take-back").disabled = !labelled.has(k);
+    $("undo").disabled = !painter.past.length;
+    $("redo").disabled = !painter.future.length;
+    $("take-back").disabled = !labelled;
     redrawLine();
+  }
+
+  /** @param {number} waiting strokes @param {string} why they wait, if it takes long */
+  function tellSaved(waiting, why) {
+    $("saved").textContent = why && waiting ? `${waiting} not saved: ${why}` : waiting ? "saving" : "saved";
+    $("saved").classList.toggle("waits", waiting > 0);
+    $("saved").classList.toggle("lost", Boolean(why));
+    if (why && !waiting) trouble(why);
   }
 
   /** @param {any} job */
@@ -439,37 +177,43 @@ async function start(state) {
     $("between").hidden = job.running || !marks;
     $("stop").hidden = !job.running;
     $("export").disabled = job.running;
-    const share = job.running && job.total ? job.done / job.total : 0;
-    $("done").style.width = `${100 * share}%`;
-    $("bar").ariaValueNow = String(Math.round(100 * share));
+    const share = job.running && job.total ? Math.round((100 * job.done) / job.total) : 0;
+    $("done").style.width = `${share}%`;
+    $("bar").ariaValueNow = String(share);
     const rate = job.rate ? ` · ${job.rate.toFixed(1)} frames/s` : "";
-    $("job").textContent = job.running ? `${job.done && job.done < job.total ? `${job.done} of ${job.total} steps${rate}` : job.said || "starting"}` : job.error ? "" : job.said;
+    const at = job.done && job.done < job.total ? `${job.done} of ${job.total} steps${rate}` : job.said || "starting";
+    $("job").textContent = job.running ? at : job.error ? "" : job.said;
     if (job.error) trouble(job.error);
-    if (job.running && $("follow").checked && job.frame !== null && !stroke && !outline.length && !saver.waiting) go(job.frame);
+    if (job.running && $("follow").checked && job.frame !== null && !painter.busy && !saver.waiting) go(job.frame);
   }
 
-  /** @param {any} now */
-  function takeState(now) {
+  /** @param {any} next */
+  function takeState(next) {
     const before = state;
-    state = now;
-    labelled = new Set(now.labelled);
-    for (const act of saver.acts) act.kind === "paint" ? labelled.add(act.k) : labelled.delete(act.k);
-    for (const [k, kept] of masks) if (kept.version !== (now.versions[k] ?? 0) && !saver.waits(k) && saver.bases.get(k) !== now.versions[k]) masks.delete(k);
-    if (shown >= 0 && !masks.has(shown) && !stroke) void reload();
-    objects.show(now.objects.length ? now.objects : [{ id: 1, name: "", colour: "#ff0000" }]);
-    recolour();
-    tellJob(now.job);
+    state = next;
+    now.labelled.clear();
+    for (const k of next.labelled) now.labelled.add(k);
+    for (const act of saver.acts) act.kind === "paint" ? now.labelled.add(act.k) : now.labelled.delete(act.k);
+    for (const k of loader.masks.keys()) if (!saver.waits(k) && saver.bases.get(k) !== (next.versions[k] ?? 0)) loader.masks.delete(k);
+    if (now.shown >= 0 && !loader.masks.has(now.shown) && !painter.stroke) void reload();
+    takeObjects(next.objects);
+    tellJob(next.job);
     about();
-    if (before.job.running && !now.job.running && now.job.what === "export" && now.job.result && downloads) void download();
+    if (before.job.running && !next.job.running && next.job.what === "export" && next.job.result && downloads) void download();
+  }
+
+  /** @param {import("./view.js").Thing[]} things */
+  function takeObjects(things) {
+    objects.show(things.length ? things : [{ id: 1, name: "", colour: "#ff0000" }]);
+    recolour();
   }
 
   async function loadConfidence() {
-    const found = await get("/api/confidence").catch(() => null);
-    if (found) confidence = found;
+    confidence = (await get("/api/confidence").catch(() => null)) ?? confidence;
     about();
   }
 
-  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  /** @type {number | undefined} */
   let later;
 
   /** @param {string} event @param {any} data */
@@ -480,16 +224,12 @@ async function start(state) {
     else if (event === "mask") {
       const k = data.frame;
       if (data.stale) state.stale = data.stale;
-      if (data.objects) objects.show(data.objects), recolour();
-      if (data.by !== page) {
-        if (data.labelled) labelled.add(k);
-        else if (data.by) labelled.delete(k);
-        if (!data.by && !within(state.computed, k)) state.computed.push([k, k]);
-        if (!saver.waits(k)) {
-          masks.delete(k);
-          if (k === shown) void reload();
-        }
-        later ??= setTimeout(() => ((later = undefined), void loadConfidence()), 1500);
+      if (data.objects) takeObjects(data.objects);
+      if (data.by !== myself) {
+        if (data.by) data.labelled ? now.labelled.add(k) : now.labelled.delete(k);
+        else if (!within(state.computed, k)) state.computed.push([k, k]);
+        if (!saver.waits(k)) replaced(k, null);
+        later ??= window.setTimeout(() => ((later = undefined), void loadConfidence()), RELOAD);
       }
       about();
     }
@@ -506,8 +246,8 @@ async function start(state) {
 
   /** @param {object} within */
   const propagate = (within) => void attempt(() => ask("POST", "/api/propagate", within));
+  const between = () => marks && propagate({ first: marks[0], last: marks[1] });
   const stop = () => void attempt(() => ask("POST", "/api/stop", {}));
-  let downloads = false;
 
   async function download() {
     downloads = false;
@@ -520,38 +260,23 @@ async function start(state) {
     });
   }
 
-  /** @param {number} factor */
-  function resizeBrush(factor) {
-    const next = factor > 1 ? Math.max(size + 1, Math.round(size * factor)) : Math.min(size - 1, Math.round(size * factor));
-    size = Math.min(400, Math.max(1, next));
-    $("brush-size").value = String(size);
-    $("brush-said").textContent = String(size);
-    view.redraw();
-  }
-
-  /** @param {string} name */
+  /** @param {string} name of a tool */
   function choose(name) {
-    tool = name;
-    outline.length = 0;
-    for (const button of $("tools").children) button.setAttribute("aria-pressed", String(/** @type {HTMLElement} */ (button).dataset.tool === name));
-    pen.style.cursor = name === "pan" ? "grab" : name === "brush" || name === "eraser" ? "none" : "crosshair";
-    view.redraw();
+    painter.choose(name);
+    for (const button of $("tools").children) button.setAttribute("aria-pressed", String(button.dataset.tool === name));
   }
 
   /** @param {number} way */
   function toLabelled(way) {
-    const sorted = [...labelled].sort((a, b) => a - b);
-    const next = way > 0 ? sorted.find((k) => k > wanted) : sorted.reverse().find((k) => k < wanted);
+    const sorted = [...now.labelled].sort((a, b) => a - b);
+    const next = way > 0 ? sorted.find((k) => k > now.wanted) : sorted.reverse().find((k) => k < now.wanted);
     if (next !== undefined) go(next);
   }
 
-  let turn = 0;
   function toCheck() {
-    const look = confidence.look.filter((k) => !labelled.has(k));
-    if (!look.length) return note("no frame stands out");
-    const at = look.indexOf(wanted);
-    turn = at >= 0 ? (at + 1) % look.length : 0;
-    go(look[turn]);
+    const look = confidence.look.filter((k) => !now.labelled.has(k));
+    if (look.length) go(look[(look.indexOf(now.wanted) + 1) % look.length]);
+    else note("no frame stands out");
   }
 
   function play() {
@@ -560,104 +285,101 @@ async function start(state) {
       playing = undefined;
     } else {
       const began = performance.now();
-      const from = wanted >= end - 1 ? first : wanted;
+      const from = now.wanted >= end - 1 ? first : now.wanted;
       const next = () => {
-        const k = from + Math.floor(((performance.now() - began) / 1000) * state.video.fps);
+        const k = from + Math.floor(((performance.now() - began) / 1000) * fps);
         if (k >= end) return play();
         if (!loading) go(k);
-        void picture(Math.min(end - 1, k + 2)).catch(() => {});
-        playing = setTimeout(next, 1000 / state.video.fps / 2);
+        void loader.picture(Math.min(end - 1, k + 2)).catch(() => {});
+        playing = window.setTimeout(next, 500 / fps);
       };
       next();
     }
-    $("play").textContent = playing ? "⏸" : "▶";
+    $("play").replaceChildren(icon(playing ? "pause" : "play"));
     $("play").setAttribute("aria-label", playing ? "Pause" : "Play");
   }
 
-  /** @param {0 | 1} which */
+  /** @param {0 | 1} which end of a stretch */
   function mark(which) {
-    const [a, b] = marks ?? [wanted, wanted];
-    marks = which ? [Math.min(a, wanted), wanted] : [wanted, Math.max(b, wanted)];
+    const [a, b] = marks ?? [now.wanted, now.wanted];
+    marks = which ? [Math.min(a, now.wanted), now.wanted] : [now.wanted, Math.max(b, now.wanted)];
     tellJob(state.job);
     redrawLine();
   }
 
   function addObject() {
-    const id = objects.things.length || state.objects.length ? objects.free : 1;
+    const id = state.objects.length ? objects.free : 1;
     void attempt(async () => {
       await ask("PUT", `/api/objects/${id}`, { name: "" });
       objects.choose(id);
     });
   }
 
-  /** @param {number} n */
-  function chooseNth(n) {
-    const thing = objects.things[n - 1];
-    if (thing) objects.choose(thing.id);
+  /** @param {number} factor */
+  function zoomBy(factor) {
+    const { width: w, height: h } = $("stage").getBoundingClientRect();
+    const { x, y, inside } = painter.pointer;
+    view.zoom(factor, inside ? view.x + x * view.scale : w / 2, inside ? view.y + y * view.scale : h / 2);
   }
 
-  let spaceHeld = false;
-  document.addEventListener("keyup", (event) => event.key === "Shift" && (spaceHeld = false));
+  function nextMode() {
+    const select = $("mode");
+    select.selectedIndex = (select.selectedIndex + 1) % select.options.length;
+    select.dispatchEvent(new Event("change"));
+  }
 
+  const exporting = () => $("exports").showModal();
+  const helping = () => $("keys").showModal();
   /** @type {import("./keys.js").Shortcut[]} */
   const shortcuts = [
-    ...TOOLS.map(([name, , said, key]) => ({ keys: [key], said, run: () => choose(name) })),
-    { keys: ["["], said: "Smaller brush", run: () => resizeBrush(1 / 1.15), held: true },
-    { keys: ["]"], said: "Larger brush", run: () => resizeBrush(1.15), held: true },
-    { keys: ["enter"], said: "Close the polygon", run: closeOutline },
-    { keys: ["backspace"], said: "Take the last corner back", run: () => (outline.pop(), view.redraw()) },
-    { keys: ["escape"], said: "Give up the stroke or polygon", run: cancelStroke },
-    { keys: ["ctrl+z"], said: "Undo", run: undo, held: true },
-    { keys: ["ctrl+shift+z", "ctrl+y"], said: "Redo", run: redo, held: true },
-    { keys: ["delete"], said: "Take the label of this frame back", run: takeBack },
-    { keys: ["arrowleft", "a"], said: "Frame before", run: () => go(wanted - 1), held: true },
-    { keys: ["arrowright", "d"], said: "Next frame", run: () => go(wanted + 1), held: true },
+    ...TOOLS.map(([name, said, key]) => ({ keys: [key], said, run: () => choose(name) })),
+    { keys: ["["], said: "Smaller brush", run: () => painter.scale(1 / 1.15), held: true },
+    { keys: ["]"], said: "Larger brush", run: () => painter.scale(1.15), held: true },
+    { keys: ["enter"], said: "Close the polygon", run: () => painter.closeOutline() },
+    { keys: ["backspace"], said: "Take its last corner back", run: () => (painter.outline.pop(), view.redraw()) },
+    { keys: ["escape"], said: "Give up the stroke or polygon", run: () => painter.cancel() },
+    { keys: ["ctrl+z"], said: "Undo", run: () => painter.undo(), held: true },
+    { keys: ["ctrl+shift+z", "ctrl+y"], said: "Redo", run: () => painter.redo(), held: true },
+    { keys: ["delete"], said: "Take the label of this frame back", run: () => painter.takeBack(now.shown) },
+    { keys: ["arrowleft", "a"], said: "Frame before", run: () => go(now.wanted - 1), held: true },
+    { keys: ["arrowright", "d"], said: "Next frame", run: () => go(now.wanted + 1), held: true },
     { keys: ["shift+arrowleft"], said: "Labelled frame before", run: () => toLabelled(-1) },
     { keys: ["shift+arrowright"], said: "Next labelled frame", run: () => toLabelled(1) },
-    { keys: ["pageup"], said: "Ten frames back", run: () => go(wanted - 10), held: true },
-    { keys: ["pagedown"], said: "Ten frames on", run: () => go(wanted + 10), held: true },
+    { keys: ["pageup"], said: "Ten frames back", run: () => go(now.wanted - 10), held: true },
+    { keys: ["pagedown"], said: "Ten frames on", run: () => go(now.wanted + 10), held: true },
     { keys: ["home"], said: "First frame", run: () => go(first) },
     { keys: ["end"], said: "Last frame", run: () => go(end - 1) },
     { keys: ["space"], said: "Play, pause", run: play },
     { keys: ["c"], said: "Next frame to check", run: toCheck },
     { keys: ["p"], said: "Propagate everywhere, or stop", run: () => (state.job.running ? stop() : propagate({})) },
-    { keys: ["shift+f"], said: "Propagate forwards from here", run: () => propagate({ first: wanted }) },
-    { keys: ["shift+b"], said: "Propagate backwards from here", run: () => propagate({ last: wanted }) },
+    { keys: ["shift+f"], said: "Propagate forwards from here", run: () => propagate({ first: now.wanted }) },
+    { keys: ["shift+b"], said: "Propagate backwards from here", run: () => propagate({ last: now.wanted }) },
     { keys: [","], said: "Mark the first frame of a stretch", run: () => mark(0) },
     { keys: ["."], said: "Mark its last frame", run: () => mark(1) },
-    { keys: ["shift+p"], said: "Propagate between the marks", run: () => marks && propagate({ first: marks[0], last: marks[1] }) },
+    { keys: ["shift+p"], said: "Propagate between the marks", run: between },
     { keys: ["n"], said: "Add an object", run: addObject },
-    ...[1, 2, 3, 4, 5, 6, 7, 8, 9].map((n) => ({ keys: [String(n)], said: `Object ${n} of the list`, run: () => chooseNth(n) })),
-    { keys: ["x"], said: "Hide the object", run: () => objects.toggle(objects.chosen, "hidden") },
-    { keys: ["l"], said: "Lock the object", run: () => objects.toggle(objects.chosen, "locked") },
-    { keys: ["o"], said: "Overlay, outlines, mask, picture", run: () => nextMode() },
+    ...[1, 2, 3, 4, 5, 6, 7, 8, 9].map((n) => ({
+      keys: [String(n)],
+      said: `Object ${n} of the list`,
+      run: () => n <= objects.things.length && objects.choose(objects.things[n - 1].id),
+    })),
+    { keys: ["x"], said: "Hide the object, or show it", run: () => objects.toggle(objects.chosen, "hidden") },
+    { keys: ["l"], said: "Lock the object, or free it", run: () => objects.toggle(objects.chosen, "locked") },
+    { keys: ["o"], said: "Overlay, outlines, mask, picture", run: nextMode },
     { keys: ["+", "="], said: "Zoom in", run: () => zoomBy(1.25), held: true },
     { keys: ["-"], said: "Zoom out", run: () => zoomBy(0.8), held: true },
     { keys: ["0"], said: "Show the whole frame", run: () => view.fit() },
-    { keys: ["z"], said: "Pixel by pixel", run: () => zoomBy(1 / view.scale) },
-    { keys: ["ctrl+e"], said: "Export", run: () => $("exports").showModal() },
-    { keys: ["?", "f1"], said: "These shortcuts", run: () => $("keys").showModal() },
+    { keys: ["z"], said: "A pixel of the frame a pixel of the screen", run: () => zoomBy(1 / view.scale) },
+    { keys: ["ctrl+e"], said: "Export", run: exporting },
+    { keys: ["?", "f1"], said: "These shortcuts", run: helping },
   ];
-
-  /** @param {number} factor */
-  function zoomBy(factor) {
-    const { width: w, height: h } = $("stage").getBoundingClientRect();
-    const at = pointer.inside ? { x: view.x + pointer.x * view.scale, y: view.y + pointer.y * view.scale } : { x: w / 2, y: h / 2 };
-    view.zoom(factor, at.x, at.y);
-  }
-
-  function nextMode() {
-    const select = /** @type {HTMLSelectElement} */ ($("mode"));
-    select.selectedIndex = (select.selectedIndex + 1) % select.options.length;
-    select.dispatchEvent(new Event("change"));
-  }
 
   // --- beginning -------------------------------------------------------------------------------------------------------
 
-  for (const [name, sign, said, key] of TOOLS) {
+  for (const [name, said, key] of TOOLS) {
     const button = document.createElement("button");
     button.dataset.tool = name;
-    button.textContent = sign;
+    button.append(icon(name));
     button.title = `${said} (${key.toUpperCase()})`;
     button.setAttribute("aria-label", said);
     button.addEventListener("click", () => choose(name));
@@ -673,24 +395,35 @@ async function start(state) {
     });
     $("forms").append(button);
   }
-  showKeys($("key-list"), shortcuts, [
-    ["wheel", "Zoom"], ["shift+wheel", "Size of the brush"], ["right button", "Erase"], ["middle button", "Move the picture"],
-    ["alt+click", "Pick the object under the pointer"], ["two fingers", "Move and zoom"],
-  ]);
+  showKeys($("key-list"), shortcuts);
   listenToKeys(shortcuts);
-  const onClick = /** @type {Record<string, () => void>} */ ({
-    first: () => toLabelled(-1), back: () => go(wanted - 1), play, next: () => go(wanted + 1), last: () => toLabelled(1),
-    undo, redo, "take-back": takeBack, add: addObject, check: toCheck, stop,
-    both: () => propagate({}), forwards: () => propagate({ first: wanted }), backwards: () => propagate({ last: wanted }),
-    between: () => marks && propagate({ first: marks[0], last: marks[1] }),
-    export: () => $("exports").showModal(), help: () => $("keys").showModal(),
+  const clicks = /** @type {Record<string, () => void>} */ ({
+    first: () => toLabelled(-1),
+    back: () => go(now.wanted - 1),
+    play,
+    next: () => go(now.wanted + 1),
+    last: () => toLabelled(1),
+    undo: () => painter.undo(),
+    redo: () => painter.redo(),
+    "take-back": () => painter.takeBack(now.shown),
+    add: addObject,
+    check: toCheck,
+    stop,
+    both: () => propagate({}),
+    forwards: () => propagate({ first: now.wanted }),
+    backwards: () => propagate({ last: now.wanted }),
+    between,
+    export: exporting,
+    help: helping,
   });
-  for (const [id, run] of Object.entries(onClick)) $(id).addEventListener("click", run);
+  for (const [id, run] of Object.entries(clicks)) $(id).addEventListener("click", run);
+  for (const id of ["first", "back", "play", "next", "last"]) $(id).append(icon(id));
+  painter.resized = () => {
+    $("brush-size").value = String(painter.size);
+    $("brush-said").textContent = String(painter.size);
+  };
   $("index").addEventListener("change", () => go(Number($("index").value)));
-  $("brush-size").addEventListener("input", () => {
-    size = Number($("brush-size").value);
-    $("brush-said").textContent = String(size);
-  });
+  $("brush-size").addEventListener("input", () => painter.resize(Number($("brush-size").value)));
   $("opacity").addEventListener("input", () => {
     view.opacity = Number($("opacity").value) / 100;
     recolour();
@@ -699,22 +432,19 @@ async function start(state) {
     view.mode = $("mode").value;
     recolour();
   });
-  window.addEventListener("beforeunload", (event) => {
-    if (saver.waiting) event.preventDefault();
-  });
+  window.addEventListener("beforeunload", (event) => saver.waiting && event.preventDefault());
   $("name").textContent = document.title = state.video.name;
-  $("place").textContent = $("export-folder").textContent = state.out;
-  $("export-folder").textContent += "/export";
+  $("place").textContent = state.out;
+  $("export-folder").textContent = `${state.out}/export`;
   $("index").min = String(first);
   $("index").max = String(end - 1);
   $("of").textContent = first ? `of ${first} to ${end - 1}` : `of ${end - 1}`;
-  resizeBrush(1.0001);
+  painter.resize(painter.size);
   choose("brush");
   takeState(state);
-  $("saved").textContent = "saved";
-  go(labelled.size ? Math.min(...labelled) : first);
+  go(now.labelled.size ? Math.min(...now.labelled) : first);
   void loadConfidence();
-  return { told, takeState, saver, view, peek: () => ({ shown, wanted, mask, labelled: [...labelled], past: past.length, state }) };
+  return { told, takeState, saver, view, painter, objects, now, state: () => state };
 }
 
 /** @param {() => Promise<any>} work */
@@ -735,7 +465,7 @@ function trouble(text) {
 
 /** @type {Awaited<ReturnType<typeof start>> | null} */
 let running = null;
-/** @type {[string, any][]} */
+/** @type {[string, any][]} told before the page was ready */
 const early = [];
 void listen(
   (event, data) => (running ? running.told(event, data) : early.push([event, data])),

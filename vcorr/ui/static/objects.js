@@ -1,5 +1,7 @@
 /** The list of objects: name, colour, hide, lock, delete, choose. */
 
+import { icon } from "/static/icons.js";
+
 /** @typedef {import("./view.js").Thing} Thing */
 
 export class Objects {
@@ -57,8 +59,11 @@ export class Objects {
       const id = Number(row.dataset.id);
       row.classList.toggle("chosen", id === this.chosen);
       row.querySelector("[data-do=choose]")?.setAttribute("aria-pressed", String(id === this.chosen));
-      row.querySelector("[data-do=hidden]")?.setAttribute("aria-pressed", String(this.hidden.has(id)));
-      row.querySelector("[data-do=locked]")?.setAttribute("aria-pressed", String(this.locked.has(id)));
+      for (const [what, on, off] of /** @type {["hidden" | "locked", string, string][]} */ ([["hidden", "hidden", "shown"], ["locked", "locked", "free"]])) {
+        const button = row.querySelector(`[data-do=${what}]`);
+        button?.setAttribute("aria-pressed", String(this[what].has(id)));
+        button?.replaceChildren(icon(this[what].has(id) ? on : off));
+      }
     }
   }
 
@@ -71,10 +76,10 @@ export class Objects {
     const row = document.createElement("li");
     row.dataset.id = String(id);
     const called = name || `object ${id}`;
-    const button = (/** @type {string} */ what, /** @type {string} */ sign, /** @type {string} */ said, /** @type {() => void} */ run) => {
+    const button = (/** @type {string} */ what, /** @type {string | Node} */ sign, /** @type {string} */ said, /** @type {() => void} */ run) => {
       const b = document.createElement("button");
       b.dataset.do = what;
-      b.textContent = sign;
+      b.append(sign);
       b.title = said;
       b.setAttribute("aria-label", `${said}: ${called}`);
       b.addEventListener("click", run);
@@ -100,9 +105,9 @@ export class Objects {
       pick,
       button("choose", String(id), "Paint", () => this.choose(id)),
       text,
-      button("hidden", "◌", "Hide", () => this.toggle(id, "hidden")),
-      button("locked", "🔒︎", "Lock", () => this.toggle(id, "locked")),
-      button("remove", "✕", "Delete", () => this.on.remove(id)),
+      button("hidden", "", "Hide", () => this.toggle(id, "hidden")),
+      button("locked", "", "Lock", () => this.toggle(id, "locked")),
+      button("remove", icon("remove"), "Delete", () => this.on.remove(id)),
     );
     return row;
   }

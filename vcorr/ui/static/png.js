@@ -36,6 +36,7 @@ function unfiltered(data, width, height, depth) {
   const ids = new Uint16Array(width * height);
   const step = Math.max(1, depth >> 3);
   const length = Math.ceil((width * depth) / 8);
+  /** @type {Uint8Array} */
   let above = new Uint8Array(length);
   for (let y = 0; y < height; y++) {
     const start = y * (length + 1);

@@ -28,6 +28,7 @@ export class View {
     this.lines = new Uint32Array(65536);
     this.fitted = true;
     this.dirty = false;
+    this.dpr = 1;
     /** @type {(context: CanvasRenderingContext2D) => void} draws what the tool shows, in CSS pixels */
     this.drawPen = () => {};
     new ResizeObserver(() => this.resize()).observe(stage);

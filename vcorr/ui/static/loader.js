@@ -1,0 +1,64 @@
+/** Pictures and masks of frames, and a few of each that are kept. */
+
+import { ask } from "/static/api.js";
+import { decodeIds } from "/static/png.js";
+
+/** @typedef {{k: number, ids: Uint16Array, version: number}} Mask */
+
+const PICTURES = 160 * 2 ** 20; // bytes of decoded pictures that are kept
+
+export class Loader {
+  /**
+   * @param {number} width of frames @param {number} height
+   * @param {(found: Mask) => void} loaded a mask came from the server
+   */
+  constructor(width, height, loaded) {
+    this.width = width;
+    this.height = height;
+    this.loaded = loaded;
+    this.most = Math.min(60, Math.max(3, Math.floor(PICTURES / (4 * width * height))));
+    /** @type {Map<number, Mask>} */
+    this.masks = new Map();
+    /** @type {Map<number, Promise<ImageBitmap>>} */
+    this.pictures = new Map();
+    this.near = 0; // frames around it are kept
+  }
+
+  /** @param {number} k @returns {Promise<ImageBitmap>} */
+  picture(k) {
+    let found = this.pictures.get(k);
+    if (!found) {
+      found = ask("GET", `/api/frames/${k}`).then(async (r) => createImageBitmap(await r.blob()));
+      found.catch(() => this.pictures.delete(k));
+      this.pictures.set(k, found);
+      for (const old of this.pictures.keys()) {
+        if (this.pictures.size <= this.most) break;
+        if (Math.abs(old - this.near) > 2) this.pictures.delete(old);
+      }
+    }
+    return found;
+  }
+
+  /** The mask of a frame as the server has it. @param {number} k @returns {Promise<Mask>} */
+  async fetchMask(k) {
+    const response = await ask("GET", `/api/masks/${k}`);
+    const version = Number(response.headers.get("x-version"));
+    const empty = response.status === 204;
+    const ids = empty ? new Uint16Array(this.width * this.height) : (await decodeIds(await response.arrayBuffer())).ids;
+    return { k, ids, version };
+  }
+
+  /** The mask of a frame with what waits to be saved. @param {number} k */
+  async mask(k) {
+    const kept = this.masks.get(k);
+    if (kept) return kept;
+    const found = await this.fetchMask(k);
+    this.loaded(found);
+    this.masks.set(k, found);
+    for (const old of this.masks.keys()) {
+      if (this.masks.size <= this.most) break;
+      if (Math.abs(old - this.near) > 2) this.masks.delete(old);
+    }
+    return found;
+  }
+}

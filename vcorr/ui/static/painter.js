@@ -1,0 +1,316 @@
+/** Tools on the stage: what the pointer does with them, and the steps that can be undone. */
+
+import { around, brush, cut, fill, paste, polygon } from "/static/shapes.js";
+
+/**
+ * @typedef {import("./saver.js").Stroke} Stroke
+ * @typedef {import("./shapes.js").Box} Box
+ * @typedef {{x: number, y: number}} Place
+ * @typedef {{stroke: Stroke, labelled: boolean}} Step a stroke, and whether its frame was labelled before
+ * @typedef {object} Page what the tools need to know of the page
+ * @property {import("./loader.js").Mask} mask that is shown
+ * @property {number} shown the frame @property {number} wanted
+ * @property {Set<number>} labelled
+ * @property {(k: number) => Promise<boolean>} reach show a frame
+ * @property {() => void} about tell of what changed
+ * @property {(text: string) => void} note
+ */
+
+const STEPS = 500; // that can be undone
+const BIGGEST = 400; // brush, pixels
+const CLOSE = 9; // screen pixels to the first corner of a polygon, at which a click closes it
+
+export class Painter {
+  /**
+   * @param {Page} page
+   * @param {import("./view.js").View} view
+   * @param {import("./objects.js").Objects} objects
+   * @param {import("./saver.js").Saver} saver
+   */
+  constructor(page, view, objects, saver) {
+    this.page = page;
+    this.view = view;
+    this.objects = objects;
+    this.saver = saver;
+    this.tool = "brush";
+    this.size = Math.max(3, Math.round(Math.min(view.width, view.height) / 24));
+    /** @type {Step[]} */
+    this.past = [];
+    /** @type {Step[]} */
+    this.future = [];
+    /** @type {{before: Uint16Array, box: Box | null, last: Place, id: number} | null} */
+    this.stroke = null;
+    /** @type {Place[]} corners of a polygon that is not closed */
+    this.outline = [];
+    this.pointer = { x: -1, y: -1, inside: false };
+    /** @type {Map<number, Place>} fingers on the stage */
+    this.fingers = new Map();
+    /** @type {Place | null} */
+    this.moving = null;
+    this.spread = 1;
+    /** @type {() => void} */
+    this.resized = () => {};
+    view.drawPen = (context) => this.draw(context);
+    this.listen();
+  }
+
+  /** Whether something is half done. */
+  get busy() {
+    return Boolean(this.stroke) || this.outline.length > 0;
+  }
+
+  get canvas() {
+    return { ids: this.page.mask.ids, width: this.view.width, height: this.view.height, locked: this.objects.locked };
+  }
+
+  /** @param {string} tool */
+  choose(tool) {
+    this.tool = tool;
+    this.outline = [];
+    this.pen.style.cursor = tool === "pan" ? "grab" : tool === "brush" || tool === "eraser" ? "none" : "crosshair";
+    this.view.redraw();
+  }
+
+  /** @param {number} size pixels */
+  resize(size) {
+    this.size = Math.min(BIGGEST, Math.max(1, Math.round(size)));
+    this.resized();
+    this.view.redraw();
+  }
+
+  /** @param {number} factor at least a pixel is added or taken */
+  scale(factor) {
+    this.resize(factor > 1 ? Math.max(this.size + 1, this.size * factor) : Math.min(this.size - 1, this.size * factor));
+  }
+
+  // --- steps -----------------------------------------------------------------------------------------------------------
+
+  /** What a tool did to the mask, as one step. @param {Uint16Array} before @param {Box | null} box */
+  commit(before, box) {
+    if (!box) return;
+    const { mask, labelled } = this.page;
+    const { width } = this.view;
+    const was = cut(before, width, box);
+    const is = cut(mask.ids, width, box);
+    if (was.every((id, i) => id === is[i]) && labelled.has(mask.k)) return;
+    /** @type {Stroke} */
+    const stroke = { k: mask.k, x: box.x0, y: box.y0, width: box.x1 - box.x0, height: box.y1 - box.y0, before: was, after: is };
+    this.past.push({ stroke, labelled: labelled.has(mask.k) });
+    if (this.past.length > STEPS) this.past.shift();
+    this.future.length = 0;
+    this.save(stroke);
+  }
+
+  /** @param {Stroke} stroke */
+  save(stroke) {
+    this.page.labelled.add(stroke.k);
+    this.saver.add({ kind: "paint", k: stroke.k, stroke: { ...stroke } });
+    this.page.about();
+  }
+
+  undo() {
+    return this.step(this.past, this.future, true);
+  }
+
+  redo() {
+    return this.step(this.future, this.past, false);
+  }
+
+  /** @param {Step[]} from @param {Step[]} to @param {boolean} undoing */
+  async step(from, to, undoing) {
+    const act = from.at(-1);
+    if (!act || this.stroke || !(await this.page.reach(act.stroke.k)) || from.at(-1) !== act) return;
+    from.pop();
+    to.push(act);
+    const { k, before, after } = act.stroke;
+    const [was, is] = undoing ? [after, before] : [before, after];
+    paste(this.page.mask.ids, this.view.width, act.stroke, is);
+    this.view.redraw();
+    if (undoing && !act.labelled) this.takeBack(k);
+    else this.save({ ...act.stroke, before: was.slice(), after: is.slice() });
+  }
+
+  /** Frame k is a labelled frame no more. @param {number} k */
+  takeBack(k) {
+    if (!this.page.labelled.delete(k)) return;
+    this.saver.add({ kind: "take-back", k });
+    this.page.about();
+  }
+
+  /** Give up what is half done. */
+  cancel() {
+    if (this.stroke) this.page.mask.ids.set(this.stroke.before);
+    this.stroke = null;
+    this.outline = [];
+    this.view.redraw();
+  }
+
+  closeOutline() {
+    const id = this.brushId();
+    const points = this.outline;
+    this.outline = [];
+    if (points.length > 2 && id !== null) this.apply(() => polygon(this.canvas, points, id));
+    this.view.redraw();
+  }
+
+  /** @param {() => Box | null} work on the mask */
+  apply(work) {
+    const before = this.page.mask.ids.slice();
+    this.commit(before, work());
+  }
+
+  /** @returns {number | null} the id to paint, if one may be painted */
+  brushId() {
+    const { objects } = this;
+    if (this.tool === "eraser") return 0;
+    if (objects.locked.has(objects.chosen)) {
+      this.page.note(`${objects.nameOf(objects.chosen)} is locked`);
+      return null;
+    }
+    if (objects.hidden.has(objects.chosen)) objects.toggle(objects.chosen, "hidden");
+    return objects.chosen;
+  }
+
+  /** @param {Place} at @returns {number} */
+  idAt(at) {
+    const [x, y] = [Math.floor(at.x), Math.floor(at.y)];
+    const { width, height } = this.view;
+    return x >= 0 && y >= 0 && x < width && y < height ? this.page.mask.ids[y * width + x] : 0;
+  }
+
+  // --- the pointer -----------------------------------------------------------------------------------------------------
+
+  get pen() {
+    return this.view.canvases[2];
+  }
+
+  listen() {
+    const { pen } = this;
+    pen.addEventListener("pointerdown", (event) => this.down(event));
+    pen.addEventListener("pointermove", (event) => this.move(event));
+    for (const name of /** @type {const} */ (["pointerup", "pointercancel"])) pen.addEventListener(name, (event) => this.up(event));
+    pen.addEventListener("pointerleave", () => {
+      this.pointer.inside = false;
+      this.view.redraw();
+    });
+    pen.addEventListener("dblclick", () => this.tool === "polygon" && this.closeOutline());
+    pen.addEventListener("contextmenu", (event) => event.preventDefault());
+    pen.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
+  }
+
+  /** @param {PointerEvent} event */
+  down(event) {
+    const { pen, page, fingers } = this;
+    pen.focus({ preventScroll: true });
+    pen.setPointerCapture(event.pointerId);
+    if (event.pointerType === "touch") fingers.set(event.pointerId, { x: event.clientX, y: event.clientY });
+    if (fingers.size === 2) {
+      this.cancel();
+      this.spread = this.distance();
+      this.moving = this.middle();
+    } else if (event.button === 1 || this.tool === "pan") this.moving = { x: event.clientX, y: event.clientY };
+    else if ([0, 2, 5].includes(event.button) && page.mask.k === page.shown && page.shown === page.wanted) this.touch(event);
+    this.view.redraw();
+  }
+
+  /** What a tool does where it touches. @param {PointerEvent} event */
+  touch(event) {
+    const at = this.view.place(event);
+    if (event.altKey || this.tool === "pick") {
+      const id = this.idAt(at);
+      if (id) this.objects.choose(id);
+      return;
+    }
+    const erases = event.button !== 0;
+    const id = erases ? 0 : this.brushId();
+    if (id === null) return;
+    if (this.tool === "polygon" && !erases) {
+      const [start] = this.outline;
+      if (this.outline.length > 2 && Math.hypot(start.x - at.x, start.y - at.y) * this.view.scale < CLOSE) this.closeOutline();
+      else this.outline.push(at);
+    } else if (this.tool === "fill" && !erases) this.apply(() => fill(this.canvas, Math.floor(at.x), Math.floor(at.y), id));
+    else {
+      this.stroke = { before: this.page.mask.ids.slice(), box: null, last: at, id };
+      this.stroke.box = brush(this.canvas, at, at, this.size, id);
+    }
+  }
+
+  /** @param {PointerEvent} event */
+  move(event) {
+    const { view, fingers, stroke } = this;
+    this.pointer = { ...view.place(event), inside: true };
+    if (fingers.has(event.pointerId)) fingers.set(event.pointerId, { x: event.clientX, y: event.clientY });
+    if (fingers.size === 2 && this.moving) {
+      const now = this.middle(), apart = this.distance();
+      const box = view.stage.getBoundingClientRect();
+      view.pan(now.x - this.moving.x, now.y - this.moving.y);
+      view.zoom(apart / this.spread, now.x - box.left, now.y - box.top);
+      [this.moving, this.spread] = [now, apart];
+    } else if (this.moving) {
+      view.pan(event.clientX - this.moving.x, event.clientY - this.moving.y);
+      this.moving = { x: event.clientX, y: event.clientY };
+    } else if (stroke) {
+      const events = event.getCoalescedEvents?.() ?? [];
+      for (const one of events.length ? events : [event]) {
+        const at = view.place(one);
+        stroke.box = around(stroke.box, brush(this.canvas, stroke.last, at, this.size, stroke.id));
+        stroke.last = at;
+      }
+    }
+    view.redraw();
+  }
+
+  /** @param {PointerEvent} event */
+  up(event) {
+    this.fingers.delete(event.pointerId);
+    this.moving = null;
+    if (!this.stroke) return;
+    const { before, box } = this.stroke;
+    this.stroke = null;
+    this.commit(before, box);
+  }
+
+  /** @param {WheelEvent} event */
+  wheel(event) {
+    event.preventDefault();
+    if (event.shiftKey || event.altKey) {
+      this.scale((event.deltaY || event.deltaX) < 0 ? 1.15 : 1 / 1.15);
+      return;
+    }
+    const box = this.view.stage.getBoundingClientRect();
+    const turns = Math.max(-60, Math.min(60, event.deltaY)) / 150;
+    this.view.zoom(2 ** -turns, event.clientX - box.left, event.clientY - box.top);
+  }
+
+  middle() {
+    const [a, b] = [...this.fingers.values()];
+    return { x: (a.x + b.x) / 2, y: (a.y + b.y) / 2 };
+  }
+
+  distance() {
+    const [a, b] = [...this.fingers.values()];
+    return Math.max(1, Math.hypot(a.x - b.x, a.y - b.y));
+  }
+
+  /** The brush, and the polygon that is not closed. @param {CanvasRenderingContext2D} context in CSS pixels */
+  draw(context) {
+    const { view, pointer, outline } = this;
+    const on = (/** @type {Place} */ p) => /** @type {[number, number]} */ ([view.x + p.x * view.scale, view.y + p.y * view.scale]);
+    const line = (/** @type {() => void} */ path) => {
+      for (const [colour, width] of /** @type {[string, number][]} */ ([["#000b", 3], ["#fff", 1.2]])) {
+        context.strokeStyle = colour;
+        context.lineWidth = width;
+        context.beginPath();
+        path();
+        context.stroke();
+      }
+    };
+    if (pointer.inside && (this.tool === "brush" || this.tool === "eraser")) {
+      line(() => context.arc(...on(pointer), Math.max(1, (this.size / 2) * view.scale), 0, 7));
+    }
+    if (outline.length) {
+      line(() => [...outline, pointer].forEach((p) => context.lineTo(...on(p))));
+      line(() => context.arc(...on(outline[0]), 5, 0, 7));
+    }
+  }
+}
