@@ -26,10 +26,10 @@ from vcorr.ui.server import opened
 from vcorr.ui.session import Session
 
 
-def paint(client: TestClient, k: int, ids: np.ndarray, x: int = 0, y: int = 0, base: int = 0) -> int:
+def paint(client: TestClient, k: int, ids: np.ndarray, x: int = 0, y: int = 0) -> int:
     height, width = ids.shape
     answer = client.patch(
-        f"/api/masks/{k}?x={x}&y={y}&width={width}&height={height}&base={base}", content=ids.astype("<u2").tobytes()
+        f"/api/masks/{k}?x={x}&y={y}&width={width}&height={height}", content=ids.astype("<u2").tobytes()
     )
     assert answer.status_code == 200, answer.text
     return int(answer.json()["version"])
@@ -103,31 +103,30 @@ def test_a_stroke_is_on_the_disk_when_it_is_answered(client: TestClient, session
     answer = client.get("/api/masks/3")
     assert answer.headers["x-version"] == str(version)
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(answer.content))), expected)
-    paint(client, 3, np.full((1, 1), 700), base=version)  # an id that needs 16 bits
+    paint(client, 3, np.full((1, 1), 700))  # an id that needs 16 bits
     assert read_ids(session.out / "labels" / "00003.png")[0, 0] == 700
     assert client.get("/api/state").json()["labelled"] == [3]
 
 
-def test_a_stroke_on_a_mask_that_changed_meanwhile_is_refused(client: TestClient, session: Session) -> None:
+def test_a_stroke_changes_its_own_pixels_alone(client: TestClient, session: Session) -> None:
     paint(client, 3, np.full((4, 5), 2))
-    answer = client.patch("/api/masks/3?x=0&y=0&width=1&height=1&base=0", content=b"\1\0")
-    assert answer.status_code == 409
-    assert read_ids(session.out / "labels" / "00003.png")[0, 0] == 2
+    answer = client.patch("/api/masks/3?x=0&y=0&width=2&height=1", content=b"\1\0\xff\xff").json()
+    assert answer["version"] == answer["before"] + 1
+    assert read_ids(session.out / "labels" / "00003.png")[:2, :2].tolist() == [[1, 2], [2, 2]]
 
 
 @pytest.mark.parametrize(
     ("query", "body"),
     [
-        ("x=0&y=0&width=2&height=2&base=0", b"\0" * 6),
-        ("x=0&y=0&width=2&height=2&base=0", b"\0" * 100_000),
-        ("x=63&y=0&width=2&height=2&base=0", b"\0" * 8),
-        ("x=0&y=0&width=100000&height=100000&base=0", b"\0" * 8),
-        ("x=0&y=0&width=1&height=1&base=0", b"\xff\xff"),
-        ("x=-1&y=0&width=1&height=1&base=0", b"\0\0"),
-        ("x=0&y=0&width=1&height=1", b"\0\0"),
+        ("x=0&y=0&width=2&height=2", b"\0" * 6),
+        ("x=0&y=0&width=2&height=2", b"\0" * 100_000),
+        ("x=63&y=0&width=2&height=2", b"\0" * 8),
+        ("x=0&y=0&width=100000&height=100000", b"\0" * 8),
+        ("x=-1&y=0&width=1&height=1", b"\0\0"),
+        ("x=0&y=0&width=1", b"\0\0"),
         ("", b""),
     ],
-    ids=["short", "long", "outside", "huge", "id", "negative", "base", "nothing"],
+    ids=["short", "long", "outside", "huge", "negative", "one", "nothing"],
 )
 def test_bad_strokes_are_refused_and_change_nothing(
     client: TestClient, session: Session, query: str, body: bytes
@@ -160,11 +159,11 @@ def test_a_full_disk_is_told_and_the_mask_stays(
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
-        answer = client.patch(f"/api/masks/3?x=0&y=0&width=1&height=1&base={version}", content=b"\1\0")
+        answer = client.patch("/api/masks/3?x=0&y=0&width=1&height=1", content=b"\1\0")
     assert answer.status_code == 507 and "No space left" in answer.json()["error"]
     assert (session.out / "labels" / "00003.png").read_bytes() == before
     assert [p.name for p in (session.out / "labels").iterdir() if "part" in p.name] == []
-    assert paint(client, 3, np.ones((1, 1)), base=version) == version + 1
+    assert paint(client, 3, np.ones((1, 1))) == version + 1
 
 
 # --- propagate, correct, export ---------------------------------------------------------------------------------------
@@ -180,13 +179,12 @@ def test_paint_propagate_stop_correct_and_export(client: TestClient, session: Se
     assert state["computed"] == [[0, 7]] and state["complete"] and state["stale"] == []
     assert set(client.get("/api/confidence").json()["values"]) == {"1", "2"}
 
-    paint(client, 4, scene(4)[1], base=state["versions"]["4"])
+    paint(client, 4, scene(4)[1])
     assert client.get("/api/state").json()["stale"] == [[1, 7]]
     client.post("/api/propagate", json={})
     finished(session)
     before = masks(session)
-    version = client.get("/api/state").json()["versions"]["6"]
-    paint(client, 6, scene(6)[1], base=version)
+    paint(client, 6, scene(6)[1])
     client.post("/api/propagate", json={})
     finished(session)
     after = masks(session)
@@ -263,7 +261,7 @@ def test_the_folder_is_the_state(request_of: Callable[..., Request]) -> None:
         client.put("/api/objects/2", json={"name": "blue", "colour": "#112233"})
         client.post("/api/propagate", json={})
         finished(session)
-        paint(client, 5, scene(5)[1], base=session.versions[5])
+        paint(client, 5, scene(5)[1])
         before = client.get("/api/state").json()
     with opened(request_of()) as session:
         after = client_of(session).get("/api/state").json()
@@ -293,7 +291,7 @@ def test_the_command_line_and_the_page_continue_each_other(
         client.delete("/api/masks/3")
         client.post("/api/propagate", json={})
         finished(session)
-        paint(client, 3, scene(3)[1], base=session.versions[3])  # labelled once more, after it was taken back
+        paint(client, 3, scene(3)[1])  # labelled once more, after it was taken back
         client.post("/api/propagate", json={})
         finished(session)
         np.testing.assert_array_equal(read_mask(session.out / "masks" / "00003.png").ids, scene(3)[1])

@@ -5,7 +5,7 @@ GET    /api/state               all but pictures, masks and confidences
 GET    /api/events              server-sent events: state, mask, job, confidence
 GET    /api/frames/K            a picture, JPEG
 GET    /api/masks/K             ids, PNG; 204 where there are none; its version in ``x-version``
-PATCH  /api/masks/K?x&y&width&height&base     a stroke: ids, uint16 little endian, in rows
+PATCH  /api/masks/K?x&y&width&height  a stroke: ids in rows, uint16, little endian; 65535 is no change
 DELETE /api/masks/K             the frame is labelled no more
 PUT    /api/objects/ID          {"name", "colour"}; DELETE takes it off the list
 GET    /api/confidence          per object and frame, in percent
@@ -36,13 +36,13 @@ from starlette.routing import Route
 from vcorr.errors import UsageError, VcorrError
 from vcorr.ui.guard import Guard
 from vcorr.ui.painted import Patch
-from vcorr.ui.session import Conflict, Session
+from vcorr.ui.session import Session
 
 KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 MAX_JSON = 64 * 1024  # bytes of a request that is no stroke
 WAITING = 2000  # events that wait for a page; one that is slower starts anew
 ALIVE = 10.0  # seconds between signs of life
-STATUS = {UsageError: 400, Conflict: 409}
+STATUS = {2: 400, 3: 422, 4: 507}  # by exit code
 
 
 class Hub:
@@ -132,14 +132,15 @@ def application(session: Session, token: str, hub: Hub, **guard: Any) -> Guard:
 
     async def paint(request: Request) -> Response:
         k = frame_of(request)
-        x, y, w, h, base = (_number(request, name) for name in ("x", "y", "width", "height", "base"))
+        x, y, w, h = (_number(request, name) for name in ("x", "y", "width", "height"))
         if not (0 < w <= width and 0 < h <= height):
             raise UsageError("patch", f"is {w}x{h} pixels", "send what lies inside the frame")
         body = await _body(request, 2 * w * h)
         if len(body) != 2 * w * h:
             raise UsageError("patch", f"has {len(body)} bytes, not {2 * w * h}", "send ids of 16 bits")
         patch = Patch(x, y, np.frombuffer(body, "<u2").reshape(h, w).astype(np.uint16))
-        return JSONResponse({"version": await run_in_threadpool(session.paint, k, patch, base, _page(request))})
+        before, version = await run_in_threadpool(session.paint, k, patch, _page(request))
+        return JSONResponse({"before": before, "version": version})
 
     async def take_back(request: Request) -> Response:
         version = await run_in_threadpool(session.take_back, frame_of(request), _page(request))
@@ -197,9 +198,7 @@ def application(session: Session, token: str, hub: Hub, **guard: Any) -> Guard:
             try:
                 return await handler(request)
             except VcorrError as error:
-                return JSONResponse(
-                    {"error": str(error)}, STATUS.get(type(error), 507 if error.exit_code == 4 else 422)
-                )
+                return JSONResponse({"error": str(error)}, STATUS.get(error.exit_code, 500))
 
         return handle
 

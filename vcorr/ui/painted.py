@@ -26,16 +26,17 @@ from vcorr.labels.object_names import NAMES
 from vcorr.labels.raw_ids import Ids, read_ids
 from vcorr.propagation.update import labels_of
 
+KEEP = 65535  # of a pixel that a stroke does not touch; no id
 MAX_NAME = 100  # characters
 MAX_OBJECTS = 4096
 
 
 @dataclass(frozen=True)
 class Patch:
-    """A rectangle of a mask after a stroke.
+    """What a stroke changes in a rectangle of a mask.
 
     Attributes:
-        x, y: of its top left pixel. ids: [h w].
+        x, y: of its top left pixel. ids: [h w], ``KEEP`` where nothing changes.
     """
 
     x: int
@@ -102,16 +103,15 @@ class Painted:
         """Put a patch into the mask of a frame, which is a label from now on.
 
         Raises:
-            UsageError: the patch lies outside the frame, or has an id that no mask can hold.
+            UsageError: the patch lies outside the frame.
             OutputError: the disk is full, or the folder cannot be written. The mask is as it was.
         """
         height, width = patch.ids.shape
         if patch.x < 0 or patch.y < 0 or patch.x + width > self.size[1] or patch.y + height > self.size[0]:
             raise UsageError("patch", "lies outside the frame", "send what lies inside")
-        if patch.ids.max(initial=0) > MAX_ID:
-            raise UsageError("patch", f"has an id above {MAX_ID}", "choose a smaller one")
         ids = self.mask(k).astype(np.uint16)
-        ids[patch.y : patch.y + height, patch.x : patch.x + width] = patch.ids
+        inside = ids[patch.y : patch.y + height, patch.x : patch.x + width]
+        np.copyto(inside, patch.ids, where=patch.ids != KEEP)
         kept: Ids = ids if ids.max(initial=0) > 255 else ids.astype(np.uint8)
         write_mask(mask_file(self.folder, k), kept, self._palette())
         self.digests[k] = ids_digest(kept)

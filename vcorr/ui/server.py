@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import secrets
 import signal
 import socket
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vcorr.errors import OutputError, UsageError
-from vcorr.files import held
+from vcorr.files import held, replacing
 from vcorr.machine import pick_device
 from vcorr.media.video import Video, open_video
 from vcorr.propagation.run import Request, recorded_results
@@ -21,6 +23,7 @@ from vcorr.propagation.video import check_side, frame_range
 from vcorr.ui.session import Session
 
 LOOPBACK = "127.0.0.1"
+ADDRESS = ".address.json"  # beside the labels
 GRACE = 1  # seconds that open requests get at the end
 
 
@@ -73,8 +76,8 @@ def serve(
             if browser:
                 webbrowser.open(address)
 
-    hub, token = Hub(), secrets.token_urlsafe(24)
-    with opened(request, say) as session, _socket(host, port) as listening:
+    hub = Hub()
+    with opened(request, say) as session, _address(session.painted.folder / ADDRESS, host, port) as (listening, token):
         everywhere = host not in (LOOPBACK, "localhost", "::1")
         names = ["localhost", socket.gethostname(), host] if everywhere else ["localhost"]
         at = LOOPBACK if host in ("0.0.0.0", "::", "localhost") else host  # noqa: S104 (told)
@@ -130,15 +133,38 @@ def _as_it_was(request: Request, found: Mapping[str, Any], video: Video) -> Requ
 
 
 @contextmanager
-def _socket(host: str, port: int | None) -> Iterator[socket.socket]:
-    """One that listens."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as listening:
+def _address(kept: Path, host: str, port: int | None) -> Iterator[tuple[socket.socket, str]]:
+    """A socket to listen on, and the token.
+
+    They are kept in a file that the user alone may read. So a page whose server was killed goes on with the next one,
+    and sends it what it still has.
+    """
+    before = _kept(kept)
+    token = str(before.get("token") or secrets.token_urlsafe(24))
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listening.bind((host, port or 0))
+            try:
+                listening.bind((host, port or before.get("port", 0)))
+            except OSError:
+                if port:
+                    raise
+                listening.bind((host, 0))  # another one has it by now
         except OSError as error:
-            raise UsageError(
-                f"--port {port or 0}", f"cannot listen on {host} ({error.strerror})", "give another"
-            ) from None
-        yield listening
+            what = f"cannot listen on {host} ({error.strerror})"
+            raise UsageError(f"--port {port or 0}", what, "give another") from None
+        with replacing(kept) as file:
+            Path(file.name).chmod(0o600)
+            file.write(json.dumps({"port": listening.getsockname()[1], "token": token}).encode())
+        yield listening, token
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    """What the file of an address holds; nothing where it is damaged, or where others may read it."""
+    try:
+        if os.name == "posix" and path.stat().st_mode & 0o077:
+            return {}
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return found if len(found["token"]) >= 32 and 0 < found["port"] < 65536 else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}

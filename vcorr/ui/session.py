@@ -22,7 +22,7 @@ from vcorr.propagation.export import OF_MASKS, check_form, export
 from vcorr.propagation.run import PAINTED, Request, propagate_to, recorded_results
 from vcorr.propagation.update import labels_of, stale_frames
 from vcorr.ui.frames import Frames
-from vcorr.ui.painted import Painted, Patch
+from vcorr.ui.painted import KEEP, Painted, Patch
 
 Tell = Callable[[str, Mapping[str, Any]], None]
 """(event, data): to every page."""
@@ -31,13 +31,6 @@ UNKNOWN = -1  # confidence of a frame that has none
 
 class Stopped(BaseException):
     """The page stopped a job; what it did is saved."""
-
-
-class Conflict(VcorrError):
-    """A page painted on a mask that changed meanwhile."""
-
-    def __init__(self, k: int) -> None:
-        super().__init__(f"frame {k}", "changed meanwhile", "load it again")
 
 
 @dataclass
@@ -82,7 +75,8 @@ class Session:
         self.out = self.request.out
         self.pictures = Frames(self.video)
         self.painted = Painted(self.out / PAINTED, self.out / MASKS, self.size, self.frames)
-        self.versions: dict[int, int] = {}  # of masks, counted from the start of the server
+        self.first_version = time.time_ns() // 1_000_000  # of masks: another one each time that the server starts
+        self.versions: dict[int, int] = {}  # of those that changed since
         self._lock = threading.RLock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -130,6 +124,7 @@ class Session:
                 "computed": ranges(self._written),
                 "stale": ranges(stale & self._written),
                 "versions": self.versions,
+                "first_version": self.first_version,
                 "cuts": self.cuts if self.cuts is not None else (manifest or {}).get("cuts", []),
                 "complete": bool(manifest and manifest.get("complete")) and not stale,
                 "forms": list(OF_MASKS),
@@ -167,29 +162,32 @@ class Session:
     def mask(self, k: int) -> tuple[bytes | None, int]:
         """The PNG of a mask, and its version."""
         with self._lock:
-            return self.painted.png(k), self.versions.get(k, 0)
+            return self.painted.png(k), self.version(k)
+
+    def version(self, k: int) -> int:
+        """Of the mask of a frame."""
+        return self.versions.get(k, self.first_version)
 
     # --- what pages do ------------------------------------------------------------------------------------------------
 
-    def paint(self, k: int, patch: Patch, base: int, by: str) -> int:
+    def paint(self, k: int, patch: Patch, by: str) -> tuple[int, int]:
         """Put a stroke into a mask. It is on the disk when this returns.
 
         Args:
-            base: version of the mask that was painted on. by: the page that asks.
+            by: the page that asks.
 
         Returns:
-            The new version.
+            The version of the mask before, and now.
 
         Raises:
-            Conflict: the mask has another version. UsageError, OutputError: as ``Painted.paint``.
+            UsageError, OutputError: as ``Painted.paint``.
         """
         with self._lock:
-            if base != self.versions.get(k, 0):
-                raise Conflict(k)
+            before = self.version(k)
             self.painted.paint(k, patch)
-            for i in {int(i) for i in np.unique(patch.ids) if i} - self.painted.names.keys():
+            for i in {int(i) for i in np.unique(patch.ids) if i and i != KEEP} - self.painted.names.keys():
                 self.painted.describe(i, "")
-            return self._changed(k, by)
+            return before, self._changed(k, by)
 
     def take_back(self, k: int, by: str) -> int:
         """Frame k is a labelled frame no more.
@@ -349,7 +347,7 @@ class Session:
 
     def _changed(self, k: int, by: str) -> int:
         """Frame k has another mask, by a page or by a job."""
-        self.versions[k] = version = self.versions.get(k, 0) + 1
+        self.versions[k] = version = self.version(k) + 1
         labelled = k in self.painted.digests
         stale = ranges(self._stale(self.manifest()) & self._written) if by else None
         told: dict[str, Any] = {"frame": k, "version": version, "by": by, "labelled": labelled}

@@ -19,6 +19,8 @@ export class Loader {
     this.most = Math.min(60, Math.max(3, Math.floor(PICTURES / (4 * width * height))));
     /** @type {Map<number, Mask>} */
     this.masks = new Map();
+    /** @type {Map<number, number>} times that a mask was asked for or forgotten: an answer to an earlier one is old */
+    this.turns = new Map();
     /** @type {Map<number, Promise<ImageBitmap>>} */
     this.pictures = new Map();
     this.near = 0; // frames around it are kept
@@ -48,17 +50,28 @@ export class Loader {
     return { k, ids, version };
   }
 
-  /** The mask of a frame with what waits to be saved. @param {number} k */
+  /** The mask of a frame with what waits to be saved. @param {number} k @returns {Promise<Mask>} */
   async mask(k) {
-    const kept = this.masks.get(k);
-    if (kept) return kept;
-    const found = await this.fetchMask(k);
-    this.loaded(found);
-    this.masks.set(k, found);
-    for (const old of this.masks.keys()) {
-      if (this.masks.size <= this.most) break;
-      if (Math.abs(old - this.near) > 2) this.masks.delete(old);
+    for (;;) {
+      const kept = this.masks.get(k);
+      if (kept) return kept;
+      const turn = (this.turns.get(k) ?? 0) + 1;
+      this.turns.set(k, turn);
+      const found = await this.fetchMask(k);
+      if (this.turns.get(k) !== turn) continue; // a later one was asked for, and knows more
+      this.loaded(found);
+      this.masks.set(k, found);
+      for (const old of this.masks.keys()) {
+        if (this.masks.size <= this.most) break;
+        if (Math.abs(old - this.near) > 2) this.masks.delete(old);
+      }
+      return found;
     }
-    return found;
+  }
+
+  /** What is kept of a mask is not what it is. @param {number} k */
+  forget(k) {
+    this.masks.delete(k);
+    this.turns.set(k, (this.turns.get(k) ?? 0) + 1);
   }
 }

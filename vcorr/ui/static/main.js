@@ -54,9 +54,9 @@ async function start(state) {
     looked: recolour,
   });
   const timeline = new Timeline($("timeline"), go);
-  const saver = new Saver((k) => loader.fetchMask(k), tellSaved, replaced, width);
+  const saver = new Saver(tellSaved, unknown, width);
   const loader = new Loader(width, height, (found) => {
-    saver.based(found.k, found.version);
+    saver.versions.set(found.k, found.version);
     saver.onTop(found.k, found.ids);
   });
   const painter = new Painter(now, view, objects, saver);
@@ -65,25 +65,22 @@ async function start(state) {
 
   /** @param {import("./loader.js").Mask} found */
   function take(found) {
+    if (found.k === now.mask.k && found !== now.mask) painter.carry(found.ids);
     now.mask = found;
-    loader.masks.set(found.k, found);
     view.ids = found.ids;
     view.redraw();
   }
 
-  /** The mask of a frame is another one now; null is not known. @param {number} k @param {Uint16Array | null} ids */
-  function replaced(k, ids) {
-    loader.masks.delete(k);
-    if (k !== now.shown) return;
-    if (ids) take({ k, ids, version: saver.bases.get(k) ?? 0 });
-    else void reload();
+  /** The mask of a frame may be another one by now. @param {number} k */
+  function unknown(k) {
+    loader.forget(k);
+    if (k === now.shown) void reload();
   }
 
   async function reload() {
     const k = now.shown;
-    loader.masks.delete(k);
     const found = await loader.mask(k).catch(() => null);
-    if (found && k === now.shown && !painter.stroke) take(found);
+    if (found && k === now.shown) take(found);
     about();
   }
 
@@ -109,7 +106,7 @@ async function start(state) {
       try {
         const began = performance.now();
         const [bitmap, found] = await Promise.all([loader.picture(k), loader.mask(k)]);
-        painter.cancel();
+        if (found.k !== now.mask.k) painter.cancel();
         view.picture = bitmap;
         take(found);
         now.shown = k;
@@ -194,8 +191,9 @@ async function start(state) {
     now.labelled.clear();
     for (const k of next.labelled) now.labelled.add(k);
     for (const act of saver.acts) act.kind === "paint" ? now.labelled.add(act.k) : now.labelled.delete(act.k);
-    for (const k of loader.masks.keys()) if (!saver.waits(k) && saver.bases.get(k) !== (next.versions[k] ?? 0)) loader.masks.delete(k);
-    if (now.shown >= 0 && !loader.masks.has(now.shown) && !painter.stroke) void reload();
+    for (const k of loader.masks.keys()) {
+      if (!saver.waits(k) && saver.versions.get(k) !== (next.versions[k] ?? next.first_version)) unknown(k);
+    }
     takeObjects(next.objects);
     tellJob(next.job);
     about();
@@ -224,11 +222,11 @@ async function start(state) {
     else if (event === "mask") {
       const k = data.frame;
       if (data.stale) state.stale = data.stale;
-      if (data.objects) takeObjects(data.objects);
+      if (data.objects) takeObjects((state.objects = data.objects));
       if (data.by !== myself) {
         if (data.by) data.labelled ? now.labelled.add(k) : now.labelled.delete(k);
         else if (!within(state.computed, k)) state.computed.push([k, k]);
-        if (!saver.waits(k)) replaced(k, null);
+        if (saver.versions.get(k) !== data.version) unknown(k);
         later ??= window.setTimeout(() => ((later = undefined), void loadConfidence()), RELOAD);
       }
       about();
@@ -340,7 +338,7 @@ async function start(state) {
     { keys: ["escape"], said: "Give up the stroke or polygon", run: () => painter.cancel() },
     { keys: ["ctrl+z"], said: "Undo", run: () => painter.undo(), held: true },
     { keys: ["ctrl+shift+z", "ctrl+y"], said: "Redo", run: () => painter.redo(), held: true },
-    { keys: ["delete"], said: "Take the label of this frame back", run: () => painter.takeBack(now.shown) },
+    { keys: ["delete"], said: "Take the label of this frame back", run: () => painter.takeBack() },
     { keys: ["arrowleft", "a"], said: "Frame before", run: () => go(now.wanted - 1), held: true },
     { keys: ["arrowright", "d"], said: "Next frame", run: () => go(now.wanted + 1), held: true },
     { keys: ["shift+arrowleft"], said: "Labelled frame before", run: () => toLabelled(-1) },
@@ -405,7 +403,7 @@ async function start(state) {
     last: () => toLabelled(1),
     undo: () => painter.undo(),
     redo: () => painter.redo(),
-    "take-back": () => painter.takeBack(now.shown),
+    "take-back": () => painter.takeBack(),
     add: addObject,
     check: toCheck,
     stop,
@@ -444,7 +442,7 @@ async function start(state) {
   takeState(state);
   go(now.labelled.size ? Math.min(...now.labelled) : first);
   void loadConfidence();
-  return { told, takeState, saver, view, painter, objects, now, state: () => state };
+  return { told, takeState, saver, loader, view, painter, objects, now, state: () => state };
 }
 
 /** @param {() => Promise<any>} work */

@@ -1,12 +1,14 @@
 /** Tools on the stage: what the pointer does with them, and the steps that can be undone. */
 
-import { around, brush, cut, fill, paste, polygon } from "/static/shapes.js";
+import { repaint } from "/static/saver.js";
+import { around, brush, cut, fill, polygon } from "/static/shapes.js";
 
 /**
  * @typedef {import("./saver.js").Stroke} Stroke
  * @typedef {import("./shapes.js").Box} Box
  * @typedef {{x: number, y: number}} Place
- * @typedef {{stroke: Stroke, labelled: boolean}} Step a stroke, and whether its frame was labelled before
+ * @typedef {{stroke: Stroke, labelled: boolean, gone?: boolean}} Step a stroke, and whether its frame was labelled before;
+ *   or the label of a frame that was taken back
  * @typedef {object} Page what the tools need to know of the page
  * @property {import("./loader.js").Mask} mask that is shown
  * @property {number} shown the frame @property {number} wanted
@@ -38,6 +40,9 @@ export class Painter {
     this.past = [];
     /** @type {Step[]} */
     this.future = [];
+    /** @type {Promise<void>} */
+    this.steps = Promise.resolve();
+    this.stepping = 0;
     /** @type {{before: Uint16Array, box: Box | null, last: Place, id: number} | null} */
     this.stroke = null;
     /** @type {Place[]} corners of a polygon that is not closed */
@@ -104,7 +109,7 @@ export class Painter {
   /** @param {Stroke} stroke */
   save(stroke) {
     this.page.labelled.add(stroke.k);
-    this.saver.add({ kind: "paint", k: stroke.k, stroke: { ...stroke } });
+    this.saver.add({ kind: "paint", k: stroke.k, stroke });
     this.page.about();
   }
 
@@ -116,23 +121,50 @@ export class Painter {
     return this.step(this.future, this.past, false);
   }
 
+  /** One step after the other. @param {Step[]} from @param {Step[]} to @param {boolean} undoing */
+  step(from, to, undoing) {
+    this.stepping++;
+    this.steps = this.steps.then(() => this.take(from, to, undoing)).finally(() => this.stepping--);
+    return this.steps;
+  }
+
   /** @param {Step[]} from @param {Step[]} to @param {boolean} undoing */
-  async step(from, to, undoing) {
+  async take(from, to, undoing) {
     const act = from.at(-1);
     if (!act || this.stroke || !(await this.page.reach(act.stroke.k)) || from.at(-1) !== act) return;
     from.pop();
     to.push(act);
-    const { k, before, after } = act.stroke;
-    const [was, is] = undoing ? [after, before] : [before, after];
-    paste(this.page.mask.ids, this.view.width, act.stroke, is);
+    const { mask } = this.page;
+    const { stroke } = act;
+    if (undoing ? !act.labelled : act.gone) {
+      if (!this.page.labelled.has(stroke.k)) return this.page.about();
+      this.release(stroke.k);
+    } else if (act.gone) {
+      const before = mask.ids.slice();
+      mask.ids.set(stroke.before);
+      this.save({ ...stroke, before, after: stroke.before });
+    } else {
+      const other = undoing ? { ...stroke, before: stroke.after, after: stroke.before } : stroke;
+      repaint(other, mask.ids, this.view.width);
+      this.save(other);
+    }
     this.view.redraw();
-    if (undoing && !act.labelled) this.takeBack(k);
-    else this.save({ ...act.stroke, before: was.slice(), after: is.slice() });
+  }
+
+  /** Take the label of the frame that is shown back, as a step. */
+  takeBack() {
+    const { mask, labelled } = this.page;
+    const { width, height } = this.view;
+    if (!labelled.has(mask.k) || this.stroke) return;
+    const ids = mask.ids.slice();
+    this.past.push({ stroke: { k: mask.k, x: 0, y: 0, width, height, before: ids, after: ids }, labelled: true, gone: true });
+    this.future.length = 0;
+    this.release(mask.k);
   }
 
   /** Frame k is a labelled frame no more. @param {number} k */
-  takeBack(k) {
-    if (!this.page.labelled.delete(k)) return;
+  release(k) {
+    this.page.labelled.delete(k);
     this.saver.add({ kind: "take-back", k });
     this.page.about();
   }
@@ -143,6 +175,15 @@ export class Painter {
     this.stroke = null;
     this.outline = [];
     this.view.redraw();
+  }
+
+  /** The mask that is painted on is another one: put the stroke that is not done on it. @param {Uint16Array} ids */
+  carry(ids) {
+    if (!this.stroke) return;
+    const { before } = this.stroke;
+    const painted = this.page.mask.ids;
+    this.stroke.before = ids.slice();
+    for (let i = 0; i < ids.length; i++) if (painted[i] !== before[i]) ids[i] = painted[i];
   }
 
   closeOutline() {

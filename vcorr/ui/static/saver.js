@@ -1,6 +1,6 @@
 /**
  * Sends strokes to the server, one after the other, and keeps each until it is on the disk. A lost connection or a full
- * disk makes them wait. Where a mask changed meanwhile, the strokes are put on top of what it is now.
+ * disk makes them wait. A stroke says which pixels it changed, so it fits on whatever the mask is by then.
  */
 
 import { ask, Refused } from "/static/api.js";
@@ -11,25 +11,25 @@ import { ask, Refused } from "/static/api.js";
  * @typedef {{kind: "paint", k: number, stroke: Stroke} | {kind: "take-back", k: number}} Act
  */
 
+const KEEP = 65535; // of a pixel that a stroke does not change
+const PATIENCE = 3000; // milliseconds between two tries, at most
+
 export class Saver {
   /**
-   * @param {(k: number) => Promise<{ids: Uint16Array, version: number}>} load the mask of a frame as the server has it
    * @param {(waiting: number, why: string) => void} told
-   * @param {(k: number, ids: Uint16Array | null) => void} changed the mask of a frame is another one; null is not known
+   * @param {(k: number) => void} unknown what the mask of a frame is now is the server's to say
    * @param {number} width of frames
    */
-  constructor(load, told, changed, width) {
-    this.load = load;
+  constructor(told, unknown, width) {
     this.told = told;
-    this.changed = changed;
+    this.unknown = unknown;
     this.width = width;
     /** @type {Act[]} */
     this.acts = [];
-    /** @type {Map<number, number>} version of each mask that the strokes are painted on */
-    this.bases = new Map();
+    /** @type {Map<number, number>} version of the mask that the page shows of a frame */
+    this.versions = new Map();
     this.sending = false;
-    this.slowest = 0;
-    this.latest = 0;
+    this.latest = 0; // milliseconds that the last one took
   }
 
   get waiting() {
@@ -41,14 +41,10 @@ export class Saver {
     return this.acts.some((act) => act.k === k);
   }
 
-  /** A mask was loaded. @param {number} k @param {number} version */
-  based(k, version) {
-    if (!this.waits(k)) this.bases.set(k, version);
-  }
-
   /** Put what waits on a mask that the server has without it. @param {number} k @param {Uint16Array} ids */
   onTop(k, ids) {
-    for (const act of this.acts) if (act.k === k && act.kind === "paint") repaint(act.stroke, ids, this.width);
+    const last = this.acts.findLastIndex((act) => act.k === k && act.kind === "take-back");
+    for (const act of this.acts.slice(last + 1)) if (act.k === k && act.kind === "paint") repaint(act.stroke, ids, this.width);
   }
 
   /** @param {Act} act */
@@ -64,59 +60,43 @@ export class Saver {
       const act = this.acts[0];
       try {
         const began = performance.now();
-        const version = await this.one(act);
+        const { before, version } = await this.one(act);
         this.latest = performance.now() - began;
-        this.slowest = Math.max(this.slowest, this.latest);
         this.acts.shift();
-        this.bases.set(act.k, version);
-        if (act.kind === "take-back" && !this.waits(act.k)) this.changed(act.k, null);
         wait = 300;
+        if (this.versions.get(act.k) === before && act.kind === "paint") this.versions.set(act.k, version);
+        else this.unknown(act.k);
         this.told(this.acts.length, "");
       } catch (error) {
-        if (error instanceof Refused && error.status === 409) {
-          await this.rebase(act.k).catch(() => {});
-          continue;
-        }
         if (error instanceof Refused && (error.status === 400 || error.status === 422)) {
           this.acts.shift();
           this.told(this.acts.length, error.message);
-          this.changed(act.k, null);
+          this.unknown(act.k);
           continue;
         }
         this.told(this.acts.length, error instanceof Refused ? error.message : "no connection");
         await new Promise((resolve) => setTimeout(resolve, wait));
-        wait = Math.min(wait * 2, 3000);
+        wait = Math.min(wait * 2, PATIENCE);
       }
     }
     this.sending = false;
   }
 
-  /** @param {Act} act @returns {Promise<number>} the mask's new version */
+  /** @param {Act} act @returns {Promise<{before?: number, version: number}>} the mask's versions */
   async one(act) {
-    if (act.kind === "take-back") return (await (await ask("DELETE", `/api/masks/${act.k}`)).json()).version;
-    const { x, y, width, height, after } = act.stroke;
-    const base = this.bases.get(act.k) ?? 0;
-    const path = `/api/masks/${act.k}?x=${x}&y=${y}&width=${width}&height=${height}&base=${base}`;
-    return (await (await ask("PATCH", path, new Uint8Array(after.buffer, after.byteOffset, after.byteLength))).json()).version;
-  }
-
-  /** @param {number} k */
-  async rebase(k) {
-    const { ids, version } = await this.load(k);
-    this.bases.set(k, version);
-    this.onTop(k, ids);
-    this.changed(k, ids);
+    if (act.kind === "take-back") return (await ask("DELETE", `/api/masks/${act.k}`)).json();
+    const { x, y, width, height, before, after } = act.stroke;
+    const changed = after.map((id, i) => (id === before[i] ? KEEP : id));
+    return (await ask("PATCH", `/api/masks/${act.k}?x=${x}&y=${y}&width=${width}&height=${height}`, new Uint8Array(changed.buffer))).json();
   }
 }
 
-/** Paint the pixels that a stroke changed, and make it state what is there then. @param {Stroke} stroke @param {Uint16Array} ids @param {number} width */
-function repaint(stroke, ids, width) {
+/** Paint the pixels that a stroke changed. @param {Stroke} stroke @param {Uint16Array} ids @param {number} width */
+export function repaint(stroke, ids, width) {
   for (let row = 0; row < stroke.height; row++) {
     for (let column = 0; column < stroke.width; column++) {
       const i = row * stroke.width + column;
-      const to = (stroke.y + row) * width + stroke.x + column;
-      if (stroke.before[i] === stroke.after[i]) stroke.before[i] = stroke.after[i] = ids[to];
-      else ids[to] = stroke.after[i];
+      if (stroke.before[i] !== stroke.after[i]) ids[(stroke.y + row) * width + stroke.x + column] = stroke.after[i];
     }
   }
 }

@@ -109,13 +109,6 @@ export function cut(ids, width, { x0, y0, x1, y1 }) {
   return found;
 }
 
-/** Put the ids of a rectangle back. @param {Uint16Array} ids @param {number} width @param {{x: number, y: number, width: number, height: number}} box @param {Uint16Array} what */
-export function paste(ids, width, box, what) {
-  for (let y = 0; y < box.height; y++) {
-    ids.set(what.subarray(y * box.width, (y + 1) * box.width), (box.y + y) * width + box.x);
-  }
-}
-
 /** @param {Canvas} canvas @param {number} at @param {number} id */
 function put(canvas, at, id) {
   if (!canvas.locked.has(canvas.ids[at])) canvas.ids[at] = id;

@@ -1,0 +1,356 @@
+"""The real page in a browser: paint, propagate, correct, export, lose the server, and agree with the folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import strategies as st
+from PIL import Image
+
+from tests.examples import examples
+from tests.toys import HEIGHT, WIDTH, scene
+from vcorr import rng
+from vcorr.labels.raw_ids import read_ids
+from vcorr.matching.settings import Matching
+from vcorr.model import network
+from vcorr.model.inference import Inference
+from vcorr.model.resnet import ResNetConfig
+from vcorr.model.weights import Weights, save_weights
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytest.importorskip("uvicorn", reason="vcorr[ui] is not installed")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+SECONDS = 30  # that anything may take
+STEPS = 8  # frames
+
+
+class Server:
+    """``vcorr ui`` in a process of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.out = folder, folder / "out"
+        self.start()
+
+    def start(self) -> None:
+        words = ["ui", str(self.folder / "frames"), "--out", str(self.out), "--no-browser", "--device", "cpu"]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "vcorr", *words, "--weights", str(self.folder / "tiny.safetensors")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        assert self.process.stdout is not None
+        self.address = self.process.stdout.readline().strip()
+        if not self.address.startswith("http://127.0.0.1:"):
+            self.kill()
+            raise AssertionError("vcorr ui does not start")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.end()
+
+    def end(self) -> None:
+        self.process.terminate()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self.process.wait(SECONDS)
+
+    def hashes(self) -> dict[int, str]:
+        files = (self.out / "masks").glob("*.png")
+        return {int(p.stem): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+    def painted(self, k: int) -> np.ndarray | None:
+        path = self.out / "labels" / f"{k:05d}.png"
+        return read_ids(path) if path.exists() else None
+
+
+class Page:
+    """A tab, spoken to in pixels of the frame."""
+
+    def __init__(self, browser: Any, address: str, **options: Any) -> None:
+        self.tab = browser.new_page(viewport={"width": 1280, "height": 720}, **options)
+        self.errors: list[str] = []
+        self.tab.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.tab.goto(address)
+
+    def js(self, code: str) -> Any:
+        return self.tab.evaluate(code)
+
+    def until(self, code: str) -> None:
+        end = time.monotonic() + SECONDS
+        while not self.js(code):
+            assert time.monotonic() < end, f"{code}: {self.js('document.body.innerText')}"
+            time.sleep(0.01)
+
+    def ready(self) -> None:
+        self.until("Boolean(window.vcorr) && vcorr.now.shown >= 0")
+
+    def saved(self) -> None:
+        self.until("vcorr.painter.stepping === 0 && vcorr.saver.waiting === 0")
+        self.until("vcorr.now.shown === vcorr.now.wanted && vcorr.loader.masks.get(vcorr.now.shown) === vcorr.now.mask")
+
+    def show(self, k: int) -> None:
+        self.js(f"(i => {{ i.value = {k}; i.dispatchEvent(new Event('change')) }})(document.querySelector('#index'))")
+        self.until(f"vcorr.now.shown === {k}")
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        code = "(b => [b.left + vcorr.view.x, b.top + vcorr.view.y, vcorr.view.scale])"
+        left, top, scale = self.js(f"{code}(document.querySelector('#stage').getBoundingClientRect())")
+        return left + x * scale, top + y * scale
+
+    def stroke(self, *places: tuple[float, float], button: str = "left", lift: bool = True) -> None:
+        mouse = self.tab.mouse
+        mouse.move(*self.at(*places[0]))
+        mouse.down(button=button)
+        for place in places[1:]:
+            mouse.move(*self.at(*place), steps=3)
+        if lift:
+            mouse.up(button=button)
+
+    def key(self, name: str) -> None:
+        self.tab.keyboard.press(name)
+
+    def mask(self) -> np.ndarray:
+        return np.array(self.js("Array.from(vcorr.now.mask.ids)")).reshape(HEIGHT, WIDTH)
+
+    def done(self) -> None:
+        self.until("!vcorr.state().job.running")
+        assert self.js("vcorr.state().job.error") == ""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("page")
+    (root / "frames").mkdir()
+    for step in range(STEPS):
+        Image.fromarray(scene(step)[0]).save(root / "frames" / f"{step:05d}.png")
+    net = ResNetConfig(widths=(8, 8, 8, 8), features=8)
+    params, stats = network.init(net, rng.generator(0, "init"))
+    save_weights(root / "tiny.safetensors", Weights(params, stats, net, Matching(radius=4), Inference(), {}))
+    return root
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[Server]:
+    server = Server(folder)
+    yield server
+    server.end()
+
+
+@pytest.fixture
+def page(browser: Any, server: Server) -> Iterator[Page]:
+    page = Page(browser, server.address)
+    page.ready()
+    yield page
+    page.tab.close()
+    assert page.errors == []
+
+
+def test_paint_propagate_correct_and_export(page: Page, server: Server) -> None:
+    page.stroke((8, 12), (16, 12), (16, 20))
+    page.saved()
+    np.testing.assert_array_equal(server.painted(0), page.mask())
+    assert (page.mask() == 1).sum() > 30
+    page.key("n")
+    page.until("vcorr.objects.things.length === 2 && vcorr.objects.chosen === 2")
+    page.stroke((48, 36))
+    page.saved()
+    assert set(np.unique(server.painted(0))) == {0, 1, 2}
+    page.key("p")
+    page.until("vcorr.state().job.what === 'propagate'")
+    page.done()
+    page.until("vcorr.state().complete")
+    page.show(4)
+    page.stroke((20, 20), (24, 20))
+    page.saved()
+    page.key("p")
+    page.until("!vcorr.state().complete || vcorr.state().job.running")
+    page.done()
+    page.until("vcorr.state().complete")
+    before = server.hashes()
+    page.show(6)
+    page.stroke((50, 6), (56, 6))
+    page.saved()
+    page.until("vcorr.state().stale.length > 0")
+    page.key("p")
+    page.until("vcorr.state().stale.length === 0")
+    page.done()
+    after = server.hashes()
+    assert len(after) == STEPS
+    assert all(after[k] == before[k] for k in range(5)) and after[6] != before[6]
+    with page.tab.expect_download() as download:
+        page.tab.click("#export")
+        page.tab.click("#forms button:text-is('coco')")
+    coco = json.loads(Path(download.value.path()).read_text())
+    assert len(coco["videos"][0]["file_names"]) == STEPS and len(coco["categories"]) == 2
+
+
+def test_undo_redo_and_reload(page: Page, server: Server) -> None:
+    page.show(2)
+    was, labelled = page.mask(), server.painted(2)
+    page.stroke((30, 5), (34, 9))
+    page.stroke((50, 10))
+    page.saved()
+    one = page.mask()
+    page.key("Control+z")
+    page.key("Control+z")
+    page.saved()
+    page.until("vcorr.painter.past.length === 0")
+    page.until(f"vcorr.now.labelled.has(2) === {json.dumps(labelled is not None)}")
+    assert (server.painted(2) is None) == (labelled is None)
+    np.testing.assert_array_equal(page.mask(), was)
+    page.key("Control+Shift+z")
+    page.key("Control+Shift+z")
+    page.until("vcorr.painter.future.length === 0")
+    page.saved()
+    np.testing.assert_array_equal(page.mask(), one)
+    np.testing.assert_array_equal(server.painted(2), one)
+    page.tab.reload()
+    page.ready()
+    page.show(2)
+    np.testing.assert_array_equal(page.mask(), one)
+
+
+def test_polygon_fill_lock_and_pick(page: Page, server: Server) -> None:
+    page.show(7)
+    page.key("Delete")
+    page.saved()
+    page.key("1")
+    page.key("g")
+    for place in ((10, 30), (30, 30), (30, 44), (10, 44)):
+        page.stroke(place)
+    page.key("Enter")
+    page.saved()
+    assert (page.mask()[31:43, 11:29] == 1).all()
+    page.key("k")
+    page.key("2")
+    page.stroke((20, 36))
+    page.saved()
+    assert (page.mask()[31:43, 11:29] == 2).all()
+    page.key("l")
+    page.key("b")
+    page.key("1")
+    before = page.mask()
+    page.stroke((12, 36), (28, 36))
+    page.saved()
+    assert ((page.mask() == 2) == (before == 2)).all()
+    page.key("i")
+    page.stroke((20, 36))
+    assert page.js("vcorr.objects.chosen") == 2
+    np.testing.assert_array_equal(server.painted(7), page.mask())
+
+
+def test_a_second_tab_is_live(page: Page, browser: Any, server: Server) -> None:
+    other = Page(browser, server.address)
+    other.ready()
+    page.show(3)
+    other.show(3)
+    page.stroke((40, 10))
+    page.saved()
+    other.until(f"vcorr.now.mask.ids.reduce((a, b) => a + b, 0) === {page.mask().sum()}")
+    other.stroke((20, 40))
+    other.saved()
+    page.until(f"vcorr.now.mask.ids.reduce((a, b) => a + b, 0) === {other.mask().sum()}")
+    np.testing.assert_array_equal(server.painted(3), page.mask())
+    np.testing.assert_array_equal(other.mask(), page.mask())
+    other.tab.close()
+
+
+def test_a_wrong_token_shows_nothing(browser: Any, server: Server) -> None:
+    page = Page(browser, server.address[:-4] + "AAAA")
+    page.until("document.querySelector('#trouble').innerText.includes('token is wrong')")
+    assert page.js("window.vcorr") is None
+    page.tab.close()
+
+
+def test_a_lost_connection_and_a_killed_server_lose_no_stroke(page: Page, server: Server) -> None:
+    page.show(5)
+    page.tab.context.set_offline(True)
+    page.stroke((10, 6))
+    page.until("document.querySelector('#saved').innerText.includes('not saved')")
+    page.stroke((20, 6))
+    page.tab.context.set_offline(False)
+    page.saved()
+    np.testing.assert_array_equal(server.painted(5), page.mask())
+    page.stroke((30, 6))
+    page.saved()
+    acknowledged = page.mask()
+    page.stroke((40, 6), (50, 8), lift=False)
+    os.kill(server.process.pid, signal.SIGKILL)
+    server.kill()
+    np.testing.assert_array_equal(server.painted(5), acknowledged)
+    page.tab.mouse.up()
+    address = server.address
+    server.start()
+    assert server.address == address
+    page.saved()
+    assert (page.mask() != acknowledged).any()
+    np.testing.assert_array_equal(server.painted(5), page.mask())
+
+
+_ACT = st.one_of(
+    st.tuples(st.just("stroke"), st.integers(2, WIDTH - 2), st.integers(2, HEIGHT - 2), st.sampled_from([1, 2])),
+    st.tuples(st.just("erase"), st.integers(2, WIDTH - 2), st.integers(2, HEIGHT - 2), st.just(0)),
+    st.tuples(st.sampled_from(["undo", "redo", "reload", "take back"]), st.just(0), st.just(0), st.just(0)),
+    st.tuples(st.just("show"), st.integers(0, STEPS - 1), st.just(0), st.just(0)),
+)
+
+
+@examples(50, suppress_health_check=list(HealthCheck), deadline=None)
+@given(acts=st.lists(_ACT, min_size=3, max_size=8))
+def test_page_and_folder_agree_after_any_actions(
+    page: Page, server: Server, acts: list[tuple[str, int, int, int]]
+) -> None:
+    page.key("b")
+    for what, x, y, id_ in acts:
+        if what == "stroke":
+            page.key(str(id_))
+            page.stroke((x, y), (WIDTH - x, y))
+        elif what == "erase":
+            page.stroke((x, y), button="right")
+        elif what == "show":
+            page.show(x)
+        elif what == "take back":
+            page.key("Delete")
+        elif what == "reload":
+            page.saved()
+            page.tab.reload()
+            page.ready()
+        else:
+            page.key("Control+z" if what == "undo" else "Control+Shift+z")
+    page.saved()
+    labelled = {int(p.stem) for p in (server.out / "labels").glob("*.png")}
+    assert set(page.js("[...vcorr.now.labelled]")) == labelled
+    k = page.js("vcorr.now.shown")
+    shown = server.painted(k)
+    if shown is None:
+        path = server.out / "masks" / f"{k:05d}.png"
+        shown = read_ids(path) if path.exists() else np.zeros((HEIGHT, WIDTH))
+    np.testing.assert_array_equal(page.mask(), shown)
