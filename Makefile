@@ -11,16 +11,17 @@ demo: .venv/demo
 	$(BIN)/vcorr propagate examples/goat.mp4 examples/goat_mask.png --out $(OUT)
 
 # A process a core, each of one thread: threads that share a core wait for one another. TESTS: some paths, or options of
-# pytest. Hypothesis draws a tenth of its examples; test-all, which CI runs, draws all of them. test-fast is for a look
+# pytest. Hypothesis draws a tenth of its examples, and what takes over
+# five seconds is left out; test-all, which CI runs, leaves nothing out. test-fast is for a look
 # at once: one case of each test that is not slow.
 WORKERS ?= auto
 TESTS ?=
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 test: .venv/dev
-	$(PYTEST) $(TESTS)
+	$(PYTEST) -m "not long" $(TESTS)
 
 test-fast: .venv/dev
-	$(PYTEST) -m "not slow" --one-case --hypothesis-profile few $(TESTS)
+	$(PYTEST) -m "not slow and not long" --one-case --hypothesis-profile few $(TESTS)
 
 test-all: .venv/dev
 	$(PYTEST) --hypothesis-profile all $(TESTS)

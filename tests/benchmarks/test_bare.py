@@ -71,7 +71,7 @@ def make_gpu(python: Path, out: Path, *more: str) -> subprocess.CompletedProcess
     return subprocess.run(command, cwd=ROOT, env=surroundings(), capture_output=True, text=True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_without_a_gpu_nothing_is_begun(python: Path, tmp_path: Path) -> None:
     done = make_gpu(python, tmp_path / "out")
     assert done.returncode == 2
@@ -80,7 +80,7 @@ def test_without_a_gpu_nothing_is_begun(python: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_part_runs(python: Path, tmp_path: Path) -> None:
     """On a CPU, where the tests are found and skipped, which is no result."""
     parts = ("--only", "tests", "--only", "operators-fp32")
@@ -95,7 +95,7 @@ def test_every_part_runs(python: Path, tmp_path: Path) -> None:
     assert f"| {TINY} | " in (tmp_path / "operators-fp32.md").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_operators_alone(python: Path) -> None:
     command = [python, "-m", "benchmarks.operators", "--device", "cpu", "windows"]
     done = subprocess.run(command, cwd=ROOT, env=surroundings(), capture_output=True, text=True)

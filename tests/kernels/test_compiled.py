@@ -64,7 +64,7 @@ def test_memory_read():
     check(read, frames_of)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_largest_logits():
     def read(_, rest):
         query, *frames, mask, offset = rest

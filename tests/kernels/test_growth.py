@@ -70,7 +70,7 @@ def grown():
     return dict(map(json.loads, done.stdout.splitlines())), done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads a Linux process's peak memory")
 @pytest.mark.parametrize("name", READINGS)
 def test_memory_does_not_grow_with_references(grown, name):

@@ -215,10 +215,9 @@ def test_layouts_in_memory(layout, options):
 def test_gradcheck(impl, options):
     leaves = [draw(i, 1, 3, 4, c).requires_grad_() for i, c in enumerate((2, 2, 1))]
     settings_ = {"radius": 1, "scale": 0.7, **options}
-    fast = impl == "reference"  # torch's own gradients, in random directions; the others element by element
-    assert torch.autograd.gradcheck(
-        lambda *x: windowed_attention_lse(*x, **settings_, impl=impl), leaves, fast_mode=fast
-    )
+    # torch's own gradients in random directions, without those of one output alone; the others element by element
+    own = {"fast_mode": True, "check_undefined_grad": False} if impl == "reference" else {}
+    assert torch.autograd.gradcheck(lambda *x: windowed_attention_lse(*x, **settings_, impl=impl), leaves, **own)
 
 
 FRACTIONS = draw(3, 1, 3, 4, 2)

@@ -87,7 +87,7 @@ assert all(name == "vcorr" or name.startswith("vcorr.kernels") for name in own),
     subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_interpreted():
     triton = pytest.importorskip("triton")
     triton_version, numpy_version = (tuple(map(int, m.__version__.split(".")[:2])) for m in (triton, numpy))

@@ -73,8 +73,18 @@ def _said(request: Request) -> str:
     return "\n".join(lines)
 
 
-@pytest.mark.parametrize("when", ["marked", "revised", 1, 3, 5])
-@pytest.mark.parametrize("then", ["same", "other"])
+@pytest.mark.parametrize(
+    ("when", "then"),
+    [
+        ("marked", "same"),
+        ("marked", "other"),
+        ("revised", "same"),
+        ("revised", "other"),
+        (1, "same"),
+        (3, "other"),
+        (5, "same"),
+    ],
+)
 def test_an_update_that_is_killed_is_made_good(
     request_for: Callable[..., Request],
     given: dict[int, Path],

@@ -57,7 +57,7 @@ def twenty(name):
     return [*tiny(name), *(f"{stage}.steps={n}" for stage, n in steps.items())], f"{last}:{11 - before}"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", sorted(recipe.shipped()))
 def test_twenty_steps_are_ten_a_kill_and_ten(films, tmp_path, name):
     overrides, kill = twenty(name)
