@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from vcorr.commands import bench, evaluate, recipes, weights
+from vcorr.commands.batch import batch
 from vcorr.commands.console import fail, first_rank, print_any_name
 from vcorr.commands.doctor import doctor
 from vcorr.commands.export import export
@@ -32,6 +33,7 @@ app.command(cls=Propagate)(propagate)
 app.command()(ui)
 app.command()(frame)
 app.command()(export)
+app.command()(batch)
 app.command()(train)
 app.command()(prepare)
 app.add_typer(evaluate.app, name="evaluate")

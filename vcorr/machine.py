@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import inspect
@@ -133,6 +134,23 @@ def in_own_modes(function: Callable[P, R]) -> Callable[P, R]:
             items.close()
 
     return cast("Callable[P, R]", steps) if inspect.isgeneratorfunction(function) else call
+
+
+def free_memory(system: Path = Path("/")) -> int | None:
+    """Bytes of memory that may still be taken, as Linux says; None where nothing tells.
+
+    Args:
+        system: where /proc and /sys lie.
+    """
+    found = []
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        lines = (system / "proc/meminfo").read_text().splitlines()
+        found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    with contextlib.suppress(OSError, ValueError):
+        most, held = ((system / "sys/fs/cgroup" / name).read_text() for name in ("memory.max", "memory.current"))
+        if most.strip() != "max":
+            found.append(max(0, int(most) - int(held)))
+    return min(found, default=None)
 
 
 def peak_memory(device: torch.device) -> int | None:
