@@ -60,6 +60,14 @@ def propagate(
     weights: Annotated[
         Path | None, typer.Option(help="weights.safetensors of a training run; default: the shipped weights.")
     ] = None,
+    method: Annotated[
+        Literal["mast", "momentum", "liir", "walk"] | None,
+        typer.Option(help="Read labels by a paper's protocol; default: as the weights say (docs/propagation.md)."),
+    ] = None,
+    read: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Change a setting of reading, such as radius=8. Repeat as needed."),
+    ] = None,
     short_side: Annotated[
         int,
         typer.Option(
@@ -119,6 +127,8 @@ def propagate(
         _adaptation(adapt, interleave),
         soft,
         partial,
+        method,
+        tuple(read or ()),
     )
     if dry_run:
         _foretell(request, as_json)

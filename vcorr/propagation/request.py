@@ -12,6 +12,7 @@ from vcorr.labels.given import Kind
 from vcorr.labels.mask_names import NamedBy
 from vcorr.machine import pick_device
 from vcorr.propagation.adapt import Adaptation
+from vcorr.propagation.methods import Method
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Request:
         without: frames whose labels are taken back in an update.
         adapt: fit a network to the video, whose masks are the result; None takes those that are propagated.
         soft: also write the score maps of masks.
+        method, read: how labels are read (``methods.read_by``); None and nothing as the weights say.
         partial: the labels of an update state only what they show; the rest of the frame stays as the folder has it.
     """
 
@@ -42,6 +44,8 @@ class Request:
     adapt: Adaptation | None = None
     soft: bool = False
     partial: bool = False
+    method: Method | None = None
+    read: tuple[str, ...] = ()
 
 
 def correcting(request: Request, kind: Kind, frame: int) -> list[str]:
@@ -59,12 +63,15 @@ def correcting(request: Request, kind: Kind, frame: int) -> list[str]:
         options["--kind"] = request.kind
     if request.adapt:
         options["--adapt"] = request.adapt.form
+    if request.method:
+        options["--method"] = request.method
     if request.named_by:
         options["--named-by"] = request.named_by
     if str(pick_device("auto")) != request.device:
         options["--device"] = request.device
     label = {"masks": f"mask{frame}.png", "keypoints": f"points{frame}.csv", "soft": f"values{frame}.npy"}[kind]
     given = [str(word) for pair in options.items() for word in pair]
+    given += [word for setting in request.read for word in ("--read", setting)]
     given += ["--soft"] * request.soft
     given += ["--interleave"] * bool(request.adapt and request.adapt.interleaved)
     again = ["vcorr", "propagate", request.video, str(request.labels), *given, "--update", "--at", f"{frame}={label}"]

@@ -37,6 +37,7 @@ from vcorr.model.weights import Weights, default_weights, load_weights
 from vcorr.phrases import duration, frame_list, ranges
 from vcorr.propagation.adapted import NETWORK, adapt_results, forget, has_curve
 from vcorr.propagation.blend import Waiting
+from vcorr.propagation.methods import read_by
 from vcorr.propagation.plan import Span, spans
 from vcorr.propagation.propagator import Propagator
 from vcorr.propagation.request import Request as Request
@@ -274,7 +275,7 @@ def opened(request: Request, say: Callable[[str], None] = lambda line: None) -> 
     check_side(request.short_side)
     request = dataclasses.replace(request, device=str(device))
     weights_file = request.weights or default_weights()
-    weights = load_weights(weights_file)
+    weights = read_by(load_weights(weights_file), request.method, request.read)
     if request.partial and not request.update:
         what = "leaves the rest of a frame as the folder has it"
         raise UsageError("--partial", what, "label the video first, then say --update --partial")
@@ -365,6 +366,8 @@ def _manifest(request: Request, video: Video, given: Given[Any], weights: Path, 
             "device": request.device,
             **({"adapt": dataclasses.asdict(request.adapt)} if request.adapt else {}),
             **({"soft": True} if request.soft else {}),
+            **({"method": request.method} if request.method else {}),
+            **({"read": list(request.read)} if request.read else {}),
         },
         "paths": {
             "video": str(request.video),

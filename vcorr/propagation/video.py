@@ -29,6 +29,7 @@ from vcorr.model.encoder import Model, Picture
 from vcorr.model.weights import load_weights
 from vcorr.propagation.adapt import Adaptation, Form, Job, fitted, relabelled
 from vcorr.propagation.blend import Waiting, go_through
+from vcorr.propagation.methods import Method, read_by
 from vcorr.propagation.plan import Span, spans
 from vcorr.propagation.propagator import Propagator
 from vcorr.propagation.span import Pictures
@@ -95,6 +96,8 @@ def propagate(
     kind: Kind | None = None,
     adapt: Form | None = None,
     interleave: bool = False,
+    method: Method | None = None,
+    read: Sequence[str] = (),
 ) -> Iterator[Frame]:
     """Label every frame of a video from masks or keypoints of some frames.
 
@@ -112,6 +115,8 @@ def propagate(
         kind: of the labels; None finds it from the files.
         adapt: then fit a network to this video, whose masks are the result: "full" or "light". interleave: it learns
             from the frames in their order.
+        method, read: how labels are read: "mast", "momentum", "liir" or "walk", and settings such as "top_k=10"; None
+            and nothing as the weights say.
 
     Yields:
         Frames, one at a time, in bounded memory: ascending, but frames before the first labelled one come first and
@@ -123,7 +128,8 @@ def propagate(
     """
     device = pick_device(device)
     check_side(short_side)
-    model = Model.of(load_weights(None if weights is None else Path(weights)), device)
+    loaded = load_weights(None if weights is None else Path(weights))
+    model = Model.of(read_by(loaded, method, read), device)
     labels, corrections = Path(labels), {k: Path(p) for k, p in (at or {}).items()}
     with open_video(video, apart=[labels, *corrections.values()]) as source:
         start, stop = frame_range(source, start, end)
