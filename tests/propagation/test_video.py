@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import vcorr
 from tests import callers
@@ -17,7 +21,8 @@ from vcorr.labels.masks import Mask, default_palette, read_mask
 from vcorr.media.video import Video, open_video
 from vcorr.model.encoder import Model
 from vcorr.propagation.plan import spans
-from vcorr.propagation.video import Frame, label_video
+from vcorr.propagation.run import Request, propagate_to
+from vcorr.propagation.video import Frame, label_video, propagate
 
 
 def label(
@@ -181,3 +186,21 @@ def test_frames_are_equal_where_their_labels_are() -> None:
     assert Frame(3, ids) == Frame(3, ids.copy())
     assert Frame(3, ids) != Frame(4, ids) and Frame(3, ids) != Frame(3, scene(1)[1]) and Frame(3, ids) != 3
     assert Frame(3, ids) in [Frame(2, ids), Frame(3, ids)]
+
+
+def test_frames_say_how_sure_they_are_and_show_in_a_notebook(
+    request_for: Callable[..., Request], frames: Path, mask: Path, weights: Path, tmp_path: Path
+) -> None:
+    second = save_mask(tmp_path / "second.png", scene(5)[1])
+    request = request_for(at={5: second})
+    propagate_to(request)
+    rows = csv.DictReader((request.out / "confidence.csv").read_text().splitlines())
+    written = {(int(row["frame"]), int(row["object"])): float(row["confidence"]) for row in rows}
+    found = list(propagate(frames, mask, weights=weights, at={5: second}))
+    for frame in found:
+        assert frame.confidence == pytest.approx({i: written[frame.index, i] for i in (1, 2)}, abs=2e-3)
+    png = found[0]._repr_png_()
+    assert png is not None
+    with Image.open(io.BytesIO(png)) as image:
+        assert image.size == (WIDTH, HEIGHT)
+        np.testing.assert_array_equal(np.asarray(image).any(-1), found[0].mask > 0)

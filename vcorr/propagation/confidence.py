@@ -95,3 +95,9 @@ def confidence(
 def is_cut(cuts: Sequence[int], one: int, other: int) -> bool:
     """Whether a scene begins between two frames."""
     return any(min(one, other) < cut <= max(one, other) for cut in cuts)
+
+
+def overlap(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
+    """J of two masks; 1 where both are empty."""
+    union = np.count_nonzero(one | other)
+    return float(np.count_nonzero(one & other) / union) if union else 1.0

@@ -22,7 +22,7 @@ from vcorr.media.video import Video, VideoWriter, shrunk_size
 from vcorr.media.writer import is_whole_video
 from vcorr.propagation import review
 from vcorr.propagation.blend import Step
-from vcorr.propagation.confidence import confidence, signals
+from vcorr.propagation.confidence import confidence, overlap, signals
 from vcorr.propagation.confidence_table import TABLE as CONFIDENCE
 from vcorr.propagation.confidence_table import ConfidenceTable
 from vcorr.propagation.propagator import Propagator
@@ -182,7 +182,7 @@ class Results:
         rows = []
         for k in self.frames:
             one, other = self.store.read(k), self.final.read(k)
-            rows.append([_overlap(one == i, other == i) for i in self.sure.objects])
+            rows.append([overlap(one == i, other == i) for i in self.sure.objects])
         return np.array(rows)
 
     def confidence(self) -> NDArray[np.floating[Any]]:
@@ -246,9 +246,3 @@ class Results:
         pts = self.video.pts
         table.writerows([k, "" if pts is None else pts[k], f"{self.video.seconds(k):.6f}"] for k in self.frames)
         return text.getvalue().encode()
-
-
-def _overlap(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
-    """J of two masks; 1 where both are empty."""
-    union = np.count_nonzero(one | other)
-    return np.count_nonzero(one & other) / union if union else 1.0

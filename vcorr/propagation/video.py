@@ -5,16 +5,19 @@ One decoded frame is held at a time, ``CHUNK`` of them where a span goes backwar
 
 from __future__ import annotations
 
+import io
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
+from PIL import Image
 
 from vcorr.errors import UsageError
+from vcorr.labels.draw import colour_index, default_palette
 from vcorr.labels.given import Kind, read_given
 from vcorr.labels.keypoints import Points
 from vcorr.labels.label import L
@@ -28,7 +31,8 @@ from vcorr.media.video import Video, open_video
 from vcorr.model.encoder import Model, Picture
 from vcorr.model.weights import load_weights
 from vcorr.propagation.adapt import Adaptation, Form, Job, fitted, relabelled
-from vcorr.propagation.blend import Waiting, go_through
+from vcorr.propagation.blend import Step, Waiting, go_through
+from vcorr.propagation.confidence import SIGNALS, confidence, overlap, signals
 from vcorr.propagation.methods import Method, read_by
 from vcorr.propagation.plan import Span, spans
 from vcorr.propagation.propagator import Propagator
@@ -45,10 +49,13 @@ class Frame:
     Attributes:
         index: of the frame in the video, from 0.
         label: of the kind that was given.
+        confidence: of the mask of each object by its id, in [0, 1] (``confidence.csv``), without regard to scene cuts,
+            which are known at the end; empty where the video was given no masks. Points have their own.
     """
 
     index: int
     label: Ids | Points | Layer
+    confidence: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def mask(self) -> Ids:
@@ -72,6 +79,14 @@ class Frame:
         if not isinstance(self.label, Points):
             raise AttributeError("the video was given no keypoints: its frames have no points")
         return self.label
+
+    def _repr_png_(self) -> bytes | None:
+        """The mask in its colours, as a notebook shows it."""
+        if isinstance(self.label, Points) or self.label.dtype.kind == "f":
+            return None
+        image, file = Image.fromarray(default_palette()[colour_index(self.mask)]), io.BytesIO()
+        image.save(file, "PNG")
+        return file.getvalue()
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Frame):
@@ -136,34 +151,56 @@ def propagate(
         given = read_given(source, labels, start, stop, corrections, named_by, kind)
         propagator: Propagator[Any] = Propagator(model, given.labels(device))
         plan = spans(list(given.by_frame), start, stop)
-        labelled = label_plan(pictures(source, short_side), plan, given.by_frame, propagator)
-        if adapt is not None:
-            if not isinstance(given, GivenMasks):
+        if not isinstance(given, GivenMasks):
+            if adapt is not None:
                 raise UsageError("adapt", f"labels anew by masks, but {labels} holds {given.kind}", "leave it out")
+            for index, label in label_plan(pictures(source, short_side), plan, given.by_frame, propagator):
+                yield Frame(index, label)
+            return
+        frames = _rated(
+            label_steps(pictures(source, short_side), plan, given.by_frame, propagator), given, range(start, stop)
+        )
+        if adapt is not None:
             cfg = Adaptation.of(adapt, interleaved=interleave)
-            labelled = _adapted(labelled, cfg, given, range(start, stop), pictures(source, short_side), model)
-        for index, label in labelled:
-            yield Frame(index, label)
+            frames = _adapted(frames, cfg, given, range(start, stop), pictures(source, short_side), model)
+        yield from frames
+
+
+def _rated(steps: Iterator[Step[Ids]], given: GivenMasks, frames: range) -> Iterator[Frame]:
+    """Frames with the confidence of their masks."""
+    objects = given.objects
+    present = {k: np.isin(objects, mask) for k, mask in given.by_frame.items() if k in frames}
+    unread = np.full((len(objects), len(SIGNALS)), np.nan, np.float32)
+    for step in steps:
+        assert step.label is not None
+        found = unread if step.values is None else signals(step.values)
+        sure = confidence(found[None], range(step.index, step.index + 1), present, [])[0]
+        yield Frame(step.index, step.label, dict(zip(objects, sure.tolist(), strict=True)))
 
 
 def _adapted(
-    labelled: Iterator[tuple[int, Ids]],
+    propagated: Iterator[Frame],
     cfg: Adaptation,
     given: GivenMasks,
     frames: range,
     pictures: Pictures,
     model: Model,
-) -> Iterator[tuple[int, Ids]]:
-    """Masks by a network that is fitted to those that are propagated, which wait in a temporary folder."""
+) -> Iterator[Frame]:
+    """Frames by a network that is fitted to those that are propagated, whose masks wait in a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="vcorr-") as folder:
         store = given.store(Path(folder))
         store.prepare()
-        for index, mask in labelled:
-            store.write(index, mask)
+        sure: dict[int, Mapping[int, float]] = {}
+        for frame in propagated:
+            store.write(frame.index, frame.mask)
+            sure[frame.index] = frame.confidence
         inside = {k: mask for k, mask in given.by_frame.items() if k in frames}
         job = Job(frames, pictures, inside, store.read, given.labels(model.encoder.device), model)
         network, view = fitted(job, cfg, Path(folder) / "samples")
-        yield from relabelled(job, network, view, frames)
+        for index, mask in relabelled(job, network, view, frames):
+            before = store.read(index)
+            agreed = {i: value * overlap(before == i, mask == i) for i, value in sure[index].items()}
+            yield Frame(index, mask, agreed)
 
 
 def label_video(
@@ -185,12 +222,21 @@ def label_plan(
     pictures: Pictures, plan: Sequence[Span], given: Mapping[int, L], propagator: Propagator[L]
 ) -> Iterator[tuple[int, L]]:
     """(frame index, label) of the frames of the spans of a plan; what waits does so in a folder for temporary files."""
+    for step in label_steps(pictures, plan, given, propagator):
+        assert step.label is not None
+        yield step.index, step.label
+
+
+def label_steps(
+    pictures: Pictures, plan: Sequence[Span], given: Mapping[int, L], propagator: Propagator[L]
+) -> Iterator[Step[L]]:
+    """As ``label_plan``, with what each label was made of."""
     with tempfile.TemporaryDirectory(prefix="vcorr-") as folder:
         waiting = Waiting(Path(folder) / "waiting")
         for span in plan:
             for step in go_through(pictures, span, given, propagator, waiting):
                 if step.label is not None:
-                    yield step.index, step.label
+                    yield step
 
 
 def pictures(video: Video, short_side: int) -> Pictures:
