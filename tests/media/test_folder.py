@@ -33,6 +33,14 @@ def test_frames_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
             video.frame(6)
 
 
+def test_digits_of_any_script_are_numbers(tmp_path: Path) -> None:
+    names = [
+        f"\u7b2c{k}\u30b3\u30de.png".translate({48 + d: 0xFF10 + d for d in range(10)}) for k in (1, 2, 10)
+    ]  # full width
+    with open_video(save(tmp_path / "f", names)) as video:
+        assert [number(rgb) for _, rgb in video.frames()] == [0, 1, 2]
+
+
 def test_other_files_are_passed_over(tmp_path: Path) -> None:
     folder = save(tmp_path / "f", ["0.JPG", "1.JPG"])
     for name in ("Thumbs.db", ".DS_Store", "._0.JPG", "notes.txt"):

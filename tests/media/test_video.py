@@ -188,6 +188,38 @@ def test_an_edit_list_that_shows_nothing_is_passed_over(tmp_path: Path, millisec
         assert video.notes == (f"{path}: its edit list shows no frame: all frames are read",)
 
 
+@pytest.mark.parametrize("options", [{"bf": "0"}, {"bf": "2"}])
+@pytest.mark.parametrize(
+    ("edits", "shown"),
+    [
+        ([(400, 0), (200, None), (600, 12)], [*range(12), *range(12, 30)]),
+        ([(400, 0), (100, None), (100, None), (300, 9)], [*range(12), *range(9, 18)]),
+        ([(200, None), (400, 6)], [*range(6, 18)]),
+        ([(200, 6), (200, 0)], [*range(6, 12), *range(6)]),
+    ],
+)
+def test_a_pause_in_an_edit_list_has_no_frames(
+    tmp_path: Path, edits: list[tuple[int, int | None]], shown: list[int], options: dict[str, str]
+) -> None:
+    """FFmpeg shows the first frames again there. Edits: milliseconds, and the first frame."""
+    path = encode(tmp_path / "a.mp4", options=options)
+    content = bytearray(path.read_bytes())
+    at = content.index(b"elst") - 4
+    (shift,) = struct.unpack_from(">i", content, at + 20)  # of frames that are decoded before they are shown
+    times = [(ms, -1 if first is None else shift + first * 512) for ms, first in edits]
+    body = b"elst" + struct.pack(">II", 0, len(edits)) + b"".join(struct.pack(">IiI", *edit, 65536) for edit in times)
+    (size,) = struct.unpack_from(">I", content, at)
+    for box in (b"edts", b"trak", b"moov"):  # which hold it, behind the pictures
+        place = content.rindex(box, 0, at) - 4
+        struct.pack_into(">I", content, place, struct.unpack_from(">I", content, place)[0] + len(body) + 4 - size)
+    content[at : at + size] = struct.pack(">I", len(body) + 4) + body
+    path.write_bytes(content)
+    with open_video(path) as video:
+        assert [(k, number(rgb)) for k, rgb in video.frames()] == list(enumerate(shown))
+        assert [number(video.frame(k)) for k in (len(shown) - 1, 3)] == [shown[-1], shown[3]]
+        assert video.damaged == [] and video.notes == ()
+
+
 def test_what_an_edit_list_shows_may_be_missing(tmp_path: Path) -> None:
     path = encode(tmp_path / "a.mp4", options={"bf": "0"}, mux={"movflags": "+faststart"})
     content = bytearray(path.read_bytes())

@@ -201,5 +201,5 @@ def _matching(results: Path, annotations: list[Path]) -> list[Path]:
 
 def _number(file: Path) -> int | None:
     """The number at the end of a file's name."""
-    digits = re.search("[0-9]+$", file.stem)
+    digits = re.search(r"\d+$", file.stem)
     return int(digits[0]) if digits else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,11 +127,10 @@ def frame_index(path: Path, frame: int | str) -> int:
     """
     if isinstance(frame, int):
         return frame
-    stem = Path(frame).stem
-    digits = stem[len(stem.rstrip("0123456789")) :]
-    if not digits:
+    digits = re.search(r"\d+$", Path(frame).stem)
+    if digits is None:
         raise InputError(path, f"the picture {frame} does not say its frame", "end names in the frame's index")
-    return int(digits)
+    return int(digits[0])
 
 
 def _key(measure: Measure, alpha: float) -> str:

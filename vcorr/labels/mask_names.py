@@ -139,7 +139,7 @@ def _says_its_frame(name: _Name, frames: int, shown: Sequence[_Name]) -> bool:
     """Whether a picture's name tells its frame: the name of a frame's file, or a number that can be an index."""
     if any(name.file.stem.casefold() == other.file.stem.casefold() for other in shown):
         return True
-    plain = re.fullmatch("((frame|img|image)[ _-]?)?[0-9]+", name.file.stem.casefold())
+    plain = re.fullmatch(r"((frame|img|image)[ _-]?)?\d+", name.file.stem.casefold())
     return plain is not None and name.number is not None and name.number < frames
 
 
@@ -182,7 +182,7 @@ def _named(files: Sequence[Path], like: Sequence[_Name] = ()) -> list[_Name]:
     """Splits names into parts. ``like``: other names, which also tell which of several numbers differs."""
     names = []
     for file in files:
-        parts = re.split("([0-9]+)", unicodedata.normalize("NFC", file.stem).casefold())
+        parts = re.split(r"(\d+)", unicodedata.normalize("NFC", file.stem).casefold())
         names.append(_Name(file, tuple(parts[0::2]), tuple(int(digits) for digits in parts[1::2])))
     alike: dict[tuple[str, ...], list[tuple[int, ...]]] = defaultdict(list)
     for name in (*names, *like):

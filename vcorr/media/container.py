@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 
 from vcorr.files import sha256
 from vcorr.media.decoder import Decoder, FrameTable, refuse
+from vcorr.media.edit_list import without_pauses
 from vcorr.media.frame_table import DEFAULT_FPS, missing_frames, table_of_packets, table_of_pictures
 from vcorr.media.image import shrink, to_rgb
 from vcorr.media.levels import SharedScale
@@ -130,7 +131,10 @@ class VideoFile:
 def _opened(path: Path, *, edits: bool = True) -> tuple[Decoder, FrameTable, tuple[int, VideoFrame] | None]:
     """A decoder, the table of frames, and the first picture; None if no frame decodes."""
     decoder = Decoder(path, edits=edits)
+    edited = edits and decoder.container.format.name.startswith("mov")
     table = table_of_packets(decoder)
+    if table and edited:
+        table = without_pauses(table, path, decoder.stream.id)
     first = next(decoder.pictures(table, 0), None) if table else None
     if table is None or first is None:  # or no picture has the time stamp of its packet
         table = table_of_pictures(path, edits=edits)

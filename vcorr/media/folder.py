@@ -35,8 +35,8 @@ MOST_ODD = 2  # odd files, or a tenth of the others: more files are another way 
 
 
 def natural_key(path: Path) -> tuple[object, ...]:
-    """The sort key that puts frame2 before frame10: digits compare as numbers, the rest as text."""
-    parts: list[object] = list(re.split("([0-9]+)", str(path).casefold()))
+    """The sort key that puts frame2 before frame10: digits, of any script, compare as numbers, the rest as text."""
+    parts: list[object] = list(re.split(r"(\d+)", str(path).casefold()))
     parts[1::2] = [int(str(digits)) for digits in parts[1::2]]
     return (parts, str(path))
 
@@ -117,7 +117,7 @@ def without(files: Sequence[Path], apart: Iterable[Path]) -> list[Path]:
 
 def _text(file: Path) -> tuple[str, ...]:
     """A name without its numbers."""
-    return tuple(re.split("[0-9]+", file.stem.casefold()))
+    return tuple(re.split(r"\d+", file.stem.casefold()))
 
 
 def _is_another_word(file: Path, numbered: Path) -> bool:
