@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from tests.toys import model, scene
 from vcorr.cli import app
-from vcorr.errors import InputError
+from vcorr.errors import InputError, UsageError
 from vcorr.evaluation import sequences
 from vcorr.evaluation.jhmdb import JOINTS, clips, evaluate_jhmdb, read_joints, tasks
 from vcorr.evaluation.keypoints import evaluate_keypoints
@@ -169,3 +169,14 @@ def test_any_keypoint_file(tmp_path) -> None:
     pred.parent.rename(tmp_path / "bear")
     told = CliRunner().invoke(app, ["evaluate", "keypoints", "--truth", str(folder), "--pred", str(tmp_path), "--json"])
     assert json.loads(told.stdout) == scores.to_json()
+
+
+def test_the_page_shows_the_joints(root, tmp_path) -> None:
+    for clip in clips(root):
+        table(tmp_path / f"pred/{clip.name}.csv", read_joints(clip.joints))
+    command = ["evaluate", "jhmdb", "--root", root, "--pred", tmp_path / "pred", "--page", tmp_path / "page.html"]
+    assert CliRunner().invoke(app, list(map(str, command)), catch_exceptions=False).exit_code == 0
+    text = (tmp_path / "page.html").read_text()
+    assert "PCK_instance@0.1 against the position" in text and "<h3>tee: 100.0</h3>" in text
+    told = CliRunner().invoke(app, [*map(str, command[:-2]), "--attributes", "none.txt"])
+    assert isinstance(told.exception, UsageError) and "add --page FILE" in str(told.exception)

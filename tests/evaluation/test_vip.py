@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
+from typer.testing import CliRunner
 
 from tests.evaluation.metrics.test_semantic import slow_ap, slow_mean_iou
 from tests.toys import model, scene
+from vcorr.cli import app
 from vcorr.errors import InputError
 from vcorr.evaluation import sequences
 from vcorr.evaluation.metrics.semantic import Detection
@@ -209,3 +211,15 @@ def test_videos_are_labelled_and_scored(tmp_path) -> None:
     table = scores.ap()
     assert scores.mean_iou > 0.9 and table is not None and table[CLASSES.index("upper-clothes") - 1, :7].min() == 1
     assert math.isclose(scores.videos[0].mean_iou, scores.mean_iou)
+
+
+def test_the_page_shows_the_videos(root, tmp_path) -> None:
+    right = strip(1, 1, 1, 1, 2, 2, 3, 3, 0, 0)
+    for frame in NAMES[1:]:
+        result(tmp_path / "pred", "videos1", frame, right, [(1, 0.9), (13, 0.5), (1, 0.3)])
+    (tmp_path / "a.txt").write_text("videos1: indoors")
+    command = ["evaluate", "vip", "--root", root, "--pred", tmp_path / "pred", "--page", tmp_path / "page.html"]
+    command += ["--attributes", tmp_path / "a.txt", "--workers", "1"]
+    assert CliRunner().invoke(app, list(map(str, command)), catch_exceptions=False).exit_code == 0
+    text = (tmp_path / "page.html").read_text()
+    assert "<h3>videos1: 100.0</h3>" in text and text.count("<img") == 2 and "<td>indoors</td><td>1</td>" in text

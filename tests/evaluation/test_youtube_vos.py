@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
+from typer.testing import CliRunner
 
 from tests.evaluation.metrics.test_masks import slow_f
 from tests.toys import scene
+from vcorr.cli import app
 from vcorr.errors import InputError
 from vcorr.evaluation import sequences
 from vcorr.evaluation.youtube_vos import check_submission, evaluate_youtube_vos, tasks
@@ -299,3 +301,14 @@ def test_what_cannot_be_labelled_is_refused_first(filmed, tmp_path) -> None:
     with pytest.raises(InputError, match=r"squares: no frame 00006, which meta.json lists, 1 of 4 are missing"):
         tasks(filmed, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_page_shows_the_videos_without_images_too(root: Path, tmp_path: Path) -> None:
+    for frame in FRAMES[1:]:
+        save(tmp_path / f"pred/Annotations/park/{frame}.png", box((1, ONE), (7, OTHER)))
+    page = tmp_path / "page.html"
+    command = ["evaluate", "youtube-vos", "--root", str(root), "--pred", str(tmp_path / "pred"), "--page", str(page)]
+    assert CliRunner().invoke(app, [*command, "--workers", "1"], catch_exceptions=False).exit_code == 0
+    text = page.read_text()
+    assert "<h1>root: scores by the protocol of YouTube-VOS</h1>" in text
+    assert "<h3>park: 100.0</h3>" in text and text.count("<img") == 3

@@ -19,6 +19,7 @@ from vcorr.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from vcorr.evaluation.page import Shot
     from vcorr.evaluation.task import PointTask, Task
 
 app = typer.Typer(help="Score results by the official protocols of the benchmarks.", no_args_is_help=True)
@@ -27,6 +28,13 @@ Weights = Annotated[Path | None, typer.Option(help="Label the videos first, with
 Out = Annotated[Path | None, typer.Option(help="With --weights: keep the results in this folder.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; default: one for each available core.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")]
+Page = Annotated[
+    Path | None, typer.Option(help="Write an HTML page: the table, drift, best and worst sequences as pictures.")
+]
+Attributes = Annotated[
+    Path | None,
+    typer.Option(help='With --page: group sequences by attributes; lines "NAME: OCC MB", or JSON {NAME: [OCC, MB]}.'),
+]
 Csv = Annotated[Path | None, typer.Option("--csv", help="Write the scores of every object to this file.")]
 
 
@@ -48,13 +56,14 @@ def davis(
     out: Out = None,
     workers: Workers = None,
     csv: Csv = None,
-    page: Annotated[
-        Path | None, typer.Option(help="Write an HTML page: the table, drift, best and worst sequences.")
-    ] = None,
+    page: Page = None,
+    attributes: Attributes = None,
     as_json: AsJson = False,
 ) -> None:
     """DAVIS-2017, semi-supervised: J, F, recall and decay by the official protocol."""
-    from vcorr.evaluation.davis import check_davis, evaluate_davis
+    from vcorr.evaluation.davis import check_davis, evaluate_davis, shots
+
+    grouped = _attributes(page, attributes)
 
     def tasks(folder: Path) -> list[Task]:
         from vcorr.evaluation.sequences import davis_tasks
@@ -64,10 +73,7 @@ def davis(
 
     with _results(pred, weights, out, tasks, workers) as folder:
         scores = evaluate_davis(root, folder, workers=workers)
-        if page is not None:
-            from vcorr.evaluation.davis import write_page
-
-            write_page(page, scores, root, folder)
+        _write_page(page, "DAVIS-2017", "J&F", root, scores, lambda: shots(scores, root, folder), grouped)
         _show(scores, as_json, csv)
 
 
@@ -91,12 +97,15 @@ def youtube_vos(
     count_given: Annotated[bool, typer.Option(help="Also count the frame in which an object begins.")] = False,
     workers: Workers = None,
     csv: Csv = None,
+    page: Page = None,
+    attributes: Attributes = None,
     as_json: AsJson = False,
 ) -> None:
     """YouTube-VOS: J and F of seen and unseen categories. Without annotations: check a submission."""
-    from vcorr.evaluation.youtube_vos import check_submission, evaluate_youtube_vos, tasks
+    from vcorr.evaluation.youtube_vos import check_submission, evaluate_youtube_vos, shots, tasks
     from vcorr.evaluation.youtube_vos_layout import SEEN, is_annotated, read_seen, videos
 
+    grouped = _attributes(page, attributes)
     categories = SEEN if seen is None else read_seen(seen)
     annotated = is_annotated(videos(root, annotations=annotations))
     if not annotated and weights is not None and out is None:
@@ -110,6 +119,8 @@ def youtube_vos(
         scores = evaluate_youtube_vos(
             root, folder, annotations=annotations, seen=categories, given=count_given, workers=workers
         )
+        made = partial(shots, scores, root, folder, images=images)
+        _write_page(page, "YouTube-VOS", "J&F", root, scores, made, grouped)
         _show(scores, as_json, csv)
 
 
@@ -124,13 +135,19 @@ def vip(
     listed: Annotated[Path | None, typer.Option("--list", help="Videos; default: ROOT/lists/val_id.txt.")] = None,
     workers: Workers = None,
     csv: Csv = None,
+    page: Page = None,
+    attributes: Attributes = None,
     as_json: AsJson = False,
 ) -> None:
     """VIP: mean IoU of 20 classes, and average precision of body parts."""
-    from vcorr.evaluation.vip import evaluate_vip, tasks
+    from vcorr.evaluation.vip import evaluate_vip, shots, tasks
 
+    grouped = _attributes(page, attributes)
     with _results(pred, weights, out, lambda folder: tasks(root, folder, listed=listed), workers) as folder:
-        _show(evaluate_vip(root, folder, listed=listed, workers=workers), as_json, csv)
+        scores = evaluate_vip(root, folder, listed=listed, workers=workers)
+        made = partial(shots, scores, root, folder, listed=listed)
+        _write_page(page, "VIP", "mean IoU", root, scores, made, grouped)
+        _show(scores, as_json, csv)
 
 
 @app.command()
@@ -145,14 +162,20 @@ def jhmdb(
     split: Annotated[int, typer.Option(min=1, max=3, help="Test list of ROOT/splits.")] = 1,
     workers: Workers = None,
     csv: Csv = None,
+    page: Page = None,
+    attributes: Attributes = None,
     as_json: AsJson = False,
 ) -> None:
     """JHMDB: PCK of 15 joints, relative to the person's box (instance) and to its larger side (max)."""
-    from vcorr.evaluation.jhmdb import evaluate_jhmdb, tasks
+    from vcorr.evaluation.jhmdb import evaluate_jhmdb, shots, tasks
 
+    grouped = _attributes(page, attributes)
     make = partial(tasks, root, listed=listed, split=split)
     with _results(pred, weights, out, make, workers) as folder:
-        _show(evaluate_jhmdb(root, folder, listed=listed, split=split), as_json, csv)
+        scores = evaluate_jhmdb(root, folder, listed=listed, split=split)
+        made = partial(shots, scores, root, folder, listed=listed, split=split)
+        _write_page(page, "JHMDB", "PCK_instance@0.1", root, scores, made, grouped)
+        _show(scores, as_json, csv)
 
 
 @app.command()
@@ -215,6 +238,33 @@ def _results(
                         say(f"{done.name}: {len(done.damaged)} damaged frames took the picture before them")
         assert pred is not None
         yield pred
+
+
+def _attributes(page: Path | None, file: Path | None) -> dict[str, tuple[str, ...]] | None:
+    """The attributes of the sequences, read before any work."""
+    if file is None:
+        return None
+    if page is None:
+        raise UsageError("--attributes", "groups sequences on a page, and there is none", "add --page FILE")
+    from vcorr.evaluation.attributes import read_attributes
+
+    return read_attributes(file)
+
+
+def _write_page(
+    page: Path | None,
+    protocol: str,
+    measure: str,
+    root: Path,
+    scores: ScoreTable,
+    shots: Callable[[], Iterable[Shot]],
+    attributes: dict[str, tuple[str, ...]] | None,
+) -> None:
+    if page is not None:
+        from vcorr.evaluation.page import write_page
+
+        title = f"{root.resolve().name}: scores by the protocol of {protocol}"
+        write_page(page, title, measure, scores, shots(), attributes)
 
 
 def _show(scores: ScoreTable, as_json: bool, csv: Path | None) -> None:

@@ -14,11 +14,12 @@ To label the sequences first, write results where `evaluate_davis` reads them:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +37,10 @@ from vcorr.evaluation.objects import (
     results_folder,
     score,
 )
-from vcorr.files import replacing
 from vcorr.labels.raw_ids import Ids, read_ids
+
+if TYPE_CHECKING:
+    from vcorr.evaluation.page import Shot
 
 
 @dataclass(frozen=True)
@@ -133,27 +136,20 @@ def evaluate_davis(
     return DavisScores(pool.gather(_score_sequence, jobs, workers, progress))
 
 
-def write_page(path: Path, scores: DavisScores, root: str | PathLike[str], pred: str | PathLike[str]) -> None:
-    """Writes the scores as one page of HTML (`vcorr.evaluation.page`), with results over the images, if there are any.
+def shots(scores: DavisScores, root: str | PathLike[str], pred: str | PathLike[str]) -> Iterator[Shot]:
+    """The sequences with their results over the images, if there are any, for `vcorr.evaluation.page`."""
+    from vcorr.evaluation.page import shot_of_masks
 
-    Raises:
-        OutputError: it cannot be written.
-    """
-    from vcorr.evaluation.page import Shot, page
-    from vcorr.media.image import read_rgb
-
-    def shot(scored: SequenceScores) -> Shot:
+    for scored in scores.sequences:
         (sequence,) = davis_layout.sequences(root, names=[scored.name])
         images, folder = {image.stem: image for image in sequence.frames}, results_folder(Path(pred), scored.name)
+        yield shot_of_masks(scored.name, scored.objects, partial(_shown, images, folder))
 
-        def shown(name: str) -> tuple[NDArray[np.uint8] | None, Ids]:
-            return (read_rgb(images[name]) if name in images else None), read_ids(folder / f"{name}.png")
 
-        return Shot(scored.name, scored.objects, shown)
+def _shown(images: Mapping[str, Path], folder: Path, name: str) -> tuple[NDArray[np.uint8] | None, Ids]:
+    from vcorr.media.image import read_rgb
 
-    text = page("DAVIS-2017", scores.columns, scores.rows(), [shot(scored) for scored in scores.sequences])
-    with replacing(path) as file:
-        file.write(text.encode())
+    return (read_rgb(images[name]) if name in images else None), read_ids(folder / f"{name}.png")
 
 
 def check_davis(root: str | PathLike[str], split: str = "val") -> None:

@@ -13,19 +13,23 @@ Reading .mat needs scipy: install vcorr[mat].
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vcorr.errors import InputError, UsageError
-from vcorr.evaluation.metrics.points import Numbers, errors
-from vcorr.evaluation.points import PointScores, VideoScores, places
+from vcorr.evaluation.metrics.points import Errors, Numbers, errors, pck
+from vcorr.evaluation.points import ALPHAS, PointScores, VideoScores, places
 from vcorr.evaluation.task import PointTask
 from vcorr.media.video import open_video
+
+if TYPE_CHECKING:
+    from vcorr.evaluation.page import Shot
 
 # fmt: off
 JOINTS = (
@@ -144,6 +148,48 @@ def tasks(
         InputError: frames or joints are missing, or their number differs.
     """
     return [_task(clip, out / clip.name) for clip in clips(root, listed=listed, split=split)]
+
+
+def shots(
+    scores: PointScores,
+    root: str | PathLike[str],
+    pred: str | PathLike[str],
+    *,
+    listed: str | PathLike[str] | None = None,
+    split: int = 1,
+) -> Iterator[Shot]:
+    """The clips, scored by PCK_instance at the lower threshold, with their joints over the images, if there are any.
+
+    For `vcorr.evaluation.page`.
+    """
+    from vcorr.evaluation.page import Shot
+
+    known = {clip.name: clip for clip in clips(root, listed=listed, split=split)}
+    for scored in scores.videos:
+        clip = known[scored.name]
+        each = pck([scored.errors], ALPHAS[0], "instance")
+        counted = each[~np.isnan(each)]
+        score = float(counted.mean()) if counted.size else float("nan")
+        picture = partial(_drawn, clip, _result(Path(pred), clip))
+        yield Shot(scored.name, (score,), (_shares(scored.errors),), scored.frames, picture)
+
+
+def _shares(found: Errors) -> tuple[float, ...]:
+    """The share of the counted joints of each frame that are right."""
+    right, counted = found.right(ALPHAS[0], "instance") & found.counted, found.counted.sum(1)
+    return tuple(float(r / n) if n else float("nan") for r, n in zip(right.sum(1), counted, strict=True))
+
+
+def _drawn(clip: Clip, result: Path, name: str) -> np.ndarray:
+    from vcorr.labels.draw import draw_points
+
+    (found,) = places(result, JOINTS, [int(name)])
+    if not clip.images.is_dir():
+        picture = np.full((240, 320, 3), 40, np.uint8)  # the size of all clips
+    else:
+        with open_video(clip.images) as video:
+            picture = video.frame(int(name))
+    return draw_points(picture, found, np.ones(len(JOINTS)))
 
 
 def _task(clip: Clip, out: Path) -> PointTask:

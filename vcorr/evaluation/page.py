@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vcorr.evaluation.objects import MaskScores, ObjectScores
+from vcorr.errors import InputError
+from vcorr.evaluation.objects import ObjectScores
+from vcorr.files import replacing
 from vcorr.labels.draw import default_palette, overlay
 from vcorr.labels.raw_ids import Ids
 from vcorr.pages.document import document, jpeg
@@ -21,8 +25,14 @@ SIDE = 320  # pixels, the longer side of pictures
 _STYLE = "svg{width:100%;max-width:560px;height:auto}"
 
 Picture = NDArray[np.uint8]
-Shown = Callable[[str], tuple[Picture | None, Ids]]
-"""Name of a frame -> its picture [h w 3], if there is one, and the result's ids."""
+
+
+class Table(Protocol):
+    """What the page shows of any benchmark's scores."""
+
+    @property
+    def columns(self) -> tuple[str, ...]: ...
+    def rows(self) -> list[tuple[str, ...]]: ...
 
 
 @dataclass(frozen=True)
@@ -31,30 +41,82 @@ class Shot:
 
     Args:
         name: of the sequence.
-        objects: its scores.
-        shown: the frames to draw.
+        scores: of each of its objects, or one of the whole sequence; in [0, 1].
+        series: the scores of each object in its frames, NaN where nothing counts.
+        frames: names of the frames, some of which are drawn.
+        picture: draws the result of a frame: uint8 [h w 3].
     """
 
     name: str
-    objects: tuple[ObjectScores, ...]
-    shown: Shown
+    scores: tuple[float, ...]
+    series: tuple[tuple[float, ...], ...]
+    frames: tuple[str, ...]
+    picture: Callable[[str], Picture]
 
     @property
     def score(self) -> float:
-        """J&F, the mean over its objects."""
-        return MaskScores.average(self.objects).j_and_f
+        """The mean over its objects."""
+        return float(np.mean(self.scores))
 
 
-def page(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], sequences: Sequence[Shot]) -> str:
-    """The page: the table, J&F against the position in the video, the best and the worst sequences as pictures."""
-    ranked = sorted(sequences, key=lambda s: s.score)
+def shot_of_masks(
+    name: str, objects: Sequence[ObjectScores], shown: Callable[[str], tuple[Picture | None, Ids]]
+) -> Shot:
+    """A sequence scored by J&F.
+
+    Args:
+        shown: name of a frame -> its picture, if there is one, and the ids of the result.
+    """
+    series = tuple(tuple((j + f) / 2 for j, f in zip(o.js, o.fs, strict=True)) for o in objects)
+    frames = max((o.frames for o in objects), key=len)
+    return Shot(name, tuple(o.j_and_f for o in objects), series, frames, lambda frame: on_picture(*shown(frame)))
+
+
+def on_picture(picture: Picture | None, ids: Ids) -> Picture:
+    """Masks over a picture, or over grey where there is none of their size."""
+    if picture is None or picture.shape[:2] != ids.shape:
+        picture = np.full((*ids.shape, 3), 40, np.uint8)
+    return overlay(picture, ids, default_palette())
+
+
+def write_page(
+    path: Path,
+    title: str,
+    measure: str,
+    table: Table,
+    shots: Iterable[Shot],
+    attributes: Mapping[str, Sequence[str]] | None = None,
+) -> None:
+    """Writes the page: the table, groups by attribute, the score against the position in the video, pictures.
+
+    Args:
+        title: what was scored, and by which protocol.
+        measure: the name of the shots' scores.
+        attributes: of sequences by name, if known.
+
+    Raises:
+        InputError: no sequence has an attribute.
+        OutputError: the page cannot be written.
+    """
+    text = page(title, measure, table, list(shots), attributes)
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+def page(
+    title: str, measure: str, table: Table, shots: Sequence[Shot], attributes: Mapping[str, Sequence[str]] | None
+) -> str:
+    """The text of the page, see `write_page`."""
+    ranked = sorted((shot for shot in shots if not np.isnan(shot.score)), key=lambda s: s.score)
     worst = ranked[: min(SHOWN, (len(ranked) + 1) // 2)]
     best = ranked[len(worst) :][-SHOWN:][::-1]
+    name = escape(measure)
     parts = [
         f"<h1>{escape(title)}</h1>",
-        f'<div class="scroll">{_table(columns, rows)}</div>',
-        '<h2>Drift</h2><p class="dim">J&amp;F against the position in the video, from first to last scored frame: the '
-        f"mean over all objects in each of {BINS} parts.</p>{_chart(drift(sequences))}",
+        f'<div class="scroll">{_table(table.columns, table.rows())}</div>',
+        *([] if attributes is None else [_groups(measure, shots, attributes)]),
+        f'<h2>Drift</h2><p class="dim">{name} against the position in the video, from first to last scored frame: the '
+        f"mean over all objects in each of {BINS} parts.</p>{_chart(name, drift(shots))}",
         *(["<h2>Best</h2>", *map(_strip, best)] if best else []),
         "<h2>Worst</h2>",
         *map(_strip, worst),
@@ -62,22 +124,54 @@ def page(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], sequ
     return document(title, parts, _STYLE)
 
 
-def drift(sequences: Sequence[Shot]) -> list[float]:
-    """Mean J&F in each part of the videos; an object with fewer frames than parts counts in the parts that it has.
+def groups(shots: Sequence[Shot], attributes: Mapping[str, Sequence[str]]) -> list[tuple[str, int, float, float]]:
+    """(attribute, sequences, score with it, score without it) in order of names; means over objects, NaN for none."""
+    known = sorted({a for shot in shots for a in attributes.get(shot.name, ())})
+    rows = []
+    for attribute in known:
+        sides: tuple[list[Shot], list[Shot]] = ([], [])
+        for shot in shots:
+            sides[attribute not in attributes.get(shot.name, ())].append(shot)
+        means = [_mean([score for shot in side for score in shot.scores]) for side in sides]
+        rows.append((attribute, len(sides[0]), means[0], means[1]))
+    return rows
+
+
+def _groups(measure: str, shots: Sequence[Shot], attributes: Mapping[str, Sequence[str]]) -> str:
+    rows = [(a, str(n), _percent(w), _percent(o)) for a, n, w, o in groups(shots, attributes)]
+    if not rows:
+        names = ", ".join(shot.name for shot in shots[:3])
+        raise InputError("--attributes", "names none of the scored sequences", f"name sequences such as {names}")
+    columns = ("attribute", "sequences", f"{measure} with it", f"{measure} without it")
+    return f'<h2>Groups by attribute</h2><div class="scroll">{_table(columns, rows)}</div>'
+
+
+def _mean(values: Sequence[float]) -> float:
+    kept = [v for v in values if not np.isnan(v)]
+    return float(np.mean(kept)) if kept else float("nan")
+
+
+def _percent(value: float) -> str:
+    return "" if np.isnan(value) else f"{100 * value:.1f}"
+
+
+def drift(shots: Sequence[Shot]) -> list[float]:
+    """Mean score in each part of the videos; an object with fewer frames than parts counts in the parts that it has.
 
     Frame i of n lies in part floor(BINS * i / n).
     """
     sums: list[list[float]] = [[] for _ in range(BINS)]
-    for scores in (o for s in sequences for o in s.objects):
+    for series in (series for shot in shots for series in shot.series):
         own: list[list[float]] = [[] for _ in range(BINS)]
-        for i, (j, f) in enumerate(zip(scores.js, scores.fs, strict=True)):
-            own[BINS * i // len(scores.js)].append((j + f) / 2)
+        for i, score in enumerate(series):
+            if not np.isnan(score):
+                own[BINS * i // len(series)].append(score)
         for part, values in zip(sums, own, strict=True):
             part.extend([float(np.mean(values))] if values else [])
-    return [float(np.mean(part)) if part else float("nan") for part in sums]
+    return [_mean(part) for part in sums]
 
 
-def _chart(values: Sequence[float]) -> str:
+def _chart(measure: str, values: Sequence[float]) -> str:
     points = [(40 + (i + 0.5) * 50, 10 + 160 * (1 - v)) for i, v in enumerate(values) if not np.isnan(v)]
     grid = "".join(
         f'<path d="M40 {10 + 160 * (1 - s)}H540" stroke="#8884"/>'
@@ -91,25 +185,20 @@ def _chart(values: Sequence[float]) -> str:
         for x, y in points
     )
     return (
-        f'<svg viewBox="0 -8 550 203" role="img" aria-label="J&amp;F against position">{grid}'
+        f'<svg viewBox="0 -8 550 203" role="img" aria-label="{measure} against position">{grid}'
         f'<path d="M{line}" fill="none" stroke="#1f6fd6" stroke-width="2"/>{dots}'
         '<text x="40" y="190">first frame</text><text x="540" y="190" text-anchor="end">last frame</text></svg>'
     )
 
 
-def _strip(sequence: Shot) -> str:
-    frames = max((o.frames for o in sequence.objects), key=len)
-    chosen = dict.fromkeys(frames[round(i * (len(frames) - 1) / (FRAMES - 1))] for i in range(FRAMES))
+def _strip(shot: Shot) -> str:
+    last = len(shot.frames) - 1
+    chosen = dict.fromkeys(shot.frames[round(i * last / (FRAMES - 1))] for i in range(FRAMES))
     figures = "".join(
-        f"<figure>{_image(*sequence.shown(name))}<figcaption>{escape(name)}</figcaption></figure>" for name in chosen
+        f'<figure><img alt="" src="{jpeg(shot.picture(name), SIDE)}"><figcaption>{escape(name)}</figcaption></figure>'
+        for name in chosen
     )
-    return f'<h3>{escape(sequence.name)}: {100 * sequence.score:.1f}</h3><div class="strip">{figures}</div>'
-
-
-def _image(picture: Picture | None, ids: Ids) -> str:
-    if picture is None or picture.shape[:2] != ids.shape:
-        picture = np.full((*ids.shape, 3), 40, np.uint8)
-    return f'<img alt="" src="{jpeg(overlay(picture, ids, default_palette()), SIDE)}">'
+    return f'<h3>{escape(shot.name)}: {100 * shot.score:.1f}</h3><div class="strip">{figures}</div>'
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -8,12 +8,12 @@ precision of the parts of persons. Both are also reported without the given fram
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -33,6 +33,9 @@ from vcorr.evaluation.vip_layout import (
 )
 from vcorr.labels.raw_ids import Ids, read_ids
 from vcorr.media.video import open_video
+
+if TYPE_CHECKING:
+    from vcorr.evaluation.page import Shot
 
 THRESHOLDS = tuple(k / 10 for k in range(1, 10))
 READ = (560, 560)  # (height, width) in pixels at which frames are read; ignores proportions
@@ -206,6 +209,36 @@ def tasks(
         if instances and video.has_instances:
             made.append(_task(video, out / video.name / INSTANCES, instances=True))
     return made
+
+
+def shots(
+    scores: VipScores,
+    root: str | PathLike[str],
+    pred: str | PathLike[str],
+    *,
+    listed: str | PathLike[str] | None = None,
+) -> Iterator[Shot]:
+    """The videos, scored by mean IoU, with their classes over the images, if there are any, for
+    `vcorr.evaluation.page`; the given frame is not drawn.
+    """
+    from vcorr.evaluation.page import Shot
+
+    known = {video.name: video for video in videos(root, listed=listed)}
+    for scored in scores.videos:
+        video, later = known[scored.name], scored.frames[1:]
+        files = _results(Path(pred) / scored.name, video, instances=False)[0][1:]
+        names = tuple(frame.name for frame in later)
+        picture = partial(_drawn, video.images, dict(zip(names, files, strict=True)))
+        yield Shot(scored.name, (scored.mean_iou,), (tuple(mean_iou(f.matrix) for f in later),), names, picture)
+
+
+def _drawn(images: Path, files: Mapping[str, Path], name: str) -> np.ndarray:
+    from vcorr.evaluation.page import on_picture
+    from vcorr.media.image import read_rgb
+
+    there = [images / f"{name}{suffix}" for suffix in (".jpg", ".png")]
+    picture = next((read_rgb(file) for file in there if file.is_file()), None)
+    return on_picture(picture, read_categories(files[name]))
 
 
 def _task(video: Video, out: Path, *, instances: bool) -> Task:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -36,6 +36,9 @@ from vcorr.evaluation.task import Task
 from vcorr.evaluation.youtube_vos_layout import LAYOUT, SEEN, Video, given_ids, is_annotated, videos
 from vcorr.labels.raw_ids import Ids, read_ids
 from vcorr.media.video import open_video
+
+if TYPE_CHECKING:
+    from vcorr.evaluation.page import Shot
 
 
 @dataclass(frozen=True)
@@ -246,6 +249,29 @@ def submission(pred: str | PathLike[str]) -> Path:
     """The folder of videos in a folder of results: `Annotations` in it, as the server expects, or itself."""
     inside = Path(pred) / "Annotations"
     return inside if inside.is_dir() else Path(pred)
+
+
+def shots(
+    scores: YoutubeVosScores,
+    root: str | PathLike[str],
+    pred: str | PathLike[str],
+    *,
+    images: str | PathLike[str] | None = None,
+) -> Iterator[Shot]:
+    """The videos with their results over the images, if there are any, for `vcorr.evaluation.page`."""
+    from vcorr.evaluation.page import shot_of_masks
+
+    known = {video.name: video for video in videos(root, images=images)}
+    for scored in scores.videos:
+        folder = results_folder(submission(pred), scored.name)
+        yield shot_of_masks(scored.name, scored.objects, partial(_shown, known[scored.name].images, folder))
+
+
+def _shown(images: Path, folder: Path, name: str) -> tuple[np.ndarray | None, Ids]:
+    from vcorr.media.image import read_rgb
+
+    there = [images / f"{name}{suffix}" for suffix in (".jpg", ".png")]
+    return next((read_rgb(file) for file in there if file.is_file()), None), read_ids(folder / f"{name}.png")
 
 
 def _score(job: tuple[Video, list[Path], Mapping[str, tuple[int, ...]]]) -> VideoScores:
