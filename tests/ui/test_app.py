@@ -166,6 +166,21 @@ def test_a_full_disk_is_told_and_the_mask_stays(
     assert paint(client, 3, np.ones((1, 1))) == version + 1
 
 
+def test_scribbles_become_a_mask(client: TestClient, session: Session) -> None:
+    """A line on each square: both come out, though one is scribbled on its left half alone; nothing is kept."""
+    drawn = np.zeros((HEIGHT, WIDTH))
+    drawn[14:17, 6:12] = 1
+    drawn[30:42, 47] = 2
+    drawn[2, 10:50] = 65535
+    answer = client.post(f"/api/magic/0?x=0&y=0&width={WIDTH}&height={HEIGHT}", content=drawn.astype("<u2").tobytes())
+    found, truth = np.asarray(Image.open(io.BytesIO(answer.content))), scene(0)[1]
+    for i in (1, 2):
+        assert ((found == i) & (truth == i)).sum() > 0.85 * ((found == i) | (truth == i)).sum()
+    assert client.get("/api/state").json()["labelled"] == []
+    nothing = client.post("/api/magic/0?x=0&y=0&width=1&height=1", content=b"\xff\xff")
+    assert nothing.status_code == 400 and "scribble on" in nothing.json()["error"]
+
+
 # --- propagate, correct, export ---------------------------------------------------------------------------------------
 
 

@@ -267,6 +267,34 @@ def test_polygon_fill_lock_and_pick(page: Page, server: Server) -> None:
     np.testing.assert_array_equal(server.painted(7), page.mask())
 
 
+def test_a_magic_stroke_is_one_step(page: Page, server: Server) -> None:
+    page.show(1)
+    page.key("Delete")
+    page.saved()
+    was = page.mask()
+    page.key("1")
+    page.key("m")
+    page.stroke((10, 15), (20, 15))
+    page.until("!vcorr.painter.magic.asking")
+    page.saved()
+    truth, found = scene(1)[1] == 1, page.mask() == 1
+    assert (truth & found).sum() > 0.8 * (truth | found).sum()
+    np.testing.assert_array_equal(server.painted(1), page.mask())
+    one = page.mask()
+    page.key("Shift+m")
+    page.stroke((10, 10), (10, 22))
+    page.until("!vcorr.painter.magic.asking")
+    page.saved()
+    assert (page.mask() == 1).sum() < (one == 1).sum()
+    page.key("Control+z")
+    page.saved()
+    np.testing.assert_array_equal(page.mask(), one)
+    page.key("Control+z")
+    page.saved()
+    np.testing.assert_array_equal(page.mask(), was)
+    assert page.js("vcorr.painter.magic.scribbles.length") == 0
+
+
 def test_a_second_tab_is_live(page: Page, browser: Any, server: Server) -> None:
     other = Page(browser, server.address)
     other.ready()

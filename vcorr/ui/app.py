@@ -6,6 +6,7 @@ GET    /api/events              server-sent events: state, mask, job, confidence
 GET    /api/frames/K            a picture, JPEG
 GET    /api/masks/K             ids, PNG; 204 where there are none; its version in ``x-version``
 PATCH  /api/masks/K?x&y&width&height  a stroke: ids in rows, uint16, little endian; 65535 is no change
+POST   /api/magic/K?x&y&width&height  scribbles in the same form: the mask that they make, PNG
 DELETE /api/masks/K             the frame is labelled no more
 PUT    /api/objects/ID          {"name", "colour"}; DELETE takes it off the list
 GET    /api/confidence          per object and frame, in percent
@@ -130,17 +131,23 @@ def application(session: Session, token: str, hub: Hub, **guard: Any) -> Guard:
             return Response(status_code=204, headers=headers)
         return Response(data, media_type="image/png", headers=headers)
 
-    async def paint(request: Request) -> Response:
-        k = frame_of(request)
+    async def patch_of(request: Request) -> Patch:
         x, y, w, h = (_number(request, name) for name in ("x", "y", "width", "height"))
-        if not (0 < w <= width and 0 < h <= height):
-            raise UsageError("patch", f"is {w}x{h} pixels", "send what lies inside the frame")
+        if not (0 < w <= width - x and 0 < h <= height - y):
+            raise UsageError("patch", "lies outside the frame", "send what lies inside")
         body = await _body(request, 2 * w * h)
         if len(body) != 2 * w * h:
             raise UsageError("patch", f"has {len(body)} bytes, not {2 * w * h}", "send ids of 16 bits")
-        patch = Patch(x, y, np.frombuffer(body, "<u2").reshape(h, w).astype(np.uint16))
+        return Patch(x, y, np.frombuffer(body, "<u2").reshape(h, w).astype(np.uint16))
+
+    async def paint(request: Request) -> Response:
+        k, patch = frame_of(request), await patch_of(request)
         before, version = await run_in_threadpool(session.paint, k, patch, _page(request))
         return JSONResponse({"before": before, "version": version})
+
+    async def magic(request: Request) -> Response:
+        k, patch = frame_of(request), await patch_of(request)
+        return Response(await run_in_threadpool(session.magic, k, patch), media_type="image/png")
 
     async def take_back(request: Request) -> Response:
         version = await run_in_threadpool(session.take_back, frame_of(request), _page(request))
@@ -212,6 +219,7 @@ def application(session: Session, token: str, hub: Hub, **guard: Any) -> Guard:
         ("/api/masks/{k:int}", "GET", mask),
         ("/api/masks/{k:int}", "PATCH", paint),
         ("/api/masks/{k:int}", "DELETE", take_back),
+        ("/api/magic/{k:int}", "POST", magic),
         ("/api/objects/{id:int}", "PUT", describe),
         ("/api/objects/{id:int}", "DELETE", forget),
         ("/api/confidence", "GET", confidence),

@@ -52,6 +52,15 @@ class Frames:
                 found = self._kept.get(k) or self._decoded(k)
         return found
 
+    def rgb(self, k: int, short_side: int) -> NDArray[np.uint8]:
+        """Frame k [h w 3], shrunk to a short side.
+
+        Raises:
+            InputError: it cannot be decoded.
+        """
+        with self._lock:
+            return self.video.frame(k, short_side=short_side)
+
     def is_damaged(self, k: int) -> bool:
         """Whether frame k, which was asked for, could not be decoded."""
         return k in self.video.damaged

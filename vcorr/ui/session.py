@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -9,12 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from vcorr.errors import OutputError, UsageError, VcorrError
 from vcorr.labels.draw import point_colours
 from vcorr.labels.mask_set import MASKS, mask_file
 from vcorr.labels.raw_ids import read_ids
 from vcorr.media.video import Video
+from vcorr.model.encoder import Model
+from vcorr.model.weights import load_weights
 from vcorr.phrases import ranges
 from vcorr.propagation.confidence import confidence
 from vcorr.propagation.confidence_table import TABLE, ConfidenceTable
@@ -22,36 +26,13 @@ from vcorr.propagation.export import OF_MASKS, check_form, export
 from vcorr.propagation.run import PAINTED, Request, propagate_to, recorded_results
 from vcorr.propagation.update import labels_of, stale_frames
 from vcorr.ui.frames import Frames
+from vcorr.ui.job import Job, Stopped
+from vcorr.ui.magic import Magic
 from vcorr.ui.painted import KEEP, Painted, Patch
 
 Tell = Callable[[str, Mapping[str, Any]], None]
 """(event, data): to every page."""
 UNKNOWN = -1  # confidence of a frame that has none
-
-
-class Stopped(BaseException):
-    """The page stopped a job; what it did is saved."""
-
-
-@dataclass
-class Job:
-    """What runs, or ran last.
-
-    Attributes:
-        what: "propagate" or "export"; empty where nothing ran yet.
-        running: whether it does. done, total: steps. frame: that was written last.
-        said: the last line that it told. error: why it ended, if it failed. result: what an export wrote.
-    """
-
-    what: str = ""
-    running: bool = False
-    done: int = 0
-    total: int = 0
-    frame: int | None = None
-    rate: float = 0.0
-    said: str = ""
-    error: str = ""
-    result: str = ""
 
 
 @dataclass
@@ -82,6 +63,8 @@ class Session:
         self._thread: threading.Thread | None = None
         self._written: set[int] = set()
         self._objects_in: dict[str, set[int]] = {}  # by digest of a label
+        weights, device = self.request.weights, self.request.device
+        self._magic = Magic(lambda: Model.of(load_weights(weights), device))
         self.cuts: list[int] | None = None
 
     def open(self) -> None:
@@ -188,6 +171,23 @@ class Session:
             for i in {int(i) for i in np.unique(patch.ids) if i and i != KEEP} - self.painted.names.keys():
                 self.painted.describe(i, "")
             return before, self._changed(k, by)
+
+    def magic(self, k: int, patch: Patch) -> bytes:
+        """The mask of scribbles on a frame, as a PNG of its ids; nothing is kept.
+
+        Args:
+            patch: the scribbles in a rectangle, as ``magic`` has them.
+
+        Raises:
+            UsageError: as ``Magic.mask``. InputError: the frame cannot be decoded.
+        """
+        scribbles = np.zeros(self.size, np.uint16)
+        height, width = patch.ids.shape
+        scribbles[patch.y : patch.y + height, patch.x : patch.x + width] = patch.ids
+        ids = self._magic.mask(k, lambda: self.pictures.rgb(k, self.request.short_side), scribbles)
+        data = io.BytesIO()
+        Image.fromarray(ids).save(data, "PNG", compress_level=1)
+        return data.getvalue()
 
     def take_back(self, k: int, by: str) -> int:
         """Frame k is a labelled frame no more.

@@ -1,8 +1,7 @@
 /** The page: what it knows, and how its parts hang together. */
 
 import { ask, get, listen, page as myself, Refused } from "/static/api.js";
-import { icon } from "/static/icons.js";
-import { listenToKeys, showKeys } from "/static/keys.js";
+import { wire } from "/static/controls.js";
 import { Loader } from "/static/loader.js";
 import { Objects } from "/static/objects.js";
 import { Painter } from "/static/painter.js";
@@ -13,14 +12,6 @@ import { View } from "/static/view.js";
 /** @param {string} id @returns {any} */
 const $ = (id) => document.getElementById(id);
 
-const TOOLS = /** @type {[string, string, string][]} */ ([
-  ["brush", "Brush", "b"],
-  ["eraser", "Eraser", "e"],
-  ["polygon", "Polygon", "g"],
-  ["fill", "Fill", "k"],
-  ["pick", "Pick the object under the pointer", "i"],
-  ["pan", "Move the picture", "h"],
-]);
 const RELOAD = 1500; // milliseconds between two looks at the confidence while frames are labelled
 
 /** @param {any} state as the server tells it */
@@ -30,9 +21,6 @@ async function start(state) {
   const view = new View($("stage"), width, height);
   let confidence = { first, values: /** @type {Record<string, number[]>} */ ({}), look: /** @type {number[]} */ ([]) };
   let loading = false;
-  let downloads = false;
-  /** @type {number | undefined} */
-  let playing;
   /** @type {[number, number] | null} */
   let marks = null;
   const now = {
@@ -121,7 +109,7 @@ async function start(state) {
       }
     }
     loading = false;
-    if (!playing) for (const k of [now.shown + 1, now.shown - 1]) if (k >= first && k < end) void loader.picture(k).catch(() => {});
+    for (const k of [now.shown + 1, now.shown - 1]) if (k >= first && k < end) void loader.picture(k).catch(() => {});
   }
 
   // --- what the page shows ---------------------------------------------------------------------------------------------
@@ -197,7 +185,7 @@ async function start(state) {
     takeObjects(next.objects);
     tellJob(next.job);
     about();
-    if (before.job.running && !next.job.running && next.job.what === "export" && next.job.result && downloads) void download();
+    if (before.job.running && !next.job.running && next.job.what === "export" && next.job.result) controls.exported();
   }
 
   /** @param {import("./view.js").Thing[]} things */
@@ -240,182 +228,19 @@ async function start(state) {
     setTimeout(() => ($("note").hidden = true), 2500);
   }
 
-  // --- commands --------------------------------------------------------------------------------------------------------
-
-  /** @param {object} within */
-  const propagate = (within) => void attempt(() => ask("POST", "/api/propagate", within));
-  const between = () => marks && propagate({ first: marks[0], last: marks[1] });
-  const stop = () => void attempt(() => ask("POST", "/api/stop", {}));
-
-  async function download() {
-    downloads = false;
-    await attempt(async () => {
-      const { address } = await (await ask("POST", "/api/ticket", {})).json();
-      const link = document.createElement("a");
-      link.href = address;
-      link.download = "";
-      link.click();
-    });
-  }
-
-  /** @param {string} name of a tool */
-  function choose(name) {
-    painter.choose(name);
-    for (const button of $("tools").children) button.setAttribute("aria-pressed", String(button.dataset.tool === name));
-  }
-
-  /** @param {number} way */
-  function toLabelled(way) {
-    const sorted = [...now.labelled].sort((a, b) => a - b);
-    const next = way > 0 ? sorted.find((k) => k > now.wanted) : sorted.reverse().find((k) => k < now.wanted);
-    if (next !== undefined) go(next);
-  }
-
-  function toCheck() {
-    const look = confidence.look.filter((k) => !now.labelled.has(k));
-    if (look.length) go(look[(look.indexOf(now.wanted) + 1) % look.length]);
-    else note("no frame stands out");
-  }
-
-  function play() {
-    if (playing) {
-      clearTimeout(playing);
-      playing = undefined;
-    } else {
-      const began = performance.now();
-      const from = now.wanted >= end - 1 ? first : now.wanted;
-      const next = () => {
-        const k = from + Math.floor(((performance.now() - began) / 1000) * fps);
-        if (k >= end) return play();
-        if (!loading) go(k);
-        void loader.picture(Math.min(end - 1, k + 2)).catch(() => {});
-        playing = window.setTimeout(next, 500 / fps);
-      };
-      next();
-    }
-    $("play").replaceChildren(icon(playing ? "pause" : "play"));
-    $("play").setAttribute("aria-label", playing ? "Pause" : "Play");
-  }
-
-  /** @param {0 | 1} which end of a stretch */
-  function mark(which) {
-    const [a, b] = marks ?? [now.wanted, now.wanted];
-    marks = which ? [Math.min(a, now.wanted), now.wanted] : [now.wanted, Math.max(b, now.wanted)];
-    tellJob(state.job);
-    redrawLine();
-  }
-
-  function addObject() {
-    const id = state.objects.length ? objects.free : 1;
-    void attempt(async () => {
-      await ask("PUT", `/api/objects/${id}`, { name: "" });
-      objects.choose(id);
-    });
-  }
-
-  /** @param {number} factor */
-  function zoomBy(factor) {
-    const { width: w, height: h } = $("stage").getBoundingClientRect();
-    const { x, y, inside } = painter.pointer;
-    view.zoom(factor, inside ? view.x + x * view.scale : w / 2, inside ? view.y + y * view.scale : h / 2);
-  }
-
-  function nextMode() {
-    const select = $("mode");
-    select.selectedIndex = (select.selectedIndex + 1) % select.options.length;
-    select.dispatchEvent(new Event("change"));
-  }
-
-  const exporting = () => $("exports").showModal();
-  const helping = () => $("keys").showModal();
-  /** @type {import("./keys.js").Shortcut[]} */
-  const shortcuts = [
-    ...TOOLS.map(([name, said, key]) => ({ keys: [key], said, run: () => choose(name) })),
-    { keys: ["["], said: "Smaller brush", run: () => painter.scale(1 / 1.15), held: true },
-    { keys: ["]"], said: "Larger brush", run: () => painter.scale(1.15), held: true },
-    { keys: ["enter"], said: "Close the polygon", run: () => painter.closeOutline() },
-    { keys: ["backspace"], said: "Take its last corner back", run: () => (painter.outline.pop(), view.redraw()) },
-    { keys: ["escape"], said: "Give up the stroke or polygon", run: () => painter.cancel() },
-    { keys: ["ctrl+z"], said: "Undo", run: () => painter.undo(), held: true },
-    { keys: ["ctrl+shift+z", "ctrl+y"], said: "Redo", run: () => painter.redo(), held: true },
-    { keys: ["delete"], said: "Take the label of this frame back", run: () => painter.takeBack() },
-    { keys: ["arrowleft", "a"], said: "Frame before", run: () => go(now.wanted - 1), held: true },
-    { keys: ["arrowright", "d"], said: "Next frame", run: () => go(now.wanted + 1), held: true },
-    { keys: ["shift+arrowleft"], said: "Labelled frame before", run: () => toLabelled(-1) },
-    { keys: ["shift+arrowright"], said: "Next labelled frame", run: () => toLabelled(1) },
-    { keys: ["pageup"], said: "Ten frames back", run: () => go(now.wanted - 10), held: true },
-    { keys: ["pagedown"], said: "Ten frames on", run: () => go(now.wanted + 10), held: true },
-    { keys: ["home"], said: "First frame", run: () => go(first) },
-    { keys: ["end"], said: "Last frame", run: () => go(end - 1) },
-    { keys: ["space"], said: "Play, pause", run: play },
-    { keys: ["c"], said: "Next frame to check", run: toCheck },
-    { keys: ["p"], said: "Propagate everywhere, or stop", run: () => (state.job.running ? stop() : propagate({})) },
-    { keys: ["shift+f"], said: "Propagate forwards from here", run: () => propagate({ first: now.wanted }) },
-    { keys: ["shift+b"], said: "Propagate backwards from here", run: () => propagate({ last: now.wanted }) },
-    { keys: [","], said: "Mark the first frame of a stretch", run: () => mark(0) },
-    { keys: ["."], said: "Mark its last frame", run: () => mark(1) },
-    { keys: ["shift+p"], said: "Propagate between the marks", run: between },
-    { keys: ["n"], said: "Add an object", run: addObject },
-    ...[1, 2, 3, 4, 5, 6, 7, 8, 9].map((n) => ({
-      keys: [String(n)],
-      said: `Object ${n} of the list`,
-      run: () => n <= objects.things.length && objects.choose(objects.things[n - 1].id),
-    })),
-    { keys: ["x"], said: "Hide the object, or show it", run: () => objects.toggle(objects.chosen, "hidden") },
-    { keys: ["l"], said: "Lock the object, or free it", run: () => objects.toggle(objects.chosen, "locked") },
-    { keys: ["o"], said: "Overlay, outlines, mask, picture", run: nextMode },
-    { keys: ["+", "="], said: "Zoom in", run: () => zoomBy(1.25), held: true },
-    { keys: ["-"], said: "Zoom out", run: () => zoomBy(0.8), held: true },
-    { keys: ["0"], said: "Show the whole frame", run: () => view.fit() },
-    { keys: ["z"], said: "A pixel of the frame a pixel of the screen", run: () => zoomBy(1 / view.scale) },
-    { keys: ["ctrl+e"], said: "Export", run: exporting },
-    { keys: ["?", "f1"], said: "These shortcuts", run: helping },
-  ];
-
   // --- beginning -------------------------------------------------------------------------------------------------------
 
-  for (const [name, said, key] of TOOLS) {
-    const button = document.createElement("button");
-    button.dataset.tool = name;
-    button.append(icon(name));
-    button.title = `${said} (${key.toUpperCase()})`;
-    button.setAttribute("aria-label", said);
-    button.addEventListener("click", () => choose(name));
-    $("tools").append(button);
-  }
-  for (const form of state.forms) {
-    const button = document.createElement("button");
-    button.textContent = form;
-    button.addEventListener("click", () => {
-      downloads = $("download").checked;
-      $("exports").close();
-      void attempt(() => ask("POST", "/api/export", { form }));
-    });
-    $("forms").append(button);
-  }
-  showKeys($("key-list"), shortcuts);
-  listenToKeys(shortcuts);
-  const clicks = /** @type {Record<string, () => void>} */ ({
-    first: () => toLabelled(-1),
-    back: () => go(now.wanted - 1),
-    play,
-    next: () => go(now.wanted + 1),
-    last: () => toLabelled(1),
-    undo: () => painter.undo(),
-    redo: () => painter.redo(),
-    "take-back": () => painter.takeBack(),
-    add: addObject,
-    check: toCheck,
-    stop,
-    both: () => propagate({}),
-    forwards: () => propagate({ first: now.wanted }),
-    backwards: () => propagate({ last: now.wanted }),
-    between,
-    export: exporting,
-    help: helping,
+  const controls = wire({
+    now, view, painter, objects, loader, first, end, go, note, attempt,
+    state: () => state,
+    look: () => confidence.look,
+    marked: (what) => {
+      marks = what;
+      tellJob(state.job);
+      redrawLine();
+    },
+    loading: () => loading,
   });
-  for (const [id, run] of Object.entries(clicks)) $(id).addEventListener("click", run);
-  for (const id of ["first", "back", "play", "next", "last"]) $(id).append(icon(id));
   painter.resized = () => {
     $("brush-size").value = String(painter.size);
     $("brush-said").textContent = String(painter.size);
@@ -438,7 +263,6 @@ async function start(state) {
   $("index").max = String(end - 1);
   $("of").textContent = first ? `of ${first} to ${end - 1}` : `of ${end - 1}`;
   painter.resize(painter.size);
-  choose("brush");
   takeState(state);
   go(now.labelled.size ? Math.min(...now.labelled) : first);
   void loadConfidence();

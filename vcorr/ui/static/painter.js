@@ -1,5 +1,6 @@
 /** Tools on the stage: what the pointer does with them, and the steps that can be undone. */
 
+import { BACKGROUND, Magic } from "/static/magic.js";
 import { repaint } from "/static/saver.js";
 import { around, brush, cut, fill, polygon } from "/static/shapes.js";
 
@@ -7,8 +8,8 @@ import { around, brush, cut, fill, polygon } from "/static/shapes.js";
  * @typedef {import("./saver.js").Stroke} Stroke
  * @typedef {import("./shapes.js").Box} Box
  * @typedef {{x: number, y: number}} Place
- * @typedef {{stroke: Stroke, labelled: boolean, gone?: boolean}} Step a stroke, and whether its frame was labelled before;
- *   or the label of a frame that was taken back
+ * @typedef {{stroke: Stroke, labelled: boolean, gone?: boolean, scribble?: import("./magic.js").Scribble}} Step a stroke, and
+ *   whether its frame was labelled before; or the label of a frame that was taken back
  * @typedef {object} Page what the tools need to know of the page
  * @property {import("./loader.js").Mask} mask that is shown
  * @property {number} shown the frame @property {number} wanted
@@ -47,6 +48,8 @@ export class Painter {
     this.stroke = null;
     /** @type {Place[]} corners of a polygon that is not closed */
     this.outline = [];
+    this.magic = new Magic(this);
+    this.scribbling = false;
     this.pointer = { x: -1, y: -1, inside: false };
     /** @type {Map<number, Place>} fingers on the stage */
     this.fingers = new Map();
@@ -61,7 +64,7 @@ export class Painter {
 
   /** Whether something is half done. */
   get busy() {
-    return Boolean(this.stroke) || this.outline.length > 0;
+    return Boolean(this.stroke) || this.scribbling || this.magic.asking || this.outline.length > 0;
   }
 
   get canvas() {
@@ -72,6 +75,7 @@ export class Painter {
   choose(tool) {
     this.tool = tool;
     this.outline = [];
+    if (tool !== "magic" && tool !== "background") this.magic.clear();
     this.pen.style.cursor = tool === "pan" ? "grab" : tool === "brush" || tool === "eraser" ? "none" : "crosshair";
     this.view.redraw();
   }
@@ -92,18 +96,21 @@ export class Painter {
 
   /** What a tool did to the mask, as one step. @param {Uint16Array} before @param {Box | null} box */
   commit(before, box) {
-    if (!box) return;
+    if (!box) return null;
     const { mask, labelled } = this.page;
     const { width } = this.view;
     const was = cut(before, width, box);
     const is = cut(mask.ids, width, box);
-    if (was.every((id, i) => id === is[i]) && labelled.has(mask.k)) return;
+    if (was.every((id, i) => id === is[i]) && labelled.has(mask.k)) return null;
     /** @type {Stroke} */
     const stroke = { k: mask.k, x: box.x0, y: box.y0, width: box.x1 - box.x0, height: box.y1 - box.y0, before: was, after: is };
-    this.past.push({ stroke, labelled: labelled.has(mask.k) });
+    /** @type {Step} */
+    const step = { stroke, labelled: labelled.has(mask.k) };
+    this.past.push(step);
     if (this.past.length > STEPS) this.past.shift();
     this.future.length = 0;
     this.save(stroke);
+    return step;
   }
 
   /** @param {Stroke} stroke */
@@ -134,6 +141,7 @@ export class Painter {
     if (!act || this.stroke || !(await this.page.reach(act.stroke.k)) || from.at(-1) !== act) return;
     from.pop();
     to.push(act);
+    if (act.scribble) this.magic.stepped(act.scribble, undoing, act.stroke.k);
     const { mask } = this.page;
     const { stroke } = act;
     if (undoing ? !act.labelled : act.gone) {
@@ -174,6 +182,8 @@ export class Painter {
     if (this.stroke) this.page.mask.ids.set(this.stroke.before);
     this.stroke = null;
     this.outline = [];
+    if (this.scribbling) this.magic.scribbles.pop();
+    this.scribbling = false;
     this.view.redraw();
   }
 
@@ -263,6 +273,13 @@ export class Painter {
       return;
     }
     const erases = event.button !== 0;
+    if (this.tool === "magic" || this.tool === "background") {
+      const id = erases || this.tool === "background" ? BACKGROUND : this.brushId();
+      if (id === null) return;
+      this.magic.begin(at, id);
+      this.scribbling = true;
+      return;
+    }
     const id = erases ? 0 : this.brushId();
     if (id === null) return;
     if (this.tool === "polygon" && !erases) {
@@ -290,7 +307,8 @@ export class Painter {
     } else if (this.moving) {
       view.pan(event.clientX - this.moving.x, event.clientY - this.moving.y);
       this.moving = { x: event.clientX, y: event.clientY };
-    } else if (stroke) {
+    } else if (this.scribbling) this.magic.scribbles.at(-1)?.places.push(view.place(event));
+    else if (stroke) {
       const events = event.getCoalescedEvents?.() ?? [];
       for (const one of events.length ? events : [event]) {
         const at = view.place(one);
@@ -305,6 +323,10 @@ export class Painter {
   up(event) {
     this.fingers.delete(event.pointerId);
     this.moving = null;
+    if (this.scribbling) {
+      this.scribbling = false;
+      void this.magic.end();
+    }
     if (!this.stroke) return;
     const { before, box } = this.stroke;
     this.stroke = null;
@@ -346,6 +368,7 @@ export class Painter {
         context.stroke();
       }
     };
+    this.magic.draw(context, on);
     if (pointer.inside && (this.tool === "brush" || this.tool === "eraser")) {
       line(() => context.arc(...on(pointer), Math.max(1, (this.size / 2) * view.scale), 0, 7));
     }
