@@ -179,11 +179,12 @@ def _foretell(request: Request, as_json: bool) -> None:
         typer.echo(json.dumps(found.to_json()))
         return
     what = f"{found.objects} {'object' if found.kind == 'masks' else 'point'}{'s' * (found.objects != 1)}"
+    more = "the adaptation and " if request.adapt else ""
     memory = "unknown" if found.memory is None else f"about {file_size(found.memory)}"
     rows = {
         "frames": f"{found.frames}, {found.frames - found.left} of them labelled already",
         "size": f"{found.width}x{found.height}, read at {found.read_width}x{found.read_height}; {what}",
-        "time": f"about {duration(found.seconds)} on {found.device}, without drawing the overlay",
+        "time": f"about {duration(found.seconds)} on {found.device}, without {more}drawing the overlay",
         "memory": memory,
         "disk": f"about {file_size(found.disk)}; {file_size(found.free)} are free",
     }
