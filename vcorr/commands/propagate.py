@@ -60,6 +60,12 @@ def propagate(
     weights: Annotated[
         Path | None, typer.Option(help="weights.safetensors of a training run; default: the shipped weights.")
     ] = None,
+    check: Annotated[
+        Literal["cycle"] | None,
+        typer.Option(
+            help="Also label the masks back, to see which are lost: confidences take it in. Once more the time."
+        ),
+    ] = None,
     method: Annotated[
         Literal["mast", "momentum", "liir", "walk"] | None,
         typer.Option(help="Read labels by a paper's protocol; default: as the weights say (docs/propagation.md)."),
@@ -129,6 +135,7 @@ def propagate(
         partial,
         method,
         tuple(read or ()),
+        check,
     )
     if dry_run:
         _foretell(request, as_json)

@@ -12,6 +12,7 @@ from vcorr.labels.given import Kind
 from vcorr.labels.mask_names import NamedBy
 from vcorr.machine import pick_device
 from vcorr.propagation.adapt import Adaptation
+from vcorr.propagation.cycle import Check
 from vcorr.propagation.methods import Method
 
 
@@ -25,6 +26,7 @@ class Request:
         adapt: fit a network to the video, whose masks are the result; None takes those that are propagated.
         soft: also write the score maps of masks.
         method, read: how labels are read (``methods.read_by``); None and nothing as the weights say.
+        check: how the confidence of masks is checked: ``cycle`` labels them back (``cycle``).
         partial: the labels of an update state only what they show; the rest of the frame stays as the folder has it.
     """
 
@@ -46,6 +48,7 @@ class Request:
     partial: bool = False
     method: Method | None = None
     read: tuple[str, ...] = ()
+    check: Check | None = None
 
 
 def correcting(request: Request, kind: Kind, frame: int) -> list[str]:
@@ -63,6 +66,8 @@ def correcting(request: Request, kind: Kind, frame: int) -> list[str]:
         options["--kind"] = request.kind
     if request.adapt:
         options["--adapt"] = request.adapt.form
+    if request.check:
+        options["--check"] = request.check
     if request.method:
         options["--method"] = request.method
     if request.named_by:

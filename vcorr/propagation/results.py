@@ -20,12 +20,13 @@ from vcorr.labels.scores import SCORES, ScoreFolder
 from vcorr.media.cuts import CutFinder, Picture
 from vcorr.media.video import Video, VideoWriter, shrunk_size
 from vcorr.media.writer import is_whole_video
-from vcorr.propagation import review
+from vcorr.propagation import cycle, review
 from vcorr.propagation.blend import Step
 from vcorr.propagation.confidence import confidence, overlap, signals
 from vcorr.propagation.confidence_table import TABLE as CONFIDENCE
 from vcorr.propagation.confidence_table import ConfidenceTable
 from vcorr.propagation.propagator import Propagator
+from vcorr.propagation.span import Pictures
 
 OVERLAY = "overlay.mp4"
 TABLE = "frames.csv"
@@ -45,6 +46,7 @@ class Results:
         final: where the results go: the same, unless a network makes them from what was propagated.
         scores: where the score maps go; None without.
         rated: whether anything says how sure the labels are.
+        checked: whether masks are labelled back for that (``cycle``).
     """
 
     out: Path
@@ -56,15 +58,25 @@ class Results:
     final: Store[Any]
     scores: ScoreFolder | None = None
     rated: bool = True
+    checked: bool = False
 
     @classmethod
     def of(
-        cls, out: Path, video: Video, frames: range, given: Given[Any], *, adapted: bool = False, soft: bool = False
+        cls,
+        out: Path,
+        video: Video,
+        frames: range,
+        given: Given[Any],
+        *,
+        adapted: bool = False,
+        soft: bool = False,
+        checked: bool = False,
     ) -> Results:
         """Those of the labels that a video is given.
 
         Args:
             adapted: a network makes masks from the propagated ones. soft: with score maps.
+            checked: masks are labelled back.
         """
         ids = [i for i in given.objects if isinstance(i, int)]
         sure = ConfidenceTable(out / CONFIDENCE, ids, frames) if given.kind == "masks" else None
@@ -72,7 +84,7 @@ class Results:
         if adapted:
             store = replace(final, path=out / PROPAGATED)  # type: ignore[type-var]
         scores = ScoreFolder(out / SCORES, given.labels(torch.device("cpu"))) if soft else None  # type: ignore[arg-type]
-        return cls(out, video, frames, store, given.by_frame, sure, final, scores, given.kind != "soft")
+        return cls(out, video, frames, store, given.by_frame, sure, final, scores, given.kind != "soft", checked)
 
     @property
     def adapted(self) -> bool:
@@ -174,7 +186,27 @@ class Results:
         if self.sure:
             given = {k: np.isin(self.sure.objects, self.given[k]) for k in sorted(self.given) if k in self.frames}
             sure = confidence(self.sure.signals, self.frames, given, cuts)
-            self.sure.finish(sure * self._agreement() if self.adapted else sure)
+            if self.adapted:
+                sure *= self._agreement()
+            if self.checked and (left := self.found_back()) is not None:
+                sure *= left
+            self.sure.finish(sure)
+
+    def found_back(self) -> NDArray[np.float64] | None:
+        """How much of the given masks is left, of each object [frames objects]; None before it is known."""
+        return cycle.read_table(self.out, self.frames, self.sure.objects) if self.sure else None
+
+    def check(self, pictures: Pictures, propagator: Propagator[Any], progress: Callable[[int, int], None]) -> None:
+        """Label the masks back.
+
+        Raises:
+            OutputError: the table cannot be written.
+        """
+        assert self.sure is not None
+        chains = cycle.reaches(list(self.given), self.frames)
+        objects, frames = self.sure.objects, self.frames
+        left = cycle.found_back(pictures, chains, frames, self.final.read, objects, propagator, progress)
+        cycle.write_table(self.out, left, frames, objects)
 
     def _agreement(self) -> NDArray[np.float64]:
         """J of the propagated mask and the one that a network made of it, of each object [frames objects]."""

@@ -2,6 +2,7 @@
 
 masks/00000.png   indexed PNG, one a frame, named by frame index; or keypoints.csv: frame, point, x, y, confidence
 propagated/       with an adaptation: the masks that it learned from; and adapt.csv, its losses
+cycle.csv         with --check cycle: how much of the given masks is left when labels are carried back
 scores/           with --soft: a map for each object, a file a frame
 labels/           what was painted in `vcorr ui`: a folder of labels like any other
 overlay.mp4       the video with the labels drawn on it
@@ -37,6 +38,7 @@ from vcorr.model.weights import Weights, default_weights, load_weights
 from vcorr.phrases import duration, frame_list, ranges
 from vcorr.propagation.adapted import NETWORK, adapt_results, forget, has_curve
 from vcorr.propagation.blend import Waiting
+from vcorr.propagation.cycle import TABLE as CYCLE
 from vcorr.propagation.methods import read_by
 from vcorr.propagation.plan import Span, spans
 from vcorr.propagation.propagator import Propagator
@@ -107,6 +109,7 @@ class Work:
         results = self.results
         whole = not (self.missing or left_over) and results.has_overlay() and results.has_table()
         whole = whole and results.has_confidence() and results.has_review()
+        whole = whole and not (results.checked and results.found_back() is None)
         if adapt := self.request.adapt:
             whole = whole and has_curve(results.out, adapt) and not results.unadapted()
         return bool(self.found.get("complete")) and whole
@@ -215,6 +218,9 @@ def propagate_to(
             if left or adapted or not results.has_overlay():
                 drawn, cuts = results.draw(say, drew)
             cuts = results.cuts() if cuts is None else cuts
+            if request.check and (left or adapted or results.found_back() is None):
+                say("labelling back, to check the labels")
+                results.check(pictures(video, request.short_side), propagator, progress)
             results.rate(cuts)
             results.review(given, cuts, partial(correcting, request, given.kind))
             if video.damaged:  # by now those too that were labelled before a stop: the overlay shows every frame
@@ -294,6 +300,8 @@ def opened(request: Request, say: Callable[[str], None] = lambda line: None) -> 
             )
         if request.soft and given.kind != "masks":
             raise UsageError("--soft", f"is for masks, but {request.labels} holds {given.kind}", "leave it out")
+        if request.check and given.kind != "masks":
+            raise UsageError(f"--check {request.check}", f"is for masks, not for {given.kind}", "leave it out")
         plan = spans(list(given.by_frame), start, end)
         manifest = _manifest(request, video, given, weights_file, start, end)
         if earlier:
@@ -302,9 +310,8 @@ def opened(request: Request, say: Callable[[str], None] = lambda line: None) -> 
             say(note)
         if unused := sorted(given.by_frame.keys() - set(range(start, end))):
             say(f"labels of frames {frame_list(unused)} are not used: frames {start} to {end - 1} are labelled")
-        results = Results.of(
-            request.out, video, range(start, end), given, adapted=bool(request.adapt), soft=request.soft
-        )
+        how = {"adapted": bool(request.adapt), "soft": request.soft, "checked": bool(request.check)}
+        results = Results.of(request.out, video, range(start, end), given, **how)
         found = _found(request, manifest)
         missing = results.missing() | _stale(found, manifest, results.frames)
         yield Work(request, weights, video, given, start, end, plan, results, missing, manifest, found)
@@ -331,6 +338,7 @@ def _revise(
     write_json(results.out / MANIFEST, manifest | mark)
     remove(results.out / OVERLAY)
     remove(results.out / REVIEW)
+    remove(results.out / CYCLE)
     if results.adapted:
         forget(results.out)
         results.final.revise(results.frames, {k: v for k, v in results.given.items() if k in results.frames}, before)
@@ -366,6 +374,7 @@ def _manifest(request: Request, video: Video, given: Given[Any], weights: Path, 
             "device": request.device,
             **({"adapt": dataclasses.asdict(request.adapt)} if request.adapt else {}),
             **({"soft": True} if request.soft else {}),
+            **({"check": request.check} if request.check else {}),
             **({"method": request.method} if request.method else {}),
             **({"read": list(request.read)} if request.read else {}),
         },
