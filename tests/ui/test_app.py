@@ -166,6 +166,16 @@ def test_a_full_disk_is_told_and_the_mask_stays(
     assert paint(client, 3, np.ones((1, 1))) == version + 1
 
 
+def test_an_object_is_deleted_from_all_labels(client: TestClient, session: Session) -> None:
+    for k in (0, 4):
+        paint(client, k, scene(k)[1])
+    assert client.delete("/api/objects/1").status_code == 200
+    assert [one["id"] for one in client.get("/api/state").json()["objects"]] == [2]
+    for k in (0, 4):
+        expected = np.where(scene(k)[1] == 1, 0, scene(k)[1])
+        np.testing.assert_array_equal(read_ids(session.out / "labels" / f"{k:05d}.png"), expected)
+
+
 def test_scribbles_become_a_mask(client: TestClient, session: Session) -> None:
     """A line on each square: both come out, though one is scribbled on its left half alone; nothing is kept."""
     drawn = np.zeros((HEIGHT, WIDTH))

@@ -8,7 +8,7 @@ GET    /api/masks/K             ids, PNG; 204 where there are none; its version 
 PATCH  /api/masks/K?x&y&width&height  a stroke: ids in rows, uint16, little endian; 65535 is no change
 POST   /api/magic/K?x&y&width&height  scribbles in the same form: the mask that they make, PNG
 DELETE /api/masks/K             the frame is labelled no more
-PUT    /api/objects/ID          {"name", "colour"}; DELETE takes it off the list
+PUT    /api/objects/ID          {"name", "colour"}; DELETE takes it out of all labels
 GET    /api/confidence          per object and frame, in percent
 POST   /api/propagate           {"first", "last"}, or {} for all; /api/stop
 POST   /api/export              {"form"}; then POST /api/ticket gives an address to download what it wrote

@@ -14,6 +14,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,7 +79,7 @@ class Magic:
                 self._walk, self._frame = Walk.of(model, picture()), k
             walk = self._walk
         size = (scribbles.shape[0], scribbles.shape[1])
-        kind = np.uint16 if max(ids) > 255 else np.uint8
+        kind: Any = np.uint16 if max(ids) > 255 else np.uint8
         labels = MaskLabels(np.array([0, *ids], kind), size, model.encoder.device)
         grid = Propagator(model, labels).grid(walk.picture)
         drawn = [torch.from_numpy((scribbles == value).astype(np.float32)) for value in (BACKGROUND, *ids)]

@@ -141,11 +141,25 @@ class Painted:
             self.colours[id_] = colour
         self._write()
 
-    def forget(self, id_: int) -> None:
-        """Take an object off the list. Its pixels are the page's to erase."""
+    def forget(self, id_: int) -> set[int]:
+        """Delete an object: from the list, and from all labels.
+
+        Returns:
+            The frames whose labels changed.
+
+        Raises:
+            OutputError: the folder cannot be written; some labels are without it then.
+        """
+        changed = set()
+        for k in sorted(self.digests):
+            ids = self.mask(k)
+            if (found := ids == id_).any():
+                self.paint(k, Patch(0, 0, np.where(found, 0, KEEP).astype(np.uint16)))
+                changed.add(k)
         self.names.pop(id_, None)
         self.colours.pop(id_, None)
         self._write()
+        return changed
 
     def agree(self, manifest: Mapping[str, Any]) -> None:
         """The results are made from these labels now."""

@@ -206,9 +206,10 @@ class Session:
         self.tell("state", self.state())
 
     def forget(self, id_: int) -> None:
-        """Take an object off the list."""
+        """Delete an object from the list and from all labels."""
         with self._lock:
-            self.painted.forget(id_)
+            for k in self.painted.forget(id_):
+                self._changed(k, "")
         self.tell("state", self.state())
 
     def propagate(self, within: Collection[int] | None = None) -> None:
@@ -233,6 +234,7 @@ class Session:
             self._propagate(None)
             self._say(f"exporting: {form}")
             self.job.result = export(self.out, chosen).name
+            self._say(f"exported: {self.out / 'export' / self.job.result}")
 
         if not self.painted.digests:
             raise UsageError("export", "no frame is labelled", "paint one first")
@@ -302,7 +304,7 @@ class Session:
             bool(found),
             self.painted.taken_back(found) if found else (),
         )
-        began, first = 0.0, True
+        began, before, first = 0.0, 0, True
 
         def wrote(index: int) -> None:
             nonlocal first
@@ -317,13 +319,16 @@ class Session:
             self.job.frame = index
 
         def progress(done: int, total: int) -> None:
-            nonlocal began
-            began = began or time.monotonic()
+            nonlocal began, before
+            if not began:
+                began, before = time.monotonic(), done
+            elif done > before:
+                self.job.rate = round((done - before) / (time.monotonic() - began), 2)
             self.job.done, self.job.total = done, total
             self.tell("job", self.told())
             self._check()
 
-        propagate_to(
+        summary = propagate_to(
             request,
             say=self._say,
             progress=progress,
@@ -332,6 +337,7 @@ class Session:
             held_already=True,
             drew=self._check_at,
         )
+        self.job.said = summary.look
 
     def _check_at(self, index: int) -> None:
         self.job.frame = index

@@ -165,7 +165,7 @@ async function start(state) {
     const share = job.running && job.total ? Math.round((100 * job.done) / job.total) : 0;
     $("done").style.width = `${share}%`;
     $("bar").ariaValueNow = String(share);
-    const rate = job.rate ? ` · ${job.rate.toFixed(1)} frames/s` : "";
+    const rate = job.rate ? ` · ${job.rate.toFixed(1)} a second` : "";
     const at = job.done && job.done < job.total ? `${job.done} of ${job.total} steps${rate}` : job.said || "starting";
     $("job").textContent = job.running ? at : job.error ? "" : job.said;
     if (job.error) trouble(job.error);
@@ -245,7 +245,8 @@ async function start(state) {
     $("brush-size").value = String(painter.size);
     $("brush-said").textContent = String(painter.size);
   };
-  $("index").addEventListener("change", () => go(Number($("index").value)));
+  $("index").addEventListener("change", () => go($("index").value === "" ? now.wanted : Number($("index").value)));
+  $("index").addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => event.key === "Enter" && $("pen").focus());
   $("brush-size").addEventListener("input", () => painter.resize(Number($("brush-size").value)));
   $("opacity").addEventListener("input", () => {
     view.opacity = Number($("opacity").value) / 100;

@@ -99,7 +99,7 @@ export class Objects {
     text.addEventListener("change", () => this.on.change(id, { name: text.value.trim() }));
     text.addEventListener("focus", () => this.choose(id));
     text.addEventListener("keydown", (event) => {
-      if (event.key === "Enter") text.blur();
+      if (event.key === "Enter") document.getElementById("pen")?.focus();
     });
     row.append(
       pick,

@@ -69,7 +69,7 @@ export class Timeline {
     }
     for (const [ranges, name] of /** @type {[[number, number][], string][]} */ ([[line.computed, "--computed"], [line.stale, "--stale"]])) {
       pen.fillStyle = colour(name);
-      for (const [a, b] of ranges) pen.fillRect(x(a), height - BAND, Math.max(1, x(b + 1) - x(a)), BAND);
+      for (const [a, b] of ranges) pen.fillRect(x(a), height - BAND, Math.max(1, x(b + 1) - x(a) + 0.5), BAND);
     }
     this.curves(pen, x, TOP, height - BAND - TOP - 4);
     pen.fillStyle = colour("--cut");
