@@ -21,7 +21,7 @@ from vcorr.propagation.adapt import Adaptation, Course, Full, Job, Light, fitted
 from vcorr.propagation.run import Request, propagate_to
 from vcorr.propagation.video import propagate
 
-FEW = Adaptation("light", iterations=3, lr=1e-3)
+FEW = Adaptation("light", iterations=2, batch=2, lr=1e-3)
 
 
 @pytest.fixture(autouse=True)
@@ -82,14 +82,14 @@ def test_early_frames_weigh_more_and_interleaved_ones_are_seen_first() -> None:
     assert course.weights[-1] == pytest.approx(course.weights[0] / 2)
     ordered = Adaptation("light", interleaved=True, iterations=100)
     assert all(p < 2 for i in range(20) for p in course.drawn(i, ordered))
-    assert {p for i in range(90, 100) for p in course.drawn(i, ordered)} > {0, 8} or course.drawn(99, ordered)
+    assert max(p for i in range(90, 100) for p in course.drawn(i, ordered)) == 8
     assert len(Course.of(range(1000), {0: given[4]}, Adaptation(most=50)).frames) == 50
 
 
-@pytest.mark.parametrize("form", ["full", "light"])
+@pytest.mark.parametrize("form", [pytest.param("full", marks=pytest.mark.slow), "light"])
 def test_the_folder(request_for: Callable[..., Request], mask: Path, form: str) -> None:
     lines: list[str] = []
-    cfg = Adaptation(form, iterations=2, batch=2)  # type: ignore[arg-type]
+    cfg = Adaptation(form, iterations=2, batch=1)  # type: ignore[arg-type]
     request = request_for(adapt=cfg)
     propagate_to(request, say=lines.append)
     names = ["adapt.csv", "confidence.csv", "frames.csv", "manifest.json", "masks", "overlay.mp4", "propagated"]
@@ -109,11 +109,11 @@ def test_the_folder(request_for: Callable[..., Request], mask: Path, form: str) 
     assert any("complete already" in line for line in lines)
 
 
-@pytest.mark.parametrize("stop_after", [1, 2, 3])
+@pytest.mark.parametrize("stop_after", [1, 3])
 def test_a_stopped_adaptation_goes_on_to_the_same_bytes(
     request_for: Callable[..., Request], monkeypatch: pytest.MonkeyPatch, stop_after: int
 ) -> None:
-    whole, broken = request_for("whole", adapt=FEW), request_for("broken", adapt=FEW)
+    whole, broken = (request_for(name, adapt=FEW, end=4) for name in ("whole", "broken"))
     propagate_to(whole)
     monkeypatch.setattr(adapted, "SAVE_EVERY", -1.0)
     save = adapted.save_tensors
@@ -136,16 +136,16 @@ def test_a_stopped_adaptation_goes_on_to_the_same_bytes(
 
 
 def test_a_correction_changes_what_the_network_learns_from(request_for: Callable[..., Request], tmp_path: Path) -> None:
-    first = request_for(adapt=FEW)
+    first = request_for(adapt=FEW, end=4)
     propagate_to(first)
-    given = save_mask(tmp_path / "given.png", scene(5)[1])
-    propagate_to(request_for(adapt=FEW, at={5: given}, update=True))
-    whole = request_for("whole", adapt=FEW, at={5: given})
+    given = save_mask(tmp_path / "given.png", scene(2)[1])
+    propagate_to(request_for(adapt=FEW, at={2: given}, update=True, end=4))
+    whole = request_for("whole", adapt=FEW, at={2: given}, end=4)
     propagate_to(whole)
     assert files(first.out) == files(whole.out)
-    np.testing.assert_array_equal(read_mask(first.out / "masks" / "00005.png").ids, scene(5)[1])
+    np.testing.assert_array_equal(read_mask(first.out / "masks" / "00002.png").ids, scene(2)[1])
     (first.out / "masks" / "00003.png").unlink()
-    propagate_to(request_for(adapt=FEW, update=True))
+    propagate_to(request_for(adapt=FEW, update=True, end=4))
     assert files(first.out) == files(whole.out)
 
 
@@ -177,9 +177,9 @@ def test_frames_in_python_come_from_the_network(
     request_for: Callable[..., Request], frames: Path, mask: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Adaptation, "of", lambda form, interleaved=False: FEW)
-    found = list(propagate(frames, mask, weights=weights, adapt="light"))
-    request = request_for(adapt=FEW)
+    found = list(propagate(frames, mask, weights=weights, adapt="light", end=4))
+    request = request_for(adapt=FEW, end=4)
     propagate_to(request)
-    assert [frame.index for frame in found] == list(range(8))
+    assert [frame.index for frame in found] == list(range(4))
     for frame in found:
         np.testing.assert_array_equal(frame.mask, read_mask(request.out / "masks" / f"{frame.index:05d}.png").ids)
