@@ -14,6 +14,7 @@ from vcorr.cli import app
 from vcorr.errors import InputError, UsageError
 from vcorr.model import network
 from vcorr.model.convert import convert
+from vcorr.model.position import PositionConfig
 from vcorr.model.resnet import ResNetConfig
 from vcorr.model.weights import load_weights
 
@@ -65,6 +66,28 @@ def test_features_are_the_same(tmp_path, rules) -> None:
     assert (weights.meta["converted"], weights.space, weights.matching.border) == ("mast", "lab", "zeros")
 
 
+@pytest.mark.parametrize("shape", [(64, 6, 6), (1, 64, 6, 6)])
+def test_liir_is_told_by_its_position_encoding(tmp_path, shape) -> None:
+    path = tmp_path / "liir.pt"
+    of_training = {"conv_semantic.weight": torch.ones(1), "conv_semantic_k.bias": torch.ones(1), "queue": torch.ones(2)}
+    place = torch.randn(shape, generator=rng.generator(1, "place"))
+    torch.save(
+        {"state_dict": {**renamed(TORCHVISION), **of_training, "pos_embed1": place, "queue_ptr": place[:1]}}, path
+    )
+    weights = convert(path)
+    assert weights.net == ResNetConfig(position=PositionConfig("1dape", size=6))
+    assert (weights.meta["converted"], weights.space) == ("liir", "lab")
+    assert (weights.matching.radius, weights.inference.compactness) == (14, 2)
+    params, stats = network.init(NET, rng.generator(3, "init"))
+    image = torch.rand(1, 3, 12, 12, generator=rng.generator(0, "image"))  # its stem has the size of the map
+    ours = network.apply(weights.net, weights.params, weights.stats, image, train=False)[0]
+    map_ = place.reshape(64, 6, 6)
+    assert torch.equal(ours, network.apply(NET, params, stats, image, train=False, position=map_)[0])
+    torch.save({**renamed(TORCHVISION), "pos_embed1": torch.zeros(64, 6, 7)}, path)
+    with pytest.raises(InputError, match="holds pos_embed1 of 64x6x7, not channels x side x side"):
+        convert(path)
+
+
 def test_corrflow_is_told_by_its_prefix_and_the_file_is_read_back(tmp_path) -> None:
     path, out = tmp_path / "corrflow.pt", tmp_path / "corrflow.safetensors"
     torch.save({"epoch": 3, "state_dict": {f"module.{k}": v for k, v in renamed(RELEASED).items()}}, path)
@@ -74,7 +97,7 @@ def test_corrflow_is_told_by_its_prefix_and_the_file_is_read_back(tmp_path) -> N
     assert (weights.space, weights.matching.radius, weights.inference.references.short) == ("rgb", 6, (1,))
     assert convert(path, "mast").space == "lab"
     assert "converted=corrflow" in CliRunner().invoke(app, ["weights", str(out)], catch_exceptions=False).stdout
-    with pytest.raises(UsageError, match="--like crw: no such method; give corrflow or mast"):
+    with pytest.raises(UsageError, match="--like crw: no such method; give corrflow, mast, liir"):
         convert(path, "crw")
 
 
@@ -92,9 +115,9 @@ def test_what_is_refused(tmp_path, monkeypatch) -> None:
     with pytest.raises(InputError, match=r"other.pt: holds more than plain tensors, and is not opened"):
         convert(path)
     assert not (tmp_path / "ran").exists()
-    torch.save(tensors | {"pos_embed1": torch.zeros(1), "conv_semantic.weight": torch.zeros(1)}, path)
+    torch.save(tensors | {"selfsim_fc.0.weight": torch.zeros(1), "fc.weight": torch.zeros(1)}, path)
     with pytest.raises(
-        InputError, match=r"holds 2 tensors that are not of this network: pos_embed1, conv_semantic.weight"
+        InputError, match=r"holds 2 tensors that are not of this network: selfsim_fc.0.weight, fc.weight"
     ):
         convert(path)
     torch.save({k: v for k, v in tensors.items() if not k.startswith("post")}, path)

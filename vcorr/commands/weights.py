@@ -28,12 +28,12 @@ app = typer.Typer(
 
 @app.command()
 def convert(
-    file: Annotated[Path, typer.Argument(help="Checkpoint of CorrFlow or MAST, or of the same network.")],
+    file: Annotated[Path, typer.Argument(help="Checkpoint of CorrFlow, MAST or LIIR, or of the same network.")],
     out: Annotated[Path, typer.Argument(help="Weights file to write, such as mast.safetensors.")],
     like: Annotated[
         str | None,
         typer.Option(
-            help="Method whose way of reading labels to use, corrflow or mast; default: taken from the tensor names."
+            help="Method whose way of reading labels to use: corrflow, mast or liir; default: by the names."
         ),
     ] = None,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Weights of others' checkpoints, whose network is ours under other names: CorrFlow's and MAST's releases.
+"""Weights of others' checkpoints, whose network is ours under other names: of CorrFlow, MAST and LIIR.
 
     feature_extraction.conv1.0, .1               stem.conv, stem.bn
     feature_extraction.layer2.0.left.0, .1       layer2.0.conv1, layer2.0.bn1      (3, 4: conv2, bn2)
@@ -6,7 +6,9 @@
     post_convolution                             head
 
 Names as in torchvision (conv1, bn1, layer2.0.conv1, layer2.0.downsample.0) are taken too, if the network is this one:
-stride 4, no pooling, a head. CorrFlow keeps its tensors under ``state_dict`` with the prefix ``module.``.
+stride 4, no pooling, a head. CorrFlow keeps its tensors under ``state_dict`` with the prefix ``module.``. LIIR has a
+learned position encoding, ``pos_embed1`` [c s s] or [1 c s s], which is position.map here; its second head at half the
+resolution (conv_semantic, conv_semantic_k) and its queue serve training alone, and are left out.
 
 Checkpoints are pickles. They are opened by torch's reader of plain tensors alone, which runs no code of theirs.
 """
@@ -30,10 +32,11 @@ from vcorr.matching.settings import Matching
 from vcorr.model import network
 from vcorr.model.inference import Inference, References
 from vcorr.model.nn import Tensors
+from vcorr.model.position import PositionConfig
 from vcorr.model.resnet import ResNetConfig
 from vcorr.model.weights import Weights, check_shapes
 
-Method = Literal["corrflow", "mast"]
+Method = Literal["corrflow", "mast", "liir"]
 
 _RULES = (
     (r"conv1\.0", "stem.conv"),
@@ -48,6 +51,8 @@ _RULES = (
     (r"(layer[1-4]\.[01])\.(?:shortcut|downsample)\.1", r"\1.skip.bn"),
     (r"post_convolution", "head"),
 )
+_POSITION = "pos_embed1"
+_OF_TRAINING = re.compile(r"conv_semantic(_k)?\b.*|queue.*")  # of LIIR
 _STATISTICS = {"running_mean": "mean", "running_var": "var"}
 _LISTED = 5  # names in a message
 _READ: dict[Method, tuple[Matching, Inference, Literal["lab", "rgb"]]] = {
@@ -61,6 +66,11 @@ _READ: dict[Method, tuple[Matching, Inference, Literal["lab", "rgb"]]] = {
         Inference(References((0, 5), (1, 3, 5)), feedback="hard", roi_search=15),
         "lab",
     ),
+    "liir": (
+        Matching(radius=14, scale=1.0, border="zeros", alignment="sampled"),
+        Inference(References((0, 5), (1, 3, 5)), feedback="hard", compactness=2),
+        "lab",
+    ),
 }
 
 
@@ -69,22 +79,26 @@ def convert(path: Path, like: Method | None = None) -> Weights:
 
     Args:
         path: a checkpoint of torch, or a safetensors file with the same names.
-        like: whose it is; None tells CorrFlow's by the prefix ``module.``.
+        like: whose it is; None tells CorrFlow's by the prefix ``module.``, and LIIR's by its position encoding.
 
     Raises:
         InputError: it cannot be opened safely, or is of another network: what is unknown or missing is listed.
         UsageError: no such method.
     """
     if like is not None and like not in get_args(Method):
-        raise UsageError(f"--like {like}", "no such method", f"give {' or '.join(get_args(Method))}")
+        raise UsageError(f"--like {like}", "no such method", f"give {', '.join(get_args(Method))}")
     found = _tensors(path)
-    method = like or ("corrflow" if all(name.startswith("module.") for name in found) else "mast")
-    params, stats, unknown = _renamed(found)
+    named = {_plain(name): tensor for name, tensor in found.items()}
+    net = ResNetConfig()
+    if _POSITION in named:
+        net = ResNetConfig(position=_position(path, named[_POSITION]))
+    told: Method = "corrflow" if all(name.startswith("module.") for name in found) else "mast"
+    method = like or ("liir" if _POSITION in named else told)
+    params, stats, unknown = _renamed(named)
     if unknown:
         more = f" and {len(unknown) - _LISTED} more" if len(unknown) > _LISTED else ""
         what = f"holds {len(unknown)} tensors that are not of this network: {', '.join(unknown[:_LISTED])}{more}"
-        raise InputError(path, what, "give a release of CorrFlow or MAST, or one of the same network")
-    net = ResNetConfig()
+        raise InputError(path, what, "give a release of CorrFlow, MAST or LIIR, or one of the same network")
     with torch.device("meta"):
         wanted_params, wanted_stats = network.init(net, rng.generator(0, "shapes"))
     if missing := sorted((wanted_params.keys() - params.keys()) | (wanted_stats.keys() - stats.keys())):
@@ -122,12 +136,27 @@ def _tensors(path: Path) -> Tensors:
     return tensors
 
 
+def _plain(name: str) -> str:
+    return name.removeprefix("module.").removeprefix("feature_extraction.")
+
+
+def _position(path: Path, tensor: Tensor) -> PositionConfig:
+    """The position encoding that a learned map [c s s] or [1 c s s] asks for."""
+    if tensor.ndim not in (3, 4) or tensor.shape[-1] != tensor.shape[-2] or (tensor.ndim == 4 and tensor.shape[0] != 1):
+        shape = "x".join(map(str, tensor.shape))
+        raise InputError(path, f"holds {_POSITION} of {shape}, not channels x side x side", "give a release of LIIR")
+    return PositionConfig("1dape", size=tensor.shape[-1])
+
+
 def _renamed(found: Tensors) -> tuple[Tensors, Tensors, list[str]]:
     """(params, stats, names that are not of this network)."""
     params, stats, unknown = {}, {}, []
     for full, tensor in found.items():
-        name, _, kind = full.removeprefix("module.").removeprefix("feature_extraction.").rpartition(".")
-        if kind == "num_batches_tracked":
+        name, _, kind = full.rpartition(".")
+        if kind == "num_batches_tracked" or _OF_TRAINING.fullmatch(full):
+            continue
+        if full == _POSITION:
+            params["position.map"] = tensor.float().reshape(tensor.shape[-3:])
             continue
         ours = next((re.sub(rule, new, name) for rule, new in _RULES if re.fullmatch(rule, name)), None)
         if ours is None:
