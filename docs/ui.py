@@ -45,8 +45,8 @@ def main(folder: Path) -> None:
         try:
             _film(browser.new_page(viewport={"width": 1280, "height": 720}), address, folder)
         finally:
-            browser.close()
             server.terminate()
+            browser.close()
 
 
 def _film(page: Any, address: str, folder: Path) -> None:
@@ -91,15 +91,16 @@ def _film(page: Any, address: str, folder: Path) -> None:
     until("vcorr.state().job.done > 8")
     take("propagate")
     until("!vcorr.state().job.running && vcorr.state().computed.length > 0")
-    page.evaluate("document.querySelector('#trouble').hidden")
+    time.sleep(2)  # the confidence comes after the masks
     page.keyboard.press("c")
-    time.sleep(1)
+    until("vcorr.now.shown === vcorr.now.wanted")
     take("check")
     page.fill("#index", "20")
     page.keyboard.press("Enter")
     until("vcorr.now.shown === 20")
     page.keyboard.press("e")
-    stroke((330, 200), (360, 320), (420, 420))
+    stroke((712, 152), (738, 160), (722, 176), (740, 186), (728, 196), (718, 200))
+    stroke((674, 122), (692, 150))
     take("correct")
     page.click("#both")
     until("vcorr.state().job.running")

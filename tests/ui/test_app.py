@@ -93,6 +93,30 @@ def test_frames_come_by_index(client: TestClient) -> None:
     assert client.get("/api/frames/-1").status_code == 404
 
 
+def test_a_damaged_frame_shows_the_one_beside_it(request_of: Callable[..., Request], frames: Path) -> None:
+    (frames / "00003.png").write_bytes((frames / "00003.png").read_bytes()[:60])
+    with opened(request_of()) as session:
+        client = client_of(session)
+        answer = client.get("/api/frames/3")
+        picture = np.asarray(Image.open(io.BytesIO(answer.content))).astype(int)
+        assert np.abs(picture - scene(2)[0]).mean() < 4 and answer.headers["x-damaged"] == "1"
+        assert "x-damaged" not in client.get("/api/frames/4").headers
+        drawn = np.ones((1, WIDTH)).astype("<u2").tobytes()
+        assert client.post(f"/api/magic/3?x=0&y=9&width={WIDTH}&height=1", content=drawn).status_code == 422
+
+
+def test_a_very_wide_picture_comes_whole(request_of: Callable[..., Request], tmp_path: Path) -> None:
+    wide = tmp_path / "wide"
+    wide.mkdir()
+    for k in range(2):
+        Image.new("RGB", (20_000, 33), (k, 90, 160)).save(wide / f"{k:05d}.png")
+    with opened(request_of(video=str(wide))) as session:
+        client = client_of(session)
+        assert Image.open(io.BytesIO(client.get("/api/frames/1").content)).size == (20_000, 33)
+        paint(client, 0, np.ones((33, 20_000)))
+        assert read_ids(session.out / "labels" / "00000.png").all()
+
+
 def test_a_stroke_is_on_the_disk_when_it_is_answered(client: TestClient, session: Session) -> None:
     assert client.get("/api/masks/3").status_code == 204
     version = paint(client, 3, np.full((4, 5), 2), x=10, y=20)
@@ -213,6 +237,8 @@ def test_paint_propagate_stop_correct_and_export(client: TestClient, session: Se
     client.post("/api/propagate", json={})
     finished(session)
     after = masks(session)
+    assert client.get("/api/before/6").content == before["00006.png"]
+    assert client.get("/api/before/3").status_code == 204
     assert [name for name in after if after[name] != before[name] and name < "00005.png"] == []
     for k in (0, 4, 6):
         np.testing.assert_array_equal(read_mask(session.out / "masks" / f"{k:05d}.png").ids, scene(k)[1])

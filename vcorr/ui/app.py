@@ -6,6 +6,7 @@ GET    /api/events              server-sent events: state, mask, job, confidence
 GET    /api/frames/K            a picture, JPEG
 GET    /api/masks/K             ids, PNG; 204 where there are none; its version in ``x-version``
 PATCH  /api/masks/K?x&y&width&height  a stroke: ids in rows, uint16, little endian; 65535 is no change
+GET    /api/before/K            ids before the last correction, PNG; 204 where it left them as they are
 POST   /api/magic/K?x&y&width&height  scribbles in the same form: the mask that they make, PNG
 DELETE /api/masks/K             the frame is labelled no more
 PUT    /api/objects/ID          {"name", "colour"}; DELETE takes it out of all labels
@@ -131,6 +132,10 @@ def application(session: Session, token: str, hub: Hub, **guard: Any) -> Guard:
             return Response(status_code=204, headers=headers)
         return Response(data, media_type="image/png", headers=headers)
 
+    async def before(request: Request) -> Response:
+        data = await run_in_threadpool(session.painted.before, frame_of(request))
+        return Response(status_code=204) if data is None else Response(data, media_type="image/png")
+
     async def patch_of(request: Request) -> Patch:
         x, y, w, h = (_number(request, name) for name in ("x", "y", "width", "height"))
         if not (0 < w <= width - x and 0 < h <= height - y):
@@ -219,6 +224,7 @@ def application(session: Session, token: str, hub: Hub, **guard: Any) -> Guard:
         ("/api/masks/{k:int}", "GET", mask),
         ("/api/masks/{k:int}", "PATCH", paint),
         ("/api/masks/{k:int}", "DELETE", take_back),
+        ("/api/before/{k:int}", "GET", before),
         ("/api/magic/{k:int}", "POST", magic),
         ("/api/objects/{id:int}", "PUT", describe),
         ("/api/objects/{id:int}", "DELETE", forget),

@@ -7,7 +7,8 @@ either side changed since is told apart. Where both changed a frame, what was pa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vcorr.errors import InputError, UsageError
+from vcorr.errors import InputError, OutputError, UsageError
 from vcorr.files import make_folder, remove, replacing, sweep, write_json
 from vcorr.labels.draw import default_palette
 from vcorr.labels.formats.text import read_json
@@ -27,6 +28,7 @@ from vcorr.labels.raw_ids import Ids, read_ids
 from vcorr.propagation.update import labels_of
 
 KEEP = 65535  # of a pixel that a stroke does not touch; no id
+BEFORE = ".before"  # beside the labels: results that the last correction redid
 MAX_NAME = 100  # characters
 MAX_OBJECTS = 4096
 
@@ -97,6 +99,29 @@ class Painted:
     def png(self, k: int) -> bytes | None:
         """The file of that mask; None where it is empty."""
         path = mask_file(self.folder if k in self.digests else self.results, k)
+        return path.read_bytes() if is_whole(path, self.size) else None
+
+    def keep_before(self, frames: Collection[int]) -> None:
+        """Keep the results of frames that are about to be redone, in place of those that were kept before.
+
+        Raises:
+            OutputError: they cannot be kept.
+        """
+        folder = self.folder / BEFORE
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            for k in frames:
+                source = mask_file(self.results, k)
+                if source.exists():
+                    shutil.copyfile(source, mask_file(folder, k))
+        except OSError as error:
+            what = f"cannot be written ({error.strerror})"
+            raise OutputError(folder, what, "check the folder, its rights and the free space") from error
+
+    def before(self, k: int) -> bytes | None:
+        """The file of a frame's result as it was before the last correction; None where that left it as it was."""
+        path = mask_file(self.folder / BEFORE, k)
         return path.read_bytes() if is_whole(path, self.size) else None
 
     def paint(self, k: int, patch: Patch) -> None:

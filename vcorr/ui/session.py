@@ -288,6 +288,8 @@ class Session:
 
     def _propagate(self, within: Collection[int] | None) -> None:
         found = self.manifest() or {}
+        if stale := self._stale(found or None) & self._written:
+            self.painted.keep_before(stale)
         again = set(found.get("taken_back", [])) & self.painted.digests.keys()  # frames that are labelled once more
         request = Request(
             self.request.video,

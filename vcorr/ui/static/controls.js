@@ -3,6 +3,7 @@
 import { ask } from "/static/api.js";
 import { icon } from "/static/icons.js";
 import { listenToKeys, showKeys } from "/static/keys.js";
+import { decodeIds } from "/static/png.js";
 
 /**
  * @typedef {object} Page what commands need
@@ -129,6 +130,21 @@ export function wire(page) {
     select.dispatchEvent(new Event("change"));
   }
 
+  /** Show the mask before the last correction, or the present one again. */
+  async function before() {
+    if (view.ids !== now.mask.ids) view.ids = now.mask.ids;
+    else {
+      const k = now.shown;
+      const response = await ask("GET", `/api/before/${k}`);
+      if (response.status === 204) return note("the last correction left this frame as it is");
+      const { ids } = await decodeIds(await response.arrayBuffer());
+      if (k !== now.shown) return;
+      view.ids = ids;
+      note("as it was before the last correction");
+    }
+    view.redraw();
+  }
+
   const exporting = () => $("exports").showModal();
   const helping = () => $("keys").showModal();
   /** @type {import("./keys.js").Shortcut[]} */
@@ -167,6 +183,7 @@ export function wire(page) {
     { keys: ["x"], said: "Hide the object, or show it", run: () => objects.toggle(objects.chosen, "hidden") },
     { keys: ["l"], said: "Lock the object, or free it", run: () => objects.toggle(objects.chosen, "locked") },
     { keys: ["o"], said: "Overlay, outlines, mask, picture", run: nextMode },
+    { keys: ["v"], said: "Before the last correction, and after", run: () => attempt(before) },
     { keys: ["+", "="], said: "Zoom in", run: () => zoomBy(1.25), held: true },
     { keys: ["-"], said: "Zoom out", run: () => zoomBy(0.8), held: true },
     { keys: ["0"], said: "Show the whole frame", run: () => view.fit() },

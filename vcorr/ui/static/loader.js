@@ -23,6 +23,8 @@ export class Loader {
     this.turns = new Map();
     /** @type {Map<number, Promise<ImageBitmap>>} */
     this.pictures = new Map();
+    /** @type {Set<number>} frames that show the picture beside them */
+    this.damaged = new Set();
     this.near = 0; // frames around it are kept
   }
 
@@ -30,7 +32,10 @@ export class Loader {
   picture(k) {
     let found = this.pictures.get(k);
     if (!found) {
-      found = ask("GET", `/api/frames/${k}`).then(async (r) => createImageBitmap(await r.blob()));
+      found = ask("GET", `/api/frames/${k}`).then(async (r) => {
+        if (r.headers.has("x-damaged")) this.damaged.add(k);
+        return createImageBitmap(await r.blob());
+      });
       found.catch(() => this.pictures.delete(k));
       this.pictures.set(k, found);
       for (const old of this.pictures.keys()) {

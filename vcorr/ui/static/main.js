@@ -140,7 +140,8 @@ async function start(state) {
       .map(([id, values]) => /** @type {const} */ ([objects.nameOf(Number(id)), values[k - confidence.first]]))
       .filter(([, value]) => value >= 0 && !labelled)
       .map(([name, value]) => `${name} ${value} %`);
-    $("about").textContent = `Frame ${k} is ${what}.${sure.length ? ` Confidence: ${sure.join(", ")}.` : ""}`;
+    const damaged = loader.damaged.has(k) ? " It is damaged and shows the picture beside it: better label another." : "";
+    $("about").textContent = `Frame ${k} is ${what}.${damaged}${sure.length ? ` Confidence: ${sure.join(", ")}.` : ""}`;
     $("undo").disabled = !painter.past.length;
     $("redo").disabled = !painter.future.length;
     $("take-back").disabled = !labelled;

@@ -253,6 +253,7 @@ export class Painter {
   down(event) {
     const { pen, page, fingers } = this;
     pen.focus({ preventScroll: true });
+    this.view.ids = page.mask.ids;
     pen.setPointerCapture(event.pointerId);
     if (event.pointerType === "touch") fingers.set(event.pointerId, { x: event.clientX, y: event.clientY });
     if (fingers.size === 2) {
