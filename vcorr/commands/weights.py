@@ -32,9 +32,7 @@ def convert(
     out: Annotated[Path, typer.Argument(help="Weights file to write, such as mast.safetensors.")],
     like: Annotated[
         str | None,
-        typer.Option(
-            help="Method whose way of reading labels to use: corrflow, mast or liir; default: by the names."
-        ),
+        typer.Option(help="Method whose way of reading labels to use: corrflow, mast or liir; default: by the names."),
     ] = None,
 ) -> None:
     """Convert a released checkpoint into a weights file. Tensors that do not belong to the network are listed."""

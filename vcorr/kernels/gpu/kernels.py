@@ -145,6 +145,12 @@ def forward_kernel(
     DISK: tl.constexpr, ZEROS: tl.constexpr, HAS_MASK: tl.constexpr, GOES_ON: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
+    """Readout and logsumexp of a tile of query cells in a run of references, by an online softmax in base 2.
+
+    Q [b h w c], K and V [r b h w .] by their strides, MASK [r b h w], OFFSET [b h w 2] in cells as (dy, dx), WANTED the
+    cells to read; OUT [b h w v+1] and LSE [b h w], which GOES_ON continues from what earlier runs left there. TAPS and
+    PART: how many taps a window has in all references, for those outside the frame that count (ZEROS).
+    """
     BM: tl.constexpr = TH * TW
     EDGE: tl.constexpr = 1 if CORNERS == 4 else 0
     y, x, top, left, height, width, b = cells_of_program(H, W, STEP, TH, TW, 0)
@@ -238,6 +244,11 @@ def query_gradient_kernel(
     BV: tl.constexpr, DISK: tl.constexpr, ZEROS: tl.constexpr, HAS_MASK: tl.constexpr, GOES_ON: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
+    """dQ of a tile of query cells, some channels a program: scale * sum dS k, dS = P * (g . v - delta).
+
+    G [b h w v] is the gradient of the readout, DELTA [b h w] g . readout less that of the logsumexp, LEVEL [b h w] the
+    logsumexp in base 2; DQ [b h w c] float32, which GOES_ON adds to. The others are those of the forward kernel.
+    """
     BM: tl.constexpr = TH * TW
     EDGE: tl.constexpr = 1 if CORNERS == 4 else 0
     y, x, top, left, height, width, b = cells_of_program(H, W, STEP, TH, TW, 0)
@@ -307,6 +318,12 @@ def key_gradient_kernel(
     BV: tl.constexpr, DISK: tl.constexpr, ZEROS: tl.constexpr, HAS_MASK: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
+    """dK and dV of a tile of key cells of one reference, some channels a program: sums over the queries that see them.
+
+    BOUNDS: the least and largest offset of each image, of rows, then of columns [b 4]; WANTED: first and last row, then
+    column of the cells to read [b 4]. DK and DV [r corner b h w .] float32; at fractional offsets each of the
+    four corners has a frame of its own, a cell larger. The others are those of the query's gradient.
+    """
     BM: tl.constexpr = TH * TW
     EDGE: tl.constexpr = 1 if CORNERS == 4 else 0
     y, x, top, left, height, width, b = cells_of_program(H, W, STEP, TH, TW, EDGE)

@@ -42,6 +42,11 @@ def peaks_kernel(
     TOP_K: tl.constexpr, SLOTS: tl.constexpr, DISK: tl.constexpr, ZEROS: tl.constexpr, HAS_MASK: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
+    """The TOP_K largest logits of a tile of query cells in one reference, unsorted, in slots.
+
+    TOP [r b h w k] float32, -inf where fewer can be read; CELL [r b h w k] int32, the key's number in its frame, -1 for
+    none and for taps outside the frame. The others are those of the window's forward kernel.
+    """
     BM: tl.constexpr = TH * TW
     y, x, top, left, height, width, b = cells_of_program(H, W, STEP, TH, TW, 0)
     inside = (y < height) & (x < width)

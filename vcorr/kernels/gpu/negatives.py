@@ -40,6 +40,11 @@ def forward_kernel(
     BM: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr, CHUNKS: tl.constexpr, BO: tl.constexpr,
     HAS_GROUPS: tl.constexpr, KEEP_MEAN: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
+    """Logsumexp (natural) and mean negative of a tile of queries over a part of the bank.
+
+    Q [N C] and BANK [M C] by their steps; Q_GROUP [N] and BANK_GROUP [M]: pairs of one group are left out (HAS_GROUPS).
+    LSE [splits N] and MEAN [splits N C] float32, merged by the launcher; share: negatives a split.
+    """
     split, first = tl.program_id(1), tl.program_id(2) * BO
     n = tl.program_id(0) * BM + tl.arange(0, BM)
     inside = n < N

@@ -116,6 +116,7 @@ def _dense(frames: Sequence[Tensor], dtype: torch.dtype) -> Sequence[Tensor]:
 
 
 def _slices(count: int, size: int) -> list[slice]:
+    """Slices of so many numbers each, the last of what is left."""
     return [slice(first, first + size) for first in range(0, count, size)]
 
 
@@ -143,6 +144,7 @@ def runs(references: Sequence[Reference]) -> list[list[Reference]]:
 
 
 def _continues(run: Sequence[Reference], reference: Reference) -> bool:
+    """Whether one launch can read a reference behind a run: of one window, at even steps in memory, without offsets."""
     last = run[-1]
     if reference.offset is not None or last.offset is not None or reference.window != last.window:
         return False
@@ -265,6 +267,7 @@ def block_of(channels: int) -> int:
 def _read_run(
     query: Tensor, run: Sequence[Reference], wanted: Tensor | None, readout: Tensor, lse: Tensor, *, goes_on: bool
 ) -> None:
+    """Launch the forward kernel for a run, into readout [b h w v] and lse [b h w]; goes_on: behind earlier runs."""
     first = run[0]
     tensors, steps = inputs_of(query, run, wanted)
     height, width, features = query.shape[1:]
@@ -291,6 +294,7 @@ def _query_gradient(
     *,
     goes_on: bool,
 ) -> None:
+    """Launch the kernel that adds a run's part of dQ to of_query [b h w c]; goes_on: behind earlier runs."""
     first, grad = run[0], slopes[0]
     tensors, steps = inputs_of(query, run, wanted)
 

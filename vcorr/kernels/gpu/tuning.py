@@ -146,6 +146,7 @@ def options(chosen: Tiling) -> dict[str, Any]:
 
 @cache
 def capability_of(device: torch.device) -> tuple[int, int]:
+    """The compute capability (major, minor) of a GPU; that of an A100 where there is none."""
     return torch.cuda.get_device_capability(device) if device.type == "cuda" else (8, 0)
 
 
@@ -184,6 +185,7 @@ def choices() -> list[tuple[tuple[object, ...], Tiling]]:
 
 
 def _tune(place: tuple[object, ...], first: Tiling, launch: Callable[[Tiling], None]) -> Tiling:
+    """The fastest of the table's tile and its neighbours, each launched some times; one that fails is passed over."""
     times = {}
     for candidate in _neighbours(first):
         try:
@@ -198,6 +200,7 @@ def _tune(place: tuple[object, ...], first: Tiling, launch: Callable[[Tiling], N
 
 
 def _neighbours(first: Tiling) -> Iterator[Tiling]:
+    """The table's tile, then tiles of other sides, blocks of keys, warps and stages."""
     yield first
     sizes = [(8, 8), (8, 16), (16, 16)]
     for (rows, columns), passing, warps, stages in itertools.product(sizes, (32, 64, 128), (4, 8), (2, 3)):
