@@ -55,6 +55,7 @@ def adapt_results(
     told = _Told(out, cfg, say)
     network, view = fitted(job, cfg, out / SCRATCH, state=_state(out), reached=told)
     told.save(network)
+    say(f"labelling {len(missing)} frames anew by the network")
     scored = results.scores.write if results.scores else lambda index, shares, grid: None
     for index, mask in relabelled(job, network, view, sorted(missing), scored):
         results.final.write(index, mask)
