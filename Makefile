@@ -40,6 +40,7 @@ check: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	if command -v tsc >/dev/null; then tsc -p vcorr/ui/jsconfig.json; fi
 
 # Every tile of the Triton kernels, compiled without a GPU for each that they are meant for, by both ends of the range of
 # versions.

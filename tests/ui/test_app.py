@@ -218,6 +218,7 @@ def test_scribbles_become_a_mask(client: TestClient, session: Session) -> None:
 # --- propagate, correct, export ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_paint_propagate_stop_correct_and_export(client: TestClient, session: Session) -> None:
     """A correction redoes its spans alone; the command line finds the folder complete; the export is read back."""
     paint(client, 0, scene(0)[1])
@@ -320,6 +321,7 @@ def test_the_folder_is_the_state(request_of: Callable[..., Request]) -> None:
         assert after[key] == before[key]
 
 
+@pytest.mark.slow
 def test_the_command_line_and_the_page_continue_each_other(
     request_of: Callable[..., Request], mask: Path, tmp_path: Path
 ) -> None:

@@ -21,6 +21,7 @@ import asyncio
 import json
 import re
 import secrets
+import shutil
 import tempfile
 import zipfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -30,6 +31,7 @@ from typing import Any
 
 import numpy as np
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
@@ -201,9 +203,11 @@ def application(session: Session, token: str, hub: Hub, **guard: Any) -> Guard:
         path = tickets.pop(request.path_params["word"], None)
         if path is None:
             return Response("this address was used already: export again", 404)
-        if path.is_dir():
-            path = await run_in_threadpool(_zipped, path)
-        return FileResponse(path, filename=path.name)
+        if not path.is_dir():
+            return FileResponse(path, filename=path.name)
+        archive = await run_in_threadpool(_zipped, path)
+        tidy = BackgroundTask(shutil.rmtree, archive.parent, ignore_errors=True)
+        return FileResponse(archive, filename=archive.name, background=tidy)
 
     def guarded(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         async def handle(request: Request) -> Response:

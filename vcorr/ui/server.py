@@ -79,6 +79,8 @@ def serve(
     hub = Hub()
     with opened(request, say) as session, _address(session.painted.folder / ADDRESS, host, port) as (listening, token):
         everywhere = host not in (LOOPBACK, "localhost", "::1")
+        if everywhere:
+            say(f"{host}: whoever reaches this machine may ask, and the connection is not encrypted")
         names = ["localhost", socket.gethostname(), host] if everywhere else ["localhost"]
         at = LOOPBACK if host in ("0.0.0.0", "::", "localhost") else host  # noqa: S104 (told)
         address = f"http://{f'[{at}]' if ':' in at else at}:{listening.getsockname()[1]}/#{token}"
