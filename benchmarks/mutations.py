@@ -22,11 +22,13 @@ TESTS = tuple(f"tests/propagation/test_{name}.py" for name in ("oracle", "propag
 
 @dataclass(frozen=True)
 class Mutation:
-    """A change of one file: ``old``, which stands there once, becomes ``new``."""
+    """A change of one file: ``old``, which stands there once, becomes ``new``; files of tests, and which of them."""
 
     path: str
     old: str
     new: str
+    tests: tuple[str, ...] = TESTS
+    chosen: str = ""  # by pytest -k
 
     def apply(self, root: Path) -> None:
         """Change the file below a folder.
@@ -95,7 +97,8 @@ def caught(mutation: Mutation | None) -> str | None:
         shutil.copyfile(ROOT / "pyproject.toml", root / "pyproject.toml")
         if mutation is not None:
             mutation.apply(root)
-        command = [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider", *TESTS]
+        tests, chosen = (TESTS, "") if mutation is None else (mutation.tests, mutation.chosen)
+        command = [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider", *tests, "-k", chosen]
         environment = os.environ | {"PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}
         result = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     if result.returncode == 0:
@@ -106,19 +109,19 @@ def caught(mutation: Mutation | None) -> str | None:
     return failed[0].removeprefix("FAILED ").split(" - ")[0]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MUTATIONS)}; default: all")
-    names = parser.parse_args().names or list(MUTATIONS)
-    if test := caught(None):
+def main(mutations: dict[str, Mutation], about: str | None) -> None:
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(mutations)}; default: all")
+    names = parser.parse_args().names or list(mutations)
+    if mutations is MUTATIONS and (test := caught(None)):
         sys.exit(f"without any fault {test} fails")
     survived = 0
     for name in names:
-        test = caught(MUTATIONS[name])
+        test = caught(mutations[name])
         survived += test is None
         print(f"{name}: {test or 'SURVIVED'}", flush=True)
     sys.exit(1 if survived else 0)
 
 
 if __name__ == "__main__":
-    main()
+    main(MUTATIONS, __doc__)

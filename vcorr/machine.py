@@ -137,7 +137,7 @@ def in_own_modes(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def free_memory(system: Path = Path("/")) -> int | None:
-    """Bytes of memory that may still be taken, as Linux says; None where nothing tells.
+    """Bytes of memory that may still be taken, as Linux says; None if unknown.
 
     Args:
         system: where /proc and /sys lie.
@@ -154,7 +154,7 @@ def free_memory(system: Path = Path("/")) -> int | None:
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """The most bytes that this process held so far, of the GPU if the device is one; None where nothing tells."""
+    """The most bytes that this process held so far, of the GPU if the device is one; None if unknown."""
     if device.type == "cuda":
         import torch
 

@@ -1,4 +1,4 @@
-"""The faults of benchmarks/mutations.py fit the code as it is now; the script itself runs the tests on each."""
+"""The faults of benchmarks/mutations.py and mends.py fit the code as it is; the scripts run the tests on each."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.mends import MENDS
 from benchmarks.mutations import MUTATIONS, ROOT
 
 
-@pytest.mark.parametrize("name", MUTATIONS)
+@pytest.mark.parametrize("name", [*MUTATIONS, *MENDS])
 def test_a_fault_can_be_put_in(name: str, tmp_path: Path) -> None:
-    mutation = MUTATIONS[name]
+    mutation = (MUTATIONS | MENDS)[name]
     copy = tmp_path / mutation.path
     copy.parent.mkdir(parents=True)
     shutil.copyfile(ROOT / mutation.path, copy)

@@ -103,7 +103,7 @@ class Given(Protocol[L]):
         """SHA-256 of a label."""
 
     def told(self, frame: int, name: str) -> str:
-        """The line that tells how the label of a frame was read; ``name`` is the frame's name for the user."""
+        """The line that says how the label of a frame was read; ``name`` is the frame's name for the user."""
 
     def store(self, out: Path) -> Store[L]:
         """The files for their results in an output folder."""

@@ -136,7 +136,7 @@ def frames_of_pictures(
 
 
 def _says_its_frame(name: _Name, frames: int, shown: Sequence[_Name]) -> bool:
-    """Whether a picture's name tells its frame: the name of a frame's file, or a number that can be an index."""
+    """Whether a picture's name states its frame: the name of a frame's file, or a number that can be an index."""
     if any(name.file.stem.casefold() == other.file.stem.casefold() for other in shown):
         return True
     plain = re.fullmatch(r"((frame|img|image)[ _-]?)?\d+", name.file.stem.casefold())
@@ -267,7 +267,7 @@ def _says_frame(mask: _Name, frame: _Name) -> bool:
 def _unread(
     names: Sequence[_Name], by_index: Sequence[int | None], by_frame: Sequence[int | None], frames: int
 ) -> InputError:
-    """The error that tells why the masks' names cannot all be read in one way."""
+    """The error that says why the masks' names cannot all be read in one way."""
     for name, index, frame in zip(names, by_index, by_frame, strict=True):
         if index is not None or frame is not None:
             continue

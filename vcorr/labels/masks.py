@@ -53,7 +53,7 @@ class Mask:
     background: str = "black"
 
     def told(self, frame: str) -> str:
-        """The line that tells how the file was read, as the mask of a frame ("3", "3 (00003.jpg)")."""
+        """The line that says how the file was read, as the mask of a frame ("3", "3 (00003.jpg)")."""
         present = [int(i) for i in np.unique(self.ids) if i]
         share = float(np.mean(self.ids == 0))
         names = [f"{i} ({how})" if (how := self.shown.get(i)) else str(i) for i in present[:_LISTED]]

@@ -1,4 +1,4 @@
-"""Position encodings: what tells a cell of the encoder's first map where it lies (LIIR, Li et al. 2022, eq. 6).
+"""Position encodings: they mark where a cell of the encoder's first map lies (LIIR, Li et al. 2022, eq. 6).
 
     features(I) = rest(stem(I) + P),   P [c h w] of the stem's output, at half the picture's resolution
 

@@ -40,7 +40,7 @@ class PyramidConfig:
         stem: channels of the stem. widths: of level 1, 2, ..., each at half the resolution of the one before.
         depth: basic blocks a level.
         lateral: channels that the levels are joined in.
-        features: channels that the head gives out.
+        features: channels of the head.
         unit: scale every feature to length 1. The reading then needs a scale of its own, 1 / temperature.
         position: what is added to the stem's output, so that cells know where they lie (LIIR).
     """

@@ -37,7 +37,7 @@ class ResNetConfig:
     Attributes:
         kind: names this family of encoders.
         widths: channels of the stem and layer1, layer2, layer3, layer4.
-        features: channels that the head gives out.
+        features: channels of the head.
         unit: scale every feature to length 1. The reading then needs a scale of its own, 1 / temperature.
         position: what is added to the stem's output, so that cells know where they lie (LIIR).
     """

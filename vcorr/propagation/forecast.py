@@ -44,7 +44,7 @@ class Forecast:
         device: that it would run on.
         seconds: to label the frames that are left, without drawing the overlay. Frames between two labelled ones are
             read twice.
-        memory: bytes at the peak, of the process or, where it runs on one, of the GPU; None where nothing tells.
+        memory: bytes at the peak, of the process or, where it runs on one, of the GPU; None if unknown.
         disk: bytes of all results. free: bytes that are free where they go.
     """
 

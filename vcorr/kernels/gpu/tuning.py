@@ -165,7 +165,7 @@ def run(
 ) -> None:
     """Launch with the table's tile, or where VCORR_AUTOTUNE is set with the fastest found.
 
-    ``key`` tells apart what deserves a choice of its own; ``repeatable``: launching again changes nothing.
+    ``key`` distinguishes what deserves a choice of its own; ``repeatable``: launching again changes nothing.
     """
     product, capability = product_of(query.dtype, precision), capability_of(query.device)
     chosen = tiling(kernel, product, query.shape[-1], offsets, capability)

@@ -23,7 +23,7 @@ class Annotated:
     Attributes:
         data: as it stands there. picture: file name of its picture. size: (height, width) of that.
         category: its name.
-        individual: what tells it from others of its category throughout the file; "" where it is the only one in each
+        individual: what sets it apart in its category throughout the file; "" where it is the only one in each
             picture.
     """
 
@@ -87,7 +87,7 @@ def read_coco_points(path: Path, data: Mapping[str, Any]) -> PointTable:
     """The keypoints of a file; what has visibility 0 is missing.
 
     Raises:
-        InputError: another form, or what is no number.
+        InputError: another form, or a value that is not a number.
     """
     parts = {}
     for category in _records(path, data, "categories"):

@@ -96,7 +96,7 @@ def corners(path: Path, points: Sequence[Any], where: str) -> np.ndarray:
     """The corners of a polygon [n 2].
 
     Raises:
-        InputError: fewer than three, or what is no number.
+        InputError: fewer than three, or a value that is not a number.
     """
     if len(points) < 3:
         what = f"{where} has a polygon of {len(points)} point{'s' * (len(points) != 1)}"

@@ -25,7 +25,7 @@ def read_deeplabcut(path: Path, rows: Sequence[Sequence[str]]) -> PointTable:
     """The points of a table; a row without any point is a frame that is not labelled yet, and is left out.
 
     Raises:
-        InputError: a header that is none of DeepLabCut's, rows of another length, or what is no number.
+        InputError: a header that is none of DeepLabCut's, rows of another length, or a value that is not a number.
     """
     levels = [row[0].casefold() for row in rows[:4]]
     if levels != list(_LEVELS):

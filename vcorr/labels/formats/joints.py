@@ -25,7 +25,7 @@ def read_joints(path: Path, data: Mapping[str, Any]) -> PointTable:
     """The points of a file.
 
     Raises:
-        InputError: another form, or what is no number.
+        InputError: another form, or a value that is not a number.
     """
     names, listed = data["joint_names"], data.get("frames")
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):

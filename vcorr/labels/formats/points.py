@@ -41,7 +41,7 @@ def read_plain(path: Path, rows: Sequence[Sequence[str]]) -> PointTable:
     """A table ``frame,point,x,y[,visible]``.
 
     Raises:
-        InputError: other headers, a row of another length, twice the same point in a frame, or what is no number.
+        InputError: other headers, a row of another length, a point twice in a frame, or a value that is not a number.
     """
     header = [cell.casefold() for cell in rows[0]]
     if lacking := [name for name in _NEEDED if name not in header]:
