@@ -72,7 +72,7 @@ def test_twenty_steps_are_ten_a_kill_and_ten(films, tmp_path, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["mast_momentum", "liir"])
+@pytest.mark.parametrize("name", [pytest.param("mast_momentum", marks=pytest.mark.long), "liir"])
 def test_so_they_are_on_two_processes_with_two_workers_each(films, tmp_path, name):
     """With a slow encoder, and with a bank that both write: the first is killed in that stage, and both start again."""
     overrides, kill = twenty(name)
