@@ -217,8 +217,9 @@ MENDS = {
         "vcorr/evaluation/pool.py",
         "        with _interrupts_ignored():\n            futures",
         "        if True:\n            futures",
-        ("tests/evaluation/test_sequences.py", "tests/evaluation/test_davis.py"),
+        ("tests/evaluation/test_davis.py",),
         "interrupt",
+        also=("    signal.signal(signal.SIGINT, signal.SIG_IGN)\n    threading", "    threading"),
     ),
     "cores of the container": Mutation(
         "vcorr/machine.py",

@@ -29,6 +29,7 @@ class Mutation:
     new: str
     tests: tuple[str, ...] = TESTS
     chosen: str = ""  # by pytest -k
+    also: tuple[str, str] | None = None  # a second change of the file, where either alone does no harm
 
     def apply(self, root: Path) -> None:
         """Change the file below a folder.
@@ -38,9 +39,11 @@ class Mutation:
         """
         file = root / self.path
         text = file.read_text(encoding="utf-8")
-        if text.count(self.old) != 1:
-            raise ValueError(f"{self.path} must hold {self.old!r} once, got {text.count(self.old)}")
-        file.write_text(text.replace(self.old, self.new), encoding="utf-8")
+        for old, new in ((self.old, self.new), *([self.also] if self.also else [])):
+            if text.count(old) != 1:
+                raise ValueError(f"{self.path} must hold {old!r} once, got {text.count(old)}")
+            text = text.replace(old, new)
+        file.write_text(text, encoding="utf-8")
 
 
 READING, LABEL = "vcorr/propagation/reading.py", "vcorr/labels/label.py"
