@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-TESTS = tuple(f"tests/propagation/test_{name}.py" for name in ("oracle", "propagator", "follow", "target"))
+TESTS = tuple(f"tests/propagation/test_{name}.py" for name in ("oracle", "propagator", "follow", "target", "leaks"))
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,11 @@ MUTATIONS = {
     "first frame forgotten": Mutation(
         MEMORY, "tuple(sorted(lasting | recent)) or (0,)", "tuple(sorted(recent)) or (0,)"
     ),
-    "no appearance": Mutation(
-        PROPAGATOR, "if self.memory.target is not None:\n                self", "if False:\n                self"
+    "no appearance": Mutation(PROPAGATOR, "if target is not None and look is not None:", "if False:"),
+    "origin ignored": Mutation(
+        PROPAGATOR, "return values if not strength or come is None else", "return values if True else"
     ),
+    "pieces kept": Mutation(PROPAGATOR, "if whole is None:", "if True:"),
     "corrected labels fed back": Mutation(
         PROPAGATOR, "self._feedback(label, read, grid)", "self._feedback(label, self.values, grid)"
     ),

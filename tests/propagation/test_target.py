@@ -107,6 +107,6 @@ def test_fine_features_put_the_edge_right() -> None:
     known, truth = target.Target.of(feature, context, values), values[0].argmax(-1)
     coarse = appearance.scores(known.context, context[0], (truth.shape[0], truth.shape[1])).argmax(-1)
     undecided = torch.full_like(values, 1 / 3)
-    fine = known.corrected(undecided, feature, context, 50.0, 1)[0].argmax(-1)
+    fine = appearance.corrected(undecided[0], known.look(feature, context).scored, 50.0).argmax(-1)
     assert (coarse != truth).sum() > 10
     assert (fine == truth).all()

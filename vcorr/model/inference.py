@@ -48,6 +48,10 @@ class Inference:
             MAST: 15); 0 looks nowhere.
         follow: windows of long references go with what moves (``matching.carry``): where the best match at the carried
             place is better by so much than at the cell's own, as cosines; None leaves them in place.
+        origin: how strongly what is said to be an object is doubted where it does not come from that object in the
+            labelled frame (``matching.origin``), by the places that ``follow`` carries along; 0 is not at all.
+        pieces: where the labelled frame shows an object in one piece, pieces apart from its body that weigh less than
+            this share of it are background (``matching.pieces``); 0 keeps them all.
         appearance: strength of a model of what the classes look like (``matching.appearance``), which corrects what was
             read of a frame, but not what later frames read of it; 0 is none.
         upsampling: of the scores of classes to pixels: bilinear, or guided by the colours of the frame (``guided``),
@@ -65,6 +69,8 @@ class Inference:
     compactness: int = 0
     roi_search: int = 0
     follow: float | None = None
+    origin: float = 0.0
+    pieces: float = 0.0
     appearance: float = 0.0
     upsampling: Literal["bilinear", "guided"] = "bilinear"
     slow: bool = False
@@ -92,6 +98,11 @@ class Inference:
         if self.follow is not None and not (self.references.short and 0 <= self.follow <= 2):
             got = f"{self.follow} with short references {self.references.short}"
             raise ValueError(f"follow must lie in [0, 2], and needs a short reference, got {got}")
+        if not 0 <= self.origin < 100 or (self.origin and (self.follow is None or 0 not in self.references.long)):
+            got = f"{self.origin} with follow {self.follow}, long references {self.references.long}"
+            raise ValueError(f"origin must lie in [0, 100), and be 0 where nothing follows in reference 0, got {got}")
+        if not 0 <= self.pieces < 1:
+            raise ValueError(f"pieces must lie in [0, 1), got {self.pieces}")
 
     def matching(self, trained: Matching) -> Matching:
         """How frames are compared when labels are read, from how they were in training.

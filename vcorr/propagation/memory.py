@@ -69,12 +69,15 @@ class Memory:
         references: which frames are read.
         frames: by position.
         places: where the cells of the latest frame lie in long references, by position (``follow``).
+        target: what the classes look like, where that is modelled (``appearance``).
+        whole: which objects the labelled frame shows in one piece [v-1], where that counts (``pieces``).
     """
 
     references: References
     frames: dict[int, MemoryFrame] = field(default_factory=dict)
     places: dict[int, Tensor] = field(default_factory=dict)
     target: Target | None = None
+    whole: Tensor | None = None
 
     def read(self, t: int) -> Mapping[int, MemoryFrame]:
         """The frames that position t reads, by how many positions they lie back: nearest last."""

@@ -17,15 +17,20 @@ import torch
 from torch import Tensor
 
 from vcorr.labels.label import L, Labels
+from vcorr.matching import appearance, origin
 from vcorr.matching.cells import Grid
+from vcorr.matching.coarse import coarse_features
+from vcorr.matching.origin import Origin
+from vcorr.matching.pieces import in_one_piece, without_pieces
 from vcorr.model import color
 from vcorr.model.encoder import Model, Picture
 from vcorr.propagation.follow import Follow, followed
 from vcorr.propagation.memory import Memory, MemoryFrame
 from vcorr.propagation.reading import Read, reading
-from vcorr.propagation.target import Target
+from vcorr.propagation.target import Look, Target
 
 VALUES, PLACES, TARGET = "values.", "places.", "target."  # in a state, before the position or the part's name
+WHOLE = "whole"  # in a state: which objects are in one piece
 
 
 class Propagator(Generic[L]):
@@ -77,6 +82,8 @@ class Propagator(Generic[L]):
             if self._appearance:
                 query, context = self._encoded(picture)
                 self.memory.target = Target.of(query, context, self.values)
+            if self.model.inference.pieces and self.labels.background:
+                self.memory.whole = in_one_piece(self.values)
         elif not self.memory.frames:
             raise ValueError("the first frame must come with its label, got none")
         elif self.last is not None and np.array_equal(picture, self.last[0]):
@@ -89,12 +96,16 @@ class Propagator(Generic[L]):
             frames = self.memory.read(self.position)
             if self.model.inference.follow is not None:
                 frames = self.follow(query, frames, self.memory, self.position, self.model, self.labels.background)
-            read, grid = self.read(query, frames), self.grid(picture)
+            target = self.memory.target
+            look = None if target is None else target.look(query, context)
+            come = self._origin(query)
+            read = self._in_pieces(self._believed(self.read(query, frames), come), look, come)
             self.values = read
-            if self.memory.target is not None:
-                self.values = self.memory.target.corrected(
-                    read, query, context, self.model.inference.appearance, self.position
-                )
+            if target is not None and look is not None:
+                found = appearance.corrected(read[0], look.scored, self.model.inference.appearance)[None]
+                target.learn(look, found, self.position)
+                self.values = self._in_pieces(found, look, come)
+            grid = self.grid(picture)
             label = self.labels.from_cells(self.values, grid)
             fed_back = self._feedback(label, read, grid)
         self.memory.keep(self.position, MemoryFrame(self.model.encoder.reference(picture, query), fed_back))
@@ -121,6 +132,8 @@ class Propagator(Generic[L]):
         tensors |= {f"{PLACES}{p}": places for p, places in memory.places.items()}
         if memory.target is not None:
             tensors |= {f"{TARGET}{name}": part for name, part in memory.target.state().items()}
+        if memory.whole is not None:
+            tensors[WHOLE] = memory.whole
         if self.values is not None:
             tensors["values"] = self.values
         return tensors
@@ -152,6 +165,7 @@ class Propagator(Generic[L]):
                 self.last = shown.copy(), copy(last)
         self.memory.places = {int(key): places for key, places in parts[PLACES].items()}
         self.memory.target = Target.restored(parts[TARGET]) if parts[TARGET] else None
+        self.memory.whole = state.get(WHOLE)
         self.values, self.position = state.get("values"), position
 
     @property
@@ -166,6 +180,26 @@ class Propagator(Generic[L]):
             return encoder.query(picture), torch.empty(0)
         assert encoder.with_context is not None  # as was checked
         return encoder.with_context(picture)
+
+    def _origin(self, query: Tensor) -> Origin | None:
+        """Where the cells of a query come from in the labelled frame; None where that is not asked or not known."""
+        inference, place = self.model.inference, self.memory.places.get(0)
+        if place is None or not (inference.origin or inference.pieces) or not self.labels.background:
+            return None
+        first = self.memory.frames[0]
+        return origin.at_places(coarse_features(query), first.coarse, first.coarse_values, place)
+
+    def _believed(self, values: Tensor, come: Origin | None) -> Tensor:
+        """Values that were read, less of what does not come from where it is said to."""
+        strength = self.model.inference.origin
+        return values if not strength or come is None else origin.believed(values, come, strength)
+
+    def _in_pieces(self, values: Tensor, look: Look | None, come: Origin | None) -> Tensor:
+        """Values without pieces apart from objects that the labelled frame shows in one."""
+        whole, least = self.memory.whole, self.model.inference.pieces
+        if whole is None:
+            return values
+        return without_pieces(values, whole, least, None if look is None else look.scored, come)
 
     def _feedback(self, label: L, values: Tensor, grid: Grid) -> Tensor:
         """The values that later frames read of a frame whose label was read from values."""

@@ -37,6 +37,20 @@ class Known:
         return Known(self.context.mixed(other.context, share), self.fine.mixed(other.fine, share))
 
 
+@dataclass(frozen=True)
+class Look:
+    """A frame as a target model sees it.
+
+    Attributes:
+        context: context features [1 h' w' d]. fine: features beside the scores of the context [h w c+v].
+        scored: scores of the classes [h w v].
+    """
+
+    context: Tensor
+    fine: Tensor
+    scored: Tensor
+
+
 @dataclass
 class Target:
     """What the classes of a span look like.
@@ -77,16 +91,18 @@ class Target:
                     tensors[f"{name}.{part}.{key}"] = value
         return tensors
 
-    def corrected(self, values: Tensor, feature: Tensor, context: Tensor, strength: float, position: int) -> Tensor:
-        """Values [1 h w v] read at a position, with the model's word; every few frames the model learns from them."""
-        scored = appearance.scores(self.context, context[0], _size(values))
-        fine = _fine(feature, scored)
-        found = appearance.corrected(values[0], appearance.scores(self.fine, fine, _size(values)), strength)[None]
+    def look(self, feature: Tensor, context: Tensor) -> Look:
+        """What the classes' looks say of the cells of a frame: features [1 h w c], context features [1 h' w' d]."""
+        size = _size(feature)
+        fine = _fine(feature, appearance.scores(self.context, context[0], size))
+        return Look(context, fine, appearance.scores(self.fine, fine, size))
+
+    def learn(self, look: Look, values: Tensor, position: int) -> None:
+        """Learn, every few frames, from the values [1 h w v] of the frame at a position."""
         if position % EVERY == 0:
-            new = Known(_context_moments(context, found), appearance.moments(fine, found[0]))
+            new = Known(_context_moments(look.context, values), appearance.moments(look.fine, values[0]))
             self.later = (self.later or new.scaled(0)).mixed(new, NEW)  # the first one has little weight
             self._fit()
-        return found
 
     def _fit(self) -> None:
         known = self.first if self.later is None else self.first.mixed(self.later, LATER)
