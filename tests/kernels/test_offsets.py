@@ -148,6 +148,19 @@ def test_a_window_far_off_reads_nothing(impl, dtype, far):
         assert (cells == -1).all() and (logits == {"mask": -math.inf, "zeros": 0.0}[border]).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_scores_far_below_those_of_taps_outside(dtype):
+    """All windows lie inside the frame, and no score is near 0, that of the taps outside which border zeros counts."""
+    query = torch.full((1, 4, 4, 1), 10.0, dtype=dtype)
+    key, value = -query, torch.arange(16.0, dtype=dtype).view(1, 4, 4, 1)
+    own = torch.stack(torch.meshgrid(torch.arange(4), torch.arange(4), indexing="ij"), -1)[None]
+    offset = own.clamp(1, 2) - own
+    options = dict(radius=1, scale=40.0, border="zeros", offset=offset.to(dtype))
+    found, expected = (windowed_attention_lse(query, key, value, **options, impl=impl) for impl in ("cpu", "reference"))
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b)
+
+
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int16, torch.float16, torch.bfloat16])
 def test_offsets_of_few_bits(dtype):
     frame, offset = draw(0, 1, 4, 5, 3), torch.full((1, 4, 5, 2), 100, dtype=dtype)

@@ -83,7 +83,8 @@ def _sums(
     """Sums [v+1 N] of 2**(S - level) times the values and 1."""
     sums = queries.new_zeros(channels + 1, queries.shape[1])
     if outside is not None:
-        sums[-1] = outside if level is None else outside * (-level).exp2_()
+        # A level is below 0 only where no tap is outside: there 2**-level may be infinite, and 0 times that is not 0.
+        sums[-1] = outside if level is None else outside * (-level.clamp(min=0.0)).exp2_()
     for source, some in zip(sources, boxes, strict=True):
         opened = source.open(some)
         for box in some:
