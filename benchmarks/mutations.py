@@ -69,7 +69,7 @@ MUTATIONS = {
     ),
     "no appearance": Mutation(PROPAGATOR, "if target is not None and look is not None:", "if False:"),
     "origin ignored": Mutation(
-        PROPAGATOR, "return values if not strength or come is None else", "return values if True else"
+        PROPAGATOR, "return values if not strength or origin is None else", "return values if True else"
     ),
     "pieces kept": Mutation(PROPAGATOR, "if whole is None:", "if True:"),
     "corrected labels fed back": Mutation(

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from vcorr.labels.label import L, Labels
-from vcorr.matching import appearance, origin
+from vcorr.matching import appearance
 from vcorr.matching.cells import Grid
 from vcorr.matching.coarse import coarse_features
-from vcorr.matching.origin import Origin
+from vcorr.matching.origin import Origin, at_places, believed
 from vcorr.matching.pieces import in_one_piece, without_pieces
 from vcorr.model import color
 from vcorr.model.encoder import Model, Picture
@@ -98,13 +98,13 @@ class Propagator(Generic[L]):
                 frames = self.follow(query, frames, self.memory, self.position, self.model, self.labels.background)
             target = self.memory.target
             look = None if target is None else target.look(query, context)
-            come = self._origin(query)
-            read = self._in_pieces(self._believed(self.read(query, frames), come), look, come)
+            origin = self._origin(query)
+            read = self._in_pieces(self._believed(self.read(query, frames), origin), look, origin)
             self.values = read
             if target is not None and look is not None:
                 found = appearance.corrected(read[0], look.scored, self.model.inference.appearance)[None]
                 target.learn(look, found, self.position)
-                self.values = self._in_pieces(found, look, come)
+                self.values = self._in_pieces(found, look, origin)
             grid = self.grid(picture)
             label = self.labels.from_cells(self.values, grid)
             fed_back = self._feedback(label, read, grid)
@@ -187,19 +187,19 @@ class Propagator(Generic[L]):
         if place is None or not (inference.origin or inference.pieces) or not self.labels.background:
             return None
         first = self.memory.frames[0]
-        return origin.at_places(coarse_features(query), first.coarse, first.coarse_values, place)
+        return at_places(coarse_features(query), first.coarse, first.coarse_values, place)
 
-    def _believed(self, values: Tensor, come: Origin | None) -> Tensor:
+    def _believed(self, values: Tensor, origin: Origin | None) -> Tensor:
         """Values that were read, less of what does not come from where it is said to."""
         strength = self.model.inference.origin
-        return values if not strength or come is None else origin.believed(values, come, strength)
+        return values if not strength or origin is None else believed(values, origin, strength)
 
-    def _in_pieces(self, values: Tensor, look: Look | None, come: Origin | None) -> Tensor:
+    def _in_pieces(self, values: Tensor, look: Look | None, origin: Origin | None) -> Tensor:
         """Values without pieces apart from objects that the labelled frame shows in one."""
         whole, least = self.memory.whole, self.model.inference.pieces
         if whole is None:
             return values
-        return without_pieces(values, whole, least, None if look is None else look.scored, come)
+        return without_pieces(values, whole, least, None if look is None else look.scored, origin)
 
     def _feedback(self, label: L, values: Tensor, grid: Grid) -> Tensor:
         """The values that later frames read of a frame whose label was read from values."""
