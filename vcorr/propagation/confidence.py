@@ -23,7 +23,7 @@ SIGNALS = ("size", "score", "overlap")
 size: |M| over all cells. score: the mean of p in M. overlap: sum_M p / (|M| + sum_notM p), J of M if shares were
 probabilities.
 """
-BIAS, WEIGHTS = -0.740, {"score": 0.513, "overlap": 0.417}  # of the logits of the signals
+BIAS, WEIGHTS = -0.676, {"score": 0.368, "overlap": 0.576}  # of the logits of the signals
 LEAST = 1e-3  # signals are kept this far from 0 and 1
 ACROSS = 0.3  # what is left of a confidence behind a scene cut
 AT_ONCE = 16  # objects whose signals are computed at a time
