@@ -3,11 +3,11 @@
     python -m benchmarks.results train DATA DAVIS [--images DIR] [--budget 12000] [--only ROW ...] [--seeds 2]
     python -m benchmarks.results table > docs/results.md
 
-``train`` fills runs/results, one folder a row and seed; stopped, it goes on where it was, and a row that is there is
-left alone. Every row has the same clips, the same encoder (``COMMON``) and the same number of images through an
-encoder, forward, slow copies and second views included; the rest is the recipe's own. The images of a step are
-counted, not derived. Rows of two stages spend ``FIRST`` of the budget on the first. Then DAVIS, a set in DAVIS's
-layout, is scored.
+``train`` fills runs/results, one folder a row and seed, and scores each on DAVIS, a set in DAVIS's layout, by one
+thread. Stopped, it goes on where it was, and a row that is there is left alone; a row that fails is said at the end.
+Every row has the same clips, the same encoder (``COMMON``) and the same number of images through an encoder, forward,
+slow copies and second views included; the rest is the recipe's own. The images of a step are counted, not derived.
+Rows of two stages spend ``FIRST`` of the budget on the first.
 ``table`` reads what is there and prints a page in Markdown, twice the same; a row without runs says so.
 """
 
@@ -17,10 +17,12 @@ import argparse
 import itertools
 import json
 import math
+import os
 import platform
 import random
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -34,7 +36,8 @@ from typing import Any
 
 RUNS = Path(__file__).parents[1] / "runs" / "results"
 COMMON = ("net=pyramid", "net.stem=16", "net.widths=32,64,128", "net.lateral=48", "net.features=32")
-SIZES = {"size": "128", "smallest": "96", "read": "240", "warmup": "50", "cooldown": "0.3"}
+SIZES = {"size": "128", "smallest": "96", "read": "240", "cooldown": "0.3"}
+WARMUP = 50  # steps, a tenth of a stage at most
 BATCH = {"pairs": "8", "triplets": "6"}
 LATER_BATCH = "4"  # of a second stage
 FIRST = 0.75
@@ -47,18 +50,19 @@ class Row:
     """A line of the table.
 
     Attributes:
-        clips: so many of the data's folders; 0 for all. images: read the folder of still images instead.
+        some: so many of the data's folders or, with ``images``, of the still images; 0 for all folders.
+        images: read the folder of still images instead.
         paper: J&F, J, F and training data as published; None where nothing is comparable.
     """
 
     recipe: str
     overrides: tuple[str, ...] = ()
-    clips: int = 0
+    some: int = 0
     images: bool = False
     paper: tuple[str, str, str, str] | None = None
 
 
-PLAIN = ("peaks=0", "inference.compactness=0", "inference.roi_search=15")
+PLAIN = ("peaks=0", "inference.compactness=0")
 LEARNED = ("net.position.kind=1dape", "net.position.size=64")
 PAIRS = ("memory.steps=0",)
 ROWS = {
@@ -77,11 +81,21 @@ ROWS = {
 }
 LOW = {
     "all clips": Row("mast_momentum", paper=("68.2", "66.5", "69.9", "YouTube-VOS")),
-    "100 clips": Row("mast_momentum", clips=100, paper=("64.0", "62.5", "65.5", "100 videos")),
-    "50 clips": Row("mast_momentum", clips=50),
-    "10 clips": Row("mast_momentum", clips=10),
-    "100 stills": Row("images", images=True, paper=("61.6", "60.0", "63.1", "100 images")),
+    "100 clips": Row("mast_momentum", some=100, paper=("64.0", "62.5", "65.5", "100 videos")),
+    "50 clips": Row("mast_momentum", some=50),
+    "10 clips": Row("mast_momentum", some=10),
+    "100 stills": Row("images", some=100, images=True, paper=("61.6", "60.0", "63.1", "100 images")),
 }
+QUESTIONS = (  # (row, row that it adds something to)
+    ("mast_memory", "mast"),
+    ("mast_momentum", "mast_momentum, pairs"),
+    ("mast_momentum", "mast_memory"),
+    ("liir, inter", "liir, base"),
+    ("liir, positions", "liir, base"),
+    ("liir, compact", "liir, base"),
+    ("liir", "liir, base"),
+    ("default", "two_views"),
+)
 CORRFLOW = {"camel": 59.4, "drift-chicane": 3.9, "drift-straight": 27.1, "goat": 71.1}  # J of the paper, on Kinetics
 
 
@@ -102,7 +116,9 @@ def overrides(row: Row, steps: dict[str, int], seed: int) -> list[str]:
         if last == "frames" and stage.endswith("clips") and value > FRAMES:
             pairs[key] = str(FRAMES)
     pairs |= dict(pair.split("=", 1) for pair in row.overrides)
-    pairs |= {f"{stage}.steps": str(count) for stage, count in steps.items()} | {"seed": str(seed)}
+    for stage, count in steps.items():
+        pairs |= {f"{stage}.steps": str(count), f"{stage}.warmup": str(min(WARMUP, count // 10))}
+    pairs["seed"] = str(seed)
     return [f"{key}={value}" for key, value in pairs.items()]
 
 
@@ -160,19 +176,38 @@ def folder_of(runs: Path, name: str, seed: int) -> Path:
     return runs / re.sub(r"[^a-z0-9]+", "-", name) / str(seed)
 
 
-def some_clips(data: Path, count: int, at: Path) -> Path:
-    """A folder of links to so many of the data's folders, drawn by a fixed seed."""
-    folders = sorted(p for p in data.iterdir() if p.is_dir() and not p.name.startswith("."))
-    chosen = random.Random(0).sample(folders, min(count, len(folders)))  # noqa: S311 (to be the same each time)
+def some_of(data: Path, count: int, at: Path, *, images: bool = False) -> Path:
+    """A folder of so many of the data's folders (links) or images (copies), drawn by a fixed seed."""
+    from vcorr.media.image import FRAME_SUFFIXES
+
+    def wanted(path: Path) -> bool:
+        there = path.is_file() and path.suffix.lower() in FRAME_SUFFIXES if images else path.is_dir()
+        return there and not path.name.startswith(".")
+
+    found = sorted(path for path in data.iterdir() if wanted(path))
+    if len(found) < count:
+        raise SystemExit(f"{data} has {len(found)} {'images' if images else 'folders'}, and {count} are needed")
     shutil.rmtree(at, ignore_errors=True)
     at.mkdir(parents=True)
-    for folder in chosen:
-        (at / folder.name).symlink_to(folder.resolve())
+    for path in random.Random(0).sample(found, count):  # noqa: S311 (to be the same each time)
+        if images:
+            shutil.copyfile(path, at / path.name)
+        else:
+            (at / path.name).symlink_to(path.resolve())
     return at
 
 
+class FailedError(Exception):
+    """A command failed; it said why."""
+
+
 def train_row(name: str, row: Row, seed: int, given: argparse.Namespace) -> None:
-    """Train and score a row, unless that is done."""
+    """Trains and scores a row, unless that is done.
+
+    Raises:
+        FailedError: training or scoring failed.
+        SystemExit: stopped by a signal, after saving.
+    """
     out = folder_of(given.runs, name, seed)
     done = out / "result.json"
     if done.is_file():
@@ -180,32 +215,28 @@ def train_row(name: str, row: Row, seed: int, given: argparse.Namespace) -> None
         return
     data = given.images if row.images else given.data
     if data is None:
-        print(f"{name}: needs --images", flush=True)
-        return
-    if row.clips:
-        data = some_clips(data, row.clips, given.runs / "data" / str(row.clips))
+        raise FailedError("needs --images")
+    if row.some:
+        at = given.runs / "data" / f"{row.some}-{'images' if row.images else 'folders'}"
+        data = some_of(data, row.some, at, images=row.images)
     out.mkdir(parents=True, exist_ok=True)
     plan = out / "plan.json"
     if not plan.is_file():
         steps, images = steps_of(row, data, given.budget)
         plan.write_text(json.dumps({"steps": steps, "images": images, "budget": given.budget}))
     planned = json.loads(plan.read_text())
-    if planned["budget"] != given.budget:
-        raise SystemExit(f"{out} was begun with a budget of {planned['budget']} images: give that, or another --runs")
-    began = time.monotonic()
-    try:
-        pairs = overrides(row, planned["steps"], seed)
-        vcorr("train", row.recipe, *pairs, "--data", data, "--out", out / "run", "--device", "cpu")
-    finally:  # of every part of a run that was stopped
-        spent = out / "seconds.txt"
-        before = float(spent.read_text()) if spent.is_file() else 0.0
-        spent.write_text(str(before + time.monotonic() - began))
-    weights = out / "run" / "weights.safetensors"
-    said = vcorr("evaluate", "davis", "--root", given.davis, "--weights", weights, "--out", out / "labels", "--json")
+    pairs = overrides(row, planned["steps"], seed)
+    timed(out / "trained.txt", "train", row.recipe, *pairs, "--data", data, "--out", out / "run", "--device", "cpu")
+    which = ("--root", given.davis, "--weights", out / "run" / "weights.safetensors", "--out", out / "labels")
+    said = timed(out / "scored.txt", "evaluate", "davis", *which, "--workers", 1, "--json")
+    videos = json.loads((out / "run" / "config.json").read_text())["data"]
     result = planned | {
         "row": name, "recipe": row.recipe, "overrides": pairs, "seed": seed, "scores": json.loads(said),
-        "hours": float(spent.read_text()) / 3600, "processor": processor(), "date": time.strftime("%Y-%m-%d"),
-        "samples": samples(row, planned["steps"], pairs),
+        "hours": {part: float((out / f"{part}.txt").read_text()) / 3600 for part in ("trained", "scored")},
+        "processor": processor(), "date": time.strftime("%Y-%m-%d"), "seen": seen(row, pairs),
+        "data": {"name": (given.images if row.images else given.data).resolve().name}
+        | {key: videos[key] for key in ("videos", "frames", "sha256")},
+        "set": given.davis.resolve().name,
     }  # fmt: skip
     half = done.with_suffix(".part")
     half.write_text(json.dumps(result, indent=1))
@@ -214,17 +245,48 @@ def train_row(name: str, row: Row, seed: int, given: argparse.Namespace) -> None
     print(f"{name}, seed {seed}: J&F {100 * result['scores']['j_and_f']:.1f}", flush=True)
 
 
-def samples(row: Row, steps: dict[str, int], pairs: Sequence[str]) -> int:
-    """Clips seen."""
-    given = dict(pair.split("=", 1) for pair in pairs)
-    return sum(count * int(given[f"{stage}.batch"]) for stage, count in steps.items())
+def seen(row: Row, pairs: Sequence[str]) -> list[tuple[int, int]]:
+    """(clips seen, frames of a clip) of each stage that has steps."""
+    from vcorr.training import recipe
+
+    stages = recipe.load(row.recipe, list(pairs)).recipe.stages
+    return [(s.schedule.steps * s.schedule.batch, s.clips.length) for s in stages if s.schedule.steps]
+
+
+def timed(file: Path, *words: object) -> str:
+    """Runs a command, and adds its processor seconds to those in a file: of every part of a run that was stopped."""
+    before = float(file.read_text()) if file.is_file() else 0.0
+    began = os.times()
+    try:
+        return vcorr(*words)
+    finally:
+        ended = os.times()
+        spent = ended.children_user - began.children_user + ended.children_system - began.children_system
+        file.write_text(str(before + spent))
 
 
 def vcorr(*words: object) -> str:
-    done = subprocess.run([sys.executable, "-m", "vcorr", *map(str, words)], stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise SystemExit(done.returncode)
-    return done.stdout
+    """What a command prints, run by one thread. A signal to this process goes to the command, which saves and ends."""
+    one = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "vcorr", *map(str, words)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=one, start_new_session=True)
+    stopped = []
+
+    def stop(number: int, frame: object) -> None:
+        stopped.append(number)
+        child.send_signal(number)
+
+    old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        said, _ = child.communicate()
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+    if stopped:
+        raise SystemExit(75)
+    if child.returncode:
+        raise FailedError(f"vcorr {words[0]} ended with {child.returncode}")
+    return said
 
 
 def processor() -> str:
@@ -249,11 +311,29 @@ def saved(runs: Path, names: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
 
 
 def page(runs: Path) -> str:
-    """The whole page, from saved runs alone."""
+    """The whole page, from saved runs alone.
+
+    Raises:
+        SystemExit: runs that cannot stand in one table.
+    """
     main, low = saved(runs, list(ROWS)), saved(runs, list(LOW))
     every = [result for some in (*main.values(), *low.values()) for result in some]
+    _check(every)
     low["all clips"] = low["all clips"] or main["mast_momentum"]
-    return "\n".join([*_opening(every), *_scores(ROWS, main), *_apart(main), *_sequences(main), *_curve(low)]) + "\n"
+    parts = (_opening(every), _scores(main), _questions(main), _sequences(main), _curve(low))
+    return "\n".join(line for part in parts for line in part) + "\n"
+
+
+def _check(results: Sequence[dict[str, Any]]) -> None:
+    """Budget, clips and scored sequences must be those of all rows."""
+    whole = [r for r in results if not {**ROWS, **LOW}[r["row"]].some]
+    for what, values in (
+        ("budgets", {r["budget"] for r in results}),
+        ("training data", {r["data"]["sha256"] for r in whole}),
+        ("scored sequences", {tuple(s["name"] for s in r["scores"]["sequences"]) for r in results}),
+    ):
+        if len(values) > 1:
+            raise SystemExit(f"runs of different {what} cannot stand in one table: give another --runs to some of them")
 
 
 def _opening(results: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -262,26 +342,34 @@ def _opening(results: Sequence[dict[str, Any]]) -> Iterator[str]:
     if not results:
         yield "No run is saved yet.\n"
         return
-    budgets = sorted({result["budget"] for result in results})
     machines = sorted({result["processor"] for result in results})
-    dates = sorted({result["date"] for result in results})
-    hours = sum(result["hours"] for result in results)
+    first, *_, last = sorted({result["date"] for result in results}) * 2
+    trained, scored = (sum(result["hours"][part] for result in results) for part in ("trained", "scored"))
+    least, most = (of(result["images"] for result in results) for of in (min, max))
+    data = next((r["data"] for r in results if not {**ROWS, **LOW}[r["row"]].some), results[0]["data"])
+    scores = results[0]["scores"]
     yield (
-        f"Every row: the same clips, the encoder `{' '.join(COMMON)}`, {' or '.join(f'{b:,}' for b in budgets)} "
-        f"images through an encoder. {len(results)} runs, {hours:.1f} hours on {', '.join(machines)}, {dates[0]} to "
-        f"{dates[-1]}. "
+        f"Every row: the same clips ({data['name']}: {data['videos']:,} videos, {data['frames']:,} frames), the "
+        f"encoder `{' '.join(COMMON)}`, crops of {SIZES['size']} pixels, and {results[0]['budget']:,} images through "
+        f"an encoder (by whole steps {least:,} to {most:,}), those of slow copies and second views included. Loss, "
+        f"learning rate and reading of labels are the recipe's. Scored on {results[0]['set']}: "
+        f"{len(scores['sequences'])} sequences, {scores['objects']} objects, {scores['frames']:,} frames.\n"
+    )
+    yield (
+        f"{len(results)} runs on {', '.join(machines)}, one thread, {first}{f' to {last}' if last != first else ''}: "
+        f"{trained:.1f} hours of a core to train, {scored:.1f} to label and score. "
         "Papers trained for days on a GPU: their scores say what is comparable within a paper, not to ours.\n"
     )
 
 
-def _scores(rows: dict[str, Row], found: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
-    yield "J&F is the mean of the seeds, ± half the distance between the extremes; times 100.\n"
+def _scores(found: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
+    yield "J&F is the mean of the seeds, ± half the distance between the extremes; times 100. Hours are of one core.\n"
     yield (
-        "| row | paper J&F (J, F), data | J&F | J | F | J recall | J decay | seeds | steps | clips seen | images | "
-        "hours a run |"
+        "| row | paper J&F (J, F), data | J&F | J | F | J recall | J decay | seeds | steps | seen | images | "
+        "hours a run: train, score |"
     )
     yield "|---" * 12 + "|"
-    for name, row in rows.items():
+    for name, row in ROWS.items():
         paper = _paper(row)
         if not (results := found[name]):
             yield f"| {name} | {paper} | not run |" + " |" * 9
@@ -291,11 +379,16 @@ def _scores(rows: dict[str, Row], found: dict[str, list[dict[str, Any]]]) -> Ite
             f"{100 * statistics.fmean(float(s[of][what]) for s in scores):.1f}"
             for of, what in (("j", "mean"), ("f", "mean"), ("j", "recall"), ("j", "decay"))
         ]
-        steps = " + ".join(str(n) for n in results[0]["steps"].values() if n)
+        steps = " + ".join(f"{n:,}" for n in results[0]["steps"].values() if n)
+        clips = " + ".join(
+            f"{count:,} {'pairs' if frames == 2 else f'clips of {frames}'}" for count, frames in results[0]["seen"]
+        )
+        hours = ", ".join(
+            f"{statistics.fmean(r['hours'][part] for r in results):.2f}" for part in ("trained", "scored")
+        )
         yield (
-            f"| {name} | {paper} | {_mean(results)} | {' | '.join(means)} | {len(results)} | {steps} | "
-            f"{results[0]['samples']:,} | {results[0]['images']:,} | "
-            f"{statistics.fmean(r['hours'] for r in results):.2f} |"
+            f"| {name} | {paper} | {_mean(results)} | {' | '.join(means)} | {len(results)} | {steps} | {clips} | "
+            f"{results[0]['images']:,} | {hours} |"
         )
     yield ""
 
@@ -317,19 +410,38 @@ def _mean(results: Sequence[dict[str, Any]]) -> str:
     return f"{statistics.fmean(values):.1f}{spread}"
 
 
-def _apart(main: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
-    """Neighbours in the order of scores that the spread of seeds does not tell apart."""
-    several = [_values(results) for results in main.values() if len(results) > 1]
-    if not several:
-        return
-    spread = max(max(values) - min(values) for values in several)
-    ranked = sorted((statistics.fmean(_values(r)), name) for name, r in main.items() if r)
-    near = [
-        f"{name} and {other} ({high - low:.1f})"
-        for (low, other), (high, name) in itertools.pairwise(ranked)
-        if high - low <= spread
-    ]
-    yield f"Two seeds differ by up to {spread:.1f}. Not told apart by that: {'; '.join(near) or 'no neighbours'}.\n"
+def _questions(main: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
+    """What a row adds to another one, and what the spread of seeds does not tell apart."""
+    several = {name: _values(results) for name, results in main.items() if len(results) > 1}
+    spread = max((max(values) - min(values) for values in several.values()), default=None)
+    yield "## What adds something\n"
+    if spread is None:
+        yield "No row has two seeds: no difference below can be told from chance.\n"
+    else:
+        yield (
+            f"Seeds of one row ({', '.join(several)}) differ by up to {spread:.1f}. "
+            f"What differs by no more is not told apart.\n"
+        )
+    yield "| row | against | paper | ours | |"
+    yield "|---|---|---|---|---|"
+    for name, base in QUESTIONS:
+        papers = ROWS[name].paper, ROWS[base].paper
+        paper = "" if None in papers else f"{float(papers[0][0]) - float(papers[1][0]):+.1f}"  # type: ignore[index]
+        if lacking := [row for row in (name, base) if not main[row]]:
+            yield f"| {name} | {base} | {paper} | not run: {' and '.join(lacking)} | |"
+            continue
+        gain = statistics.fmean(_values(main[name])) - statistics.fmean(_values(main[base]))
+        told = "" if spread is None else "not told apart" if abs(gain) <= spread else "more" if gain > 0 else "less"
+        yield f"| {name} | {base} | {paper} | {gain:+.1f} | {told} |"
+    yield ""
+    if spread is not None:
+        ranked = sorted((statistics.fmean(_values(r)), name) for name, r in main.items() if r)
+        near = [
+            f"{name} and {other} ({high - low:.1f})"
+            for (low, other), (high, name) in itertools.pairwise(ranked)
+            if high - low <= spread
+        ]
+        yield f"Neighbours in the order of scores that are not told apart: {'; '.join(near) or 'none'}.\n"
 
 
 def _sequences(main: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
@@ -342,21 +454,24 @@ def _sequences(main: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
         cells = []
         for sequence in CORRFLOW:
             js = [100 * s["j"]["mean"] for r in results for s in r["scores"]["sequences"] if s["name"] == sequence]
-            cells.append(f"{statistics.fmean(js):.1f}" if js else "")
-        if any(cells):
-            yield f"| {name} | {' | '.join(cells)} |"
+            cells.append(f"{statistics.fmean(js):.1f}" if js else "not scored" if results else "not run")
+        yield f"| {name} | {' | '.join(cells)} |"
     yield ""
 
 
 def _curve(low: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
     """J&F against the number of clips, as a table with bars."""
     yield "## Little data\n"
-    yield "| data | paper J&F (J, F), data | J&F | |"
-    yield "|---|---|---|---|"
+    yield "mast_momentum on fewer videos, and images, its like on still images; the same number of images throughout.\n"
+    yield "| data | frames | paper J&F (J, F), data | J&F | seeds | |"
+    yield "|---|---|---|---|---|---|"
     for name, row in LOW.items():
-        results = low[name]
-        bar = "█" * math.floor(statistics.fmean(_values(results)) / 2) if results else ""
-        yield f"| {name} | {_paper(row)} | {_mean(results) if results else 'not run'} | {bar} |"
+        if not (results := low[name]):
+            yield f"| {name} | | {_paper(row)} | not run | | |"
+            continue
+        bar = "█" * math.floor(statistics.fmean(_values(results)) / 2)
+        frames = f"{results[0]['data']['frames']:,}"
+        yield f"| {name} | {frames} | {_paper(row)} | {_mean(results)} | {len(results)} | {bar} |"
 
 
 def main() -> None:
@@ -375,12 +490,23 @@ def main() -> None:
     if given.command == "table":
         print(page(given.runs), end="")
         return
+    os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
     rows = {**ROWS, **{name: row for name, row in LOW.items() if name != "all clips"}}
+    if "all clips" in (given.only or ()):
+        raise SystemExit("all clips is the row mast_momentum")
+    for plan in given.runs.glob("*/*/plan.json"):
+        if (other := json.loads(plan.read_text())["budget"]) != given.budget:
+            raise SystemExit(f"{plan.parent} was begun with a budget of {other} images: give that, or another --runs")
+    failed = []
     for seed in range(given.seeds):  # one of each row before the second of any
         for name in given.only or rows:
-            if name == "all clips":
-                raise SystemExit("all clips is the row mast_momentum")
-            train_row(name, rows[name], seed, given)
+            try:
+                train_row(name, rows[name], seed, given)
+            except FailedError as error:
+                failed.append(f"{name}, seed {seed}: {error}")
+                print(failed[-1], file=sys.stderr, flush=True)
+    if failed:
+        raise SystemExit("\n".join(["not done:", *failed]))
 
 
 if __name__ == "__main__":
