@@ -187,6 +187,8 @@ def test_paint_propagate_correct_and_export(page: Page, server: Server) -> None:
     page.until("vcorr.state().job.what === 'propagate'")
     page.done()
     page.until("vcorr.state().complete")
+    page.key("c")  # the frame to check
+    page.until("vcorr.now.shown !== 0 && !vcorr.now.labelled.has(vcorr.now.shown)")
     page.show(4)
     page.stroke((20, 20), (24, 20))
     page.saved()
@@ -236,6 +238,24 @@ def test_undo_redo_and_reload(page: Page, server: Server) -> None:
     page.ready()
     page.show(2)
     np.testing.assert_array_equal(page.mask(), one)
+
+
+def test_the_page_follows_a_job_until_a_person_goes_elsewhere(page: Page, server: Server) -> None:
+    page.show(0)
+    page.stroke((30, 40))
+    page.saved()
+    page.key("p")
+    page.until("vcorr.state().job.running || vcorr.state().complete")
+    page.done()
+    assert page.js("vcorr.now.wanted") > 1
+    page.show(0)
+    page.stroke((34, 40))
+    page.saved()
+    page.key("p")
+    page.key("ArrowRight")
+    page.until("vcorr.state().job.running || vcorr.state().complete")
+    page.done()
+    assert page.js("vcorr.now.wanted") == 1
 
 
 def test_polygon_fill_lock_and_pick(page: Page, server: Server) -> None:
@@ -347,10 +367,12 @@ _ACT = st.one_of(
     st.tuples(st.just("stroke"), st.integers(2, WIDTH - 2), st.integers(2, HEIGHT - 2), st.sampled_from([1, 2])),
     st.tuples(st.just("erase"), st.integers(2, WIDTH - 2), st.integers(2, HEIGHT - 2), st.just(0)),
     st.tuples(st.sampled_from(["undo", "redo", "reload", "take back"]), st.just(0), st.just(0), st.just(0)),
+    st.tuples(st.sampled_from(["propagate", "wait"]), st.just(0), st.just(0), st.just(0)),
     st.tuples(st.just("show"), st.integers(0, STEPS - 1), st.just(0), st.just(0)),
 )
 
 
+@pytest.mark.long
 @examples(50, suppress_health_check=list(HealthCheck), deadline=None)
 @given(acts=st.lists(_ACT, min_size=3, max_size=8))
 def test_page_and_folder_agree_after_any_actions(
@@ -371,11 +393,19 @@ def test_page_and_folder_agree_after_any_actions(
             page.saved()
             page.tab.reload()
             page.ready()
+        elif what == "propagate":  # or stop
+            page.key("p")
+        elif what == "wait":
+            page.until("!vcorr.state().job.running")
         else:
             page.key("Control+z" if what == "undo" else "Control+Shift+z")
+    page.done()
     page.saved()
     labelled = {int(p.stem) for p in (server.out / "labels").glob("*.png")}
     assert set(page.js("[...vcorr.now.labelled]")) == labelled
+    assert page.js(
+        "vcorr.state().computed.flatMap(([a, b]) => Array.from({ length: b - a + 1 }, (_, i) => a + i))"
+    ) == [*sorted(server.hashes())]
     k = page.js("vcorr.now.shown")
     shown = server.painted(k)
     if shown is None:

@@ -23,6 +23,7 @@ from vcorr.phrases import ranges
 from vcorr.propagation.confidence import confidence
 from vcorr.propagation.confidence_table import TABLE, ConfidenceTable
 from vcorr.propagation.export import OF_MASKS, check_form, export
+from vcorr.propagation.review import stretches
 from vcorr.propagation.run import PAINTED, Request, propagate_to, recorded_results
 from vcorr.propagation.update import labels_of, stale_frames
 from vcorr.ui.frames import Frames
@@ -140,6 +141,9 @@ class Session:
         return {
             "first": self.frames.start,
             "values": {str(i): row for i, row in zip(ids, percent.T.tolist(), strict=True)},
+            "look": [
+                one.worst for one in stretches(np.nan_to_num(sure, nan=1.0), self.frames.start, list(given), cuts)
+            ],
         }
 
     def mask(self, k: int) -> tuple[bytes | None, int]:

@@ -14,6 +14,7 @@ import { decodeIds } from "/static/png.js";
  * @property {import("./loader.js").Loader} loader
  * @property {number} first frame @property {number} end one past the last
  * @property {(k: number) => void} go
+ * @property {() => void} follow show each frame that is written, until a person goes elsewhere
  * @property {(text: string) => void} note
  * @property {(work: () => Promise<any>) => Promise<void>} attempt
  * @property {() => any} state @property {() => number[]} look frames to check, the worst first
@@ -37,7 +38,7 @@ const TOOLS = /** @type {[string, string, string][]} */ ([
 
 /** @param {Page} page */
 export function wire(page) {
-  const { now, view, painter, objects, loader, first, end, go, note, attempt } = page;
+  const { now, view, painter, objects, loader, first, end, go, follow, note, attempt } = page;
   const { fps } = page.state().video;
   let downloads = false;
   /** @type {number | undefined} */
@@ -46,7 +47,10 @@ export function wire(page) {
   let marks = null;
 
   /** @param {object} within */
-  const propagate = (within) => void attempt(() => ask("POST", "/api/propagate", within));
+  const propagate = (within) => {
+    follow();
+    void attempt(() => ask("POST", "/api/propagate", within));
+  };
   const between = () => marks && propagate({ first: marks[0], last: marks[1] });
   const stop = () => void attempt(() => ask("POST", "/api/stop", {}));
 

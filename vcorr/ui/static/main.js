@@ -21,6 +21,7 @@ async function start(state) {
   const view = new View($("stage"), width, height);
   let confidence = { first, values: /** @type {Record<string, number[]>} */ ({}), look: /** @type {number[]} */ ([]) };
   let loading = false;
+  let follows = true; // the frame that is written: until a person goes elsewhere, or paints
   /** @type {[number, number] | null} */
   let marks = null;
   const now = {
@@ -31,6 +32,9 @@ async function start(state) {
     reach,
     about,
     note,
+    stay: () => {
+      follows = false;
+    },
   };
   const objects = new Objects($("objects"), {
     choose: about,
@@ -72,8 +76,14 @@ async function start(state) {
     about();
   }
 
-  /** @param {number} k */
+  /** A person goes to a frame, and stays there. @param {number} k */
   function go(k) {
+    now.stay();
+    move(k);
+  }
+
+  /** @param {number} k */
+  function move(k) {
     loader.near = now.wanted = Math.min(end - 1, Math.max(first, Math.round(k) || 0));
     $("index").value = String(now.wanted);
     redrawLine();
@@ -170,7 +180,9 @@ async function start(state) {
     const at = job.done && job.done < job.total ? `${job.done} of ${job.total} steps${rate}` : job.said || "starting";
     $("job").textContent = job.running ? at : job.error ? "" : job.said;
     if (job.error) trouble(job.error);
-    if (job.running && $("follow").checked && job.frame !== null && !painter.busy && !saver.waiting) go(job.frame);
+    follows ||= !job.running;
+    const free = !painter.busy && !painter.stepping && !saver.waiting;
+    if (job.running && follows && $("follow").checked && job.frame !== null && free) move(job.frame);
   }
 
   /** @param {any} next */
@@ -233,6 +245,9 @@ async function start(state) {
 
   const controls = wire({
     now, view, painter, objects, loader, first, end, go, note, attempt,
+    follow: () => {
+      follows = true;
+    },
     state: () => state,
     look: () => confidence.look,
     marked: (what) => {
@@ -266,7 +281,7 @@ async function start(state) {
   $("of").textContent = first ? `of ${first} to ${end - 1}` : `of ${end - 1}`;
   painter.resize(painter.size);
   takeState(state);
-  go(now.labelled.size ? Math.min(...now.labelled) : first);
+  move(now.labelled.size ? Math.min(...now.labelled) : first);
   void loadConfidence();
   return { told, takeState, saver, loader, view, painter, objects, now, state: () => state };
 }

@@ -17,6 +17,7 @@ import { around, brush, cut, fill, polygon } from "/static/shapes.js";
  * @property {(k: number) => Promise<boolean>} reach show a frame
  * @property {() => void} about tell of what changed
  * @property {(text: string) => void} note
+ * @property {() => void} stay on this frame, whichever is written
  */
 
 const STEPS = 500; // that can be undone
@@ -115,6 +116,7 @@ export class Painter {
 
   /** @param {Stroke} stroke */
   save(stroke) {
+    this.page.stay();
     this.page.labelled.add(stroke.k);
     this.saver.add({ kind: "paint", k: stroke.k, stroke });
     this.page.about();
@@ -172,6 +174,7 @@ export class Painter {
 
   /** Frame k is a labelled frame no more. @param {number} k */
   release(k) {
+    this.page.stay();
     this.page.labelled.delete(k);
     this.saver.add({ kind: "take-back", k });
     this.page.about();
