@@ -204,7 +204,7 @@ def test_keypoints(tmp_path: Path, frames: Path) -> None:
             individual, part = name.split("/")
             np.testing.assert_array_equal(read.loc[k, "vcorr"][individual][part][["x", "y"]], xy)
     with open_video(str(frames)) as video:
-        for form in ("deeplabcut", "coco"):
+        for form in ("deeplabcut", "coco", "csv"):
             found = read_given(video, export(folder, form), 0, 8)  # type: ignore[arg-type]
             for k in FRAMES:
                 np.testing.assert_array_equal(found.by_frame[k].xy, wanted[k])

@@ -26,7 +26,7 @@ def test_a_run_within_frames_is_the_start_of_the_whole_one(
     whole, parts = request_for("whole", at=at), request_for("parts", at=at)
     propagate_to(whole)
     written: list[int] = []
-    propagate_to(parts, within=within, wrote=written.append)
+    propagate_to(parts, within=within, wrote=lambda k, label: written.append(k))
     assert set(within) <= set(written)
     assert json.loads((parts.out / "manifest.json").read_text())["complete"] is False
     assert {int(name[:-4]) for name in masks(parts.out)} == set(written) | {0, 6}

@@ -169,7 +169,7 @@ def test_other_bad_requests_are_refused(client: TestClient) -> None:
     assert client.put("/api/objects/70000", json={"name": "x"}).status_code == 400
     assert client.post("/api/export", json={"form": "../../x"}).status_code == 400
     answer = client.post("/api/propagate", json={})
-    assert answer.status_code == 400 and "paint one first" in answer.json()["error"]
+    assert answer.status_code == 400 and "label one first" in answer.json()["error"]
 
 
 def test_a_full_disk_is_told_and_the_mask_stays(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -30,12 +30,16 @@ def ui(
     start: Annotated[int, typer.Option(min=0, help="First frame to label.")] = 0,
     end: Annotated[int | None, typer.Option(help="Frame to stop before; default: the end.")] = None,
     device: Device = "auto",
+    kind: Annotated[
+        Literal["masks", "keypoints"] | None, typer.Option(help="What to label in a new folder; default: masks.")
+    ] = None,
 ) -> None:
     """Paint, propagate, correct and export labels in a browser, on this machine alone."""
     from vcorr.propagation.run import PAINTED, Request
     from vcorr.ui.server import serve
 
-    request = Request(video, out / PAINTED, out, {}, weights and weights_file(weights), short_side, start, end, device)
+    options = (weights and weights_file(weights), short_side, start, end, device)
+    request = Request(video, out / PAINTED, out, {}, *options, kind=kind)
 
     def ready(address: str) -> None:
         typer.echo(address)

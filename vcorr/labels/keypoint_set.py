@@ -66,11 +66,8 @@ class GivenKeypoints:
 
     def digest(self, frame: int) -> str:
         points = self.by_frame[frame]
-        places = {name: xy for name, xy, there in zip(self.names, points.xy, points.present, strict=True) if there}
-        digest = hashlib.sha256()
-        for name in sorted(places):  # whatever points other frames have
-            digest.update(name.encode() + b"\0" + places[name].astype("<f8").tobytes())
-        return digest.hexdigest()
+        named = zip(self.names, points.xy.tolist(), points.present, strict=True)
+        return places_digest({name: (x, y) for name, (x, y), there in named if there})
 
     def told(self, frame: int, name: str) -> str:
         present = self.by_frame[frame].present
@@ -81,6 +78,14 @@ class GivenKeypoints:
 
     def store(self, out: Path) -> KeypointTable:
         return KeypointTable(out / TABLE, tuple(self.names), self.size)
+
+
+def places_digest(places: Mapping[str, Place]) -> str:
+    """SHA-256 of the points of a frame, whatever points other frames have."""
+    digest = hashlib.sha256()
+    for name in sorted(places):
+        digest.update(name.encode() + b"\0" + np.array(places[name], "<f8").tobytes())
+    return digest.hexdigest()
 
 
 def read_keypoints(

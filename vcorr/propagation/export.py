@@ -22,6 +22,7 @@ from vcorr.errors import InputError, OutputError, UsageError
 from vcorr.files import replacing
 from vcorr.labels.formats import coco_write, cvat, deeplabcut_write, labelme_write, yolo
 from vcorr.labels.formats.objects import Named, box
+from vcorr.labels.formats.points import COLUMNS
 from vcorr.labels.given import Kind
 from vcorr.labels.keypoint_set import TABLE, KeypointTable
 from vcorr.labels.keypoints import Points
@@ -32,7 +33,7 @@ from vcorr.media.writer import ProResWriter, VideoWriter
 
 Form = Literal["coco", "yolo", "labelme", "cvat", "objects", "alpha", "green", "csv", "deeplabcut"]
 
-OF_KEYPOINTS = ("coco", "deeplabcut")
+OF_KEYPOINTS = ("coco", "deeplabcut", "csv")
 OF_MASKS = tuple(form for form in get_args(Form) if form != "deeplabcut")
 GREEN = (0, 177, 64)
 _AGAIN = "run the same `vcorr propagate` again"
@@ -196,6 +197,16 @@ def _table(results: Finished, path: Path) -> None:
     _text(path, text.getvalue())
 
 
+def _points(results: Finished, path: Path) -> None:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(COLUMNS)
+    for k, points in results.keypoints().items():
+        for name, xy, sure in zip(results.points, points.xy.tolist(), points.confidence.tolist(), strict=True):
+            table.writerow([k, name, *("" if v != v else v for v in xy), sure])
+    _text(path, text.getvalue())
+
+
 def _deeplabcut(results: Finished, path: Path) -> None:
     _text(path, deeplabcut_write.table(results.keypoints(), results.frames, results.points))
 
@@ -254,4 +265,5 @@ _MASK_FORMS: dict[str, tuple[str, _Writer]] = {
 _POINT_FORMS: dict[str, tuple[str, _Writer]] = {
     "coco": ("coco.json", _coco_points),
     "deeplabcut": ("deeplabcut.csv", _deeplabcut),
+    "csv": ("keypoints.csv", _points),
 }

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -66,13 +67,13 @@ def label_stretches(
     stretches: Sequence[Point],
     results: Results,
     progress: Callable[[int], None],
-    wrote: Callable[[int], None] = lambda index: None,
+    wrote: Callable[[int, Any], None] = lambda index, label: None,
     wanted: Set[int] | None = None,
 ) -> None:
     """Write the missing labels; however this ends, the folder can be continued after the last one.
 
     Args:
-        wrote: takes the index of each frame whose label was written.
+        wrote: takes the index and the label of each frame that was written.
         wanted: frames after the last of which a span needs not be gone through; None is to its end.
     """
     point, done, waiting = Point(), 0, Waiting(results.out / WAITING)
@@ -87,7 +88,7 @@ def label_stretches(
                 point = Point(number, Start(position + 1, propagator.state()))
                 done += 1
                 if step.label is not None:
-                    wrote(step.index)
+                    wrote(step.index, step.label)
                 progress(done)
                 if position % SAVE_EVERY == 0 or position == enough:
                     _save_point(results.out, point)

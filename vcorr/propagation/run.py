@@ -121,7 +121,7 @@ def propagate_to(
     *,
     say: Callable[[str], None] = lambda line: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-    wrote: Callable[[int], None] = lambda index: None,
+    wrote: Callable[[int, Any], None] = lambda index, label: None,
     drew: Callable[[int], None] = lambda index: None,
     within: Collection[int] | None = None,
     held_already: bool = False,
@@ -135,7 +135,7 @@ def propagate_to(
     Args:
         say: takes lines worth telling; progress: takes (steps done, steps in all); a frame between two labelled ones
             takes two.
-        wrote, drew: take the index of each frame whose label was written, and that was drawn in the overlay.
+        wrote: takes the index and the label of each frame that was written; drew: the index of each that was drawn.
         within: of the frames without a label, only these are labelled now, and those on the way to them. If others are
             left, the folder is not complete: the same request without it goes on.
         held_already: the caller keeps other processes out of the folder (``files.held``).

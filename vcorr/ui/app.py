@@ -8,8 +8,11 @@ GET    /api/masks/K             ids, PNG; 204 where there are none; its version 
 PATCH  /api/masks/K?x&y&width&height  a stroke: ids in rows, uint16, little endian; 65535 is no change
 GET    /api/before/K            ids before the last correction, PNG; 204 where it left them as they are
 POST   /api/magic/K?x&y&width&height  scribbles in the same form: the mask that they make, PNG
-DELETE /api/masks/K             the frame is labelled no more
+GET    /api/points/K            {ID: [x, y, confidence]}; GET /api/points-before/K before the last correction
+PATCH  /api/points/K            {ID: [x, y] or null}: points that are placed, or hidden
+DELETE /api/masks/K, /api/points/K  the frame is labelled no more
 PUT    /api/objects/ID          {"name", "colour"}; DELETE takes it out of all labels
+PUT    /api/kind                {"kind"}: masks or keypoints, where nothing is labelled yet
 GET    /api/confidence          per object and frame, in percent
 POST   /api/propagate           {"first", "last"}, or {} for all; /api/stop
 POST   /api/export              {"form"}; then POST /api/ticket gives an address to download what it wrote
@@ -38,6 +41,7 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route
 
 from vcorr.errors import UsageError, VcorrError
+from vcorr.labels.formats.points import Place
 from vcorr.ui.guard import Guard
 from vcorr.ui.painted import Patch
 from vcorr.ui.session import Session
@@ -152,6 +156,26 @@ def application(session: Session, token: str, hub: Hub, **guard: Any) -> Guard:
         before, version = await run_in_threadpool(session.paint, k, patch, _page(request))
         return JSONResponse({"before": before, "version": version})
 
+    async def points(request: Request) -> Response:
+        found, version = await run_in_threadpool(session.points, frame_of(request))
+        return JSONResponse(found, headers={"x-version": str(version)})
+
+    async def points_before(request: Request) -> Response:
+        found = await run_in_threadpool(session.placed.before, frame_of(request))
+        return Response(status_code=204) if found is None else JSONResponse(found)
+
+    async def place(request: Request) -> Response:
+        k, places = frame_of(request), _places(await _json(request))
+        before, version = await run_in_threadpool(session.place, k, places, _page(request))
+        return JSONResponse({"before": before, "version": version})
+
+    async def choose(request: Request) -> Response:
+        kind = (await _json(request, kind=str)).get("kind")
+        if kind not in ("masks", "keypoints"):
+            raise UsageError("kind", "is not known", "send masks or keypoints")
+        await run_in_threadpool(session.choose, kind)
+        return JSONResponse({})
+
     async def magic(request: Request) -> Response:
         k, patch = frame_of(request), await patch_of(request)
         return Response(await run_in_threadpool(session.magic, k, patch), media_type="image/png")
@@ -229,6 +253,11 @@ def application(session: Session, token: str, hub: Hub, **guard: Any) -> Guard:
         ("/api/masks/{k:int}", "PATCH", paint),
         ("/api/masks/{k:int}", "DELETE", take_back),
         ("/api/before/{k:int}", "GET", before),
+        ("/api/points/{k:int}", "GET", points),
+        ("/api/points/{k:int}", "PATCH", place),
+        ("/api/points/{k:int}", "DELETE", take_back),
+        ("/api/points-before/{k:int}", "GET", points_before),
+        ("/api/kind", "PUT", choose),
         ("/api/magic/{k:int}", "POST", magic),
         ("/api/objects/{id:int}", "PUT", describe),
         ("/api/objects/{id:int}", "DELETE", forget),
@@ -276,14 +305,26 @@ async def _body(request: Request, limit: int) -> bytes:
 
 
 async def _json(request: Request, **kinds: type) -> dict[str, Any]:
-    """An object with some of these keys, each of its kind."""
+    """An object with some of these keys, each of its kind; with any keys where none are given."""
     try:
         data = json.loads(await _body(request, MAX_JSON) or b"{}")
     except (ValueError, RecursionError):
         raise UsageError("request", "is no JSON", "send an object") from None
-    if not isinstance(data, dict) or any(k not in kinds or type(v) is not kinds[k] for k, v in data.items()):
+    wrong = isinstance(data, dict) and kinds and any(type(v) is not kinds.get(k) for k, v in data.items())
+    if not isinstance(data, dict) or wrong:
         raise UsageError("request", "is not understood", f"send {', '.join(kinds)}")
     return data
+
+
+def _places(asked: Mapping[str, Any]) -> dict[int, Place | None]:
+    """Places by id of a point."""
+    places: dict[int, Place | None] = {}
+    for id_, at in asked.items():
+        pair = isinstance(at, list) and len(at) == 2 and all(type(v) in (int, float) for v in at)
+        if not re.fullmatch("[0-9]{1,9}", id_) or not (at is None or pair):
+            raise UsageError("point", "is not understood", "send {ID: [x, y] or null}")
+        places[int(id_)] = None if at is None else (float(at[0]), float(at[1]))
+    return places
 
 
 def _zipped(folder: Path) -> Path:

@@ -1,9 +1,4 @@
-"""``OUT/labels``: what was painted, a mask a frame, and ``objects.json``. A stroke is on the disk when it is answered.
-
-The folder is LABELS for ``vcorr propagate``. It holds all labels of the results, those too that were given on the
-command line: ``seen`` in ``objects.json`` says which labels the results had when the two last agreed, so that what
-either side changed since is told apart. Where both changed a frame, what was painted stands.
-"""
+"""Masks that are painted: a PNG a labelled frame in ``OUT/labels``. A stroke is on the disk when it is answered."""
 
 from __future__ import annotations
 
@@ -14,23 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from vcorr.errors import InputError, OutputError, UsageError
-from vcorr.files import make_folder, remove, replacing, sweep, write_json
+from vcorr.files import remove, replacing
 from vcorr.labels.draw import default_palette
-from vcorr.labels.formats.text import read_json
-from vcorr.labels.mask_ids import MAX_ID
-from vcorr.labels.mask_set import ids_digest, mask_file
+from vcorr.labels.mask_set import MASKS, ids_digest, mask_file
 from vcorr.labels.masks import is_whole, write_mask
-from vcorr.labels.object_names import NAMES
 from vcorr.labels.raw_ids import Ids, read_ids
+from vcorr.propagation.confidence import confidence
+from vcorr.propagation.confidence_table import TABLE as CONFIDENCE
+from vcorr.propagation.confidence_table import ConfidenceTable
 from vcorr.propagation.update import labels_of
+from vcorr.ui.label_folder import BEFORE, LabelFolder, cannot_write
 
 KEEP = 65535  # of a pixel that a stroke does not touch; no id
-BEFORE = ".before"  # beside the labels: results that the last correction redid
-MAX_NAME = 100  # characters
-MAX_OBJECTS = 4096
 
 
 @dataclass(frozen=True)
@@ -47,41 +41,37 @@ class Patch:
 
 
 @dataclass
-class Painted:
-    """The labels of a video that is painted on.
+class Painted(LabelFolder):
+    """Masks of a video; see ``LabelFolder``."""
 
-    Args:
-        folder: of the labels. results: of the masks that were propagated.
-        size: (height, width) of the video. frames: those that may be labelled.
+    kind = "masks"
+    _objects_in: dict[str, list[int]] = field(default_factory=dict)  # by digest of a label
 
-    Attributes:
-        names, colours: of objects, by id; a colour is ``#rrggbb`` and for the page alone.
-        digests: SHA-256 of each label, by frame index, as in a manifest.
-    """
+    def file(self, k: int) -> Path:
+        return mask_file(self.folder, k)
 
-    folder: Path
-    results: Path
-    size: tuple[int, int]
-    frames: range
-    names: dict[int, str] = field(default_factory=dict)
-    colours: dict[int, str] = field(default_factory=dict)
-    digests: dict[int, str] = field(default_factory=dict)
-    _seen: dict[int, str] = field(default_factory=dict)
+    def results(self, manifest: Mapping[str, Any] | None) -> set[int]:
+        try:
+            names = [path.name for path in (self.out / MASKS).iterdir()]
+        except FileNotFoundError:
+            names = []
+        except OSError as error:
+            raise OutputError(self.out, f"cannot be read ({error.strerror})", "check its rights") from error
+        found = {int(name[:-4]) for name in names if name.endswith(".png") and name[:-4].isdecimal()}
+        return found & set(self.frames)
 
-    def open(self, manifest: Mapping[str, Any] | None) -> None:
-        """Make the folder, or read it; take over what the results say that it does not know yet.
+    def wrote(self, k: int, label: Any) -> None:
+        pass  # its file is there
 
-        Raises:
-            InputError: ``objects.json`` or a mask is damaged. OutputError: the folder cannot be written.
-        """
-        make_folder(self.folder)
-        sweep(self.folder)
-        if (self.folder / NAMES).is_file():
-            self._read(read_json(self.folder / NAMES))
-        self.digests = {k: ids_digest(self._label(k)) for k in self.frames if mask_file(self.folder, k).exists()}
-        if manifest is not None:
-            self._take_over(manifest)
-        self._write()
+    def confidence(self, manifest: Mapping[str, Any], cuts: Collection[int]) -> tuple[list[int], NDArray[np.float64]]:
+        ids = [int(i) for i in manifest["objects"]]
+        table = ConfidenceTable(self.out / CONFIDENCE, ids, self.frames)
+        table.missing()  # reads it
+        labels = sorted((k, label) for k, label in labels_of(manifest).items() if k in self.frames)
+        given = {k: np.isin(ids, self._shown(k, label)) for k, label in labels}
+        if not given:
+            return [], np.empty((len(self.frames), 0))
+        return ids, confidence(table.signals, self.frames, given, sorted(cuts))
 
     def mask(self, k: int) -> Ids:
         """The mask that the page shows of a frame: painted, or propagated, or empty.
@@ -92,32 +82,25 @@ class Painted:
         if k in self.digests:
             return self._label(k)
         try:
-            return read_ids(mask_file(self.results, k), self.size)
+            return read_ids(self._result(k), self.size)
         except InputError:
             return np.zeros(self.size, np.uint8)
 
     def png(self, k: int) -> bytes | None:
         """The file of that mask; None where it is empty."""
-        path = mask_file(self.folder if k in self.digests else self.results, k)
+        path = self.file(k) if k in self.digests else self._result(k)
         return path.read_bytes() if is_whole(path, self.size) else None
 
     def keep_before(self, frames: Collection[int]) -> None:
-        """Keep the results of frames that are about to be redone, in place of those that were kept before.
-
-        Raises:
-            OutputError: they cannot be kept.
-        """
         folder = self.folder / BEFORE
         try:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
             for k in frames:
-                source = mask_file(self.results, k)
-                if source.exists():
-                    shutil.copyfile(source, mask_file(folder, k))
+                if self._result(k).exists():
+                    shutil.copyfile(self._result(k), mask_file(folder, k))
         except OSError as error:
-            what = f"cannot be written ({error.strerror})"
-            raise OutputError(folder, what, "check the folder, its rights and the free space") from error
+            raise cannot_write(folder, error) from error
 
     def before(self, k: int) -> bytes | None:
         """The file of a frame's result as it was before the last correction; None where that left it as it was."""
@@ -138,43 +121,14 @@ class Painted:
         inside = ids[patch.y : patch.y + height, patch.x : patch.x + width]
         np.copyto(inside, patch.ids, where=patch.ids != KEEP)
         kept: Ids = ids if ids.max(initial=0) > 255 else ids.astype(np.uint8)
-        write_mask(mask_file(self.folder, k), kept, self._palette())
+        write_mask(self.file(k), kept, self._palette())
         self.digests[k] = ids_digest(kept)
 
     def take_back(self, k: int) -> None:
-        """Frame k is a labelled frame no more.
-
-        Raises:
-            OutputError: the folder cannot be written.
-        """
-        remove(mask_file(self.folder, k))
+        remove(self.file(k))
         self.digests.pop(k, None)
 
-    def describe(self, id_: int, name: str | None = None, colour: str | None = None) -> None:
-        """Name an object, or give it a colour, for good.
-
-        Raises:
-            UsageError: too long a name, or too many. OutputError: the folder cannot be written.
-        """
-        if not 1 <= id_ <= MAX_ID or (id_ not in self.names and len(self.names) >= MAX_OBJECTS):
-            raise UsageError(f"object {id_}", f"ids are 1 to {MAX_ID}, of {MAX_OBJECTS} objects", "choose another")
-        if name is not None:
-            if len(name) > MAX_NAME:
-                raise UsageError("name", f"has more than {MAX_NAME} characters", "shorten it")
-            self.names[id_] = name
-        if colour is not None:
-            self.colours[id_] = colour
-        self._write()
-
     def forget(self, id_: int) -> set[int]:
-        """Delete an object: from the list, and from all labels.
-
-        Returns:
-            The frames whose labels changed.
-
-        Raises:
-            OutputError: the folder cannot be written; some labels are without it then.
-        """
         changed = set()
         for k in sorted(self.digests):
             ids = self.mask(k)
@@ -186,38 +140,36 @@ class Painted:
         self._write()
         return changed
 
-    def agree(self, manifest: Mapping[str, Any]) -> None:
-        """The results are made from these labels now."""
-        self._seen = labels_of(manifest)
-        self._write()
+    def _read_labels(self) -> None:
+        self.digests = {k: ids_digest(self._label(k)) for k in self.frames if self.file(k).exists()}
 
-    def taken_back(self, manifest: Mapping[str, Any]) -> set[int]:
-        """Labels of the results that are labels no more."""
-        return {k for k in labels_of(manifest) if k in self.frames} - self.digests.keys()
+    def _adopt(self, frames: Collection[int]) -> set[int]:
+        whole = {k for k in frames if is_whole(self._result(k), self.size)}  # of others the next run tells
+        for k in whole:
+            with replacing(self.file(k)) as file:
+                file.write(self._result(k).read_bytes())
+        return whole
 
-    def _take_over(self, manifest: Mapping[str, Any]) -> None:
-        theirs = {k: d for k, d in labels_of(manifest).items() if k in self.frames}
-        for k in self._seen.keys() - theirs.keys():
-            if self.digests.get(k) == self._seen[k]:
-                self.take_back(k)
-        for k, label in theirs.items():
-            if label != self._seen.get(k) and self.digests.get(k) == self._seen.get(k):
-                source = mask_file(self.results, k)
-                if is_whole(source, self.size):  # else the next run tells
-                    with replacing(mask_file(self.folder, k)) as file:
-                        file.write(source.read_bytes())
-                    self.digests[k] = label
+    def _name(self, manifest: Mapping[str, Any]) -> None:
         self.names = {int(i): str(name) for i, name in manifest.get("names", {}).items()} | self.names
         for i in manifest["objects"]:
             self.names.setdefault(int(i), "")
-        self._seen = theirs
+
+    def _shown(self, k: int, label: str) -> list[int]:
+        """Ids that a label of the results shows; ``label`` is its SHA-256."""
+        if label not in self._objects_in:
+            self._objects_in[label] = [int(i) for i in np.unique(read_ids(self._result(k))) if i]
+        return self._objects_in[label]
 
     def _label(self, k: int) -> Ids:
-        return read_ids(mask_file(self.folder, k), self.size)
+        return read_ids(self.file(k), self.size)
+
+    def _result(self, k: int) -> Path:
+        return mask_file(self.out / MASKS, k)
 
     def _palette(self) -> np.ndarray:
         """The colours of the results, so that their files agree."""
-        for path in (*(mask_file(self.folder, k) for k in self.digests), mask_file(self.results, self.frames.start)):
+        for path in (*map(self.file, self.digests), self._result(self.frames.start)):
             try:
                 with Image.open(path, formats=["PNG"]) as image:
                     if image.mode == "P" and len(palette := image.getpalette() or []) == 768:
@@ -225,16 +177,3 @@ class Painted:
             except OSError:
                 continue
         return default_palette()
-
-    def _read(self, data: Mapping[str, Any]) -> None:
-        try:
-            self.names = {int(k): str(v) for k, v in data.get("names", {}).items()}
-            self.colours = {int(k): str(v) for k, v in data.get("colours", {}).items()}
-            self._seen = {int(k): str(v) for k, v in data.get("seen", {}).items()}
-        except (AttributeError, ValueError):
-            what, advice = "is damaged, or not of vcorr", "remove it; the masks beside it stay"
-            raise InputError(self.folder / NAMES, what, advice) from None
-
-    def _write(self) -> None:
-        data = {"names": self.names, "colours": self.colours, "seen": self._seen}
-        write_json(self.folder / NAMES, {key: {str(k): v for k, v in of.items()} for key, of in data.items()})

@@ -16,10 +16,12 @@ from typing import Any
 
 from vcorr.errors import OutputError, UsageError
 from vcorr.files import held, replacing
+from vcorr.labels.given import Kind
 from vcorr.machine import pick_device
 from vcorr.media.video import Video, open_video
 from vcorr.propagation.run import Request, recorded_results
 from vcorr.propagation.video import check_side, frame_range
+from vcorr.ui.label_folder import kind_in
 from vcorr.ui.session import Session
 
 LOOPBACK = "127.0.0.1"
@@ -77,7 +79,7 @@ def serve(
                 webbrowser.open(address)
 
     hub = Hub()
-    with opened(request, say) as session, _address(session.painted.folder / ADDRESS, host, port) as (listening, token):
+    with opened(request, say) as session, _address(session.labels.folder / ADDRESS, host, port) as (listening, token):
         everywhere = host not in (LOOPBACK, "localhost", "::1")
         if everywhere:
             say(f"{host}: whoever reaches this machine may ask, and the connection is not encrypted")
@@ -104,6 +106,8 @@ def opened(request: Request, say: Callable[[str], None] = lambda line: None) -> 
         found = recorded_results(request.out)
         if found is not None:
             request = _as_it_was(request, found, video)
+        elif (kind := kind_in(request.labels)) is not None:
+            request = _of_kind(request, kind)
         frame_range(video, request.start, request.end)
         for note in video.notes:
             say(note)
@@ -122,16 +126,23 @@ def _as_it_was(request: Request, found: Mapping[str, Any], video: Video) -> Requ
     if inputs["video"] != video.fingerprint():
         what = f"holds the results of another video, {found['paths']['video']}"
         raise OutputError(request.out, what, "give that video, or another --out")
-    if inputs.get("kind", "masks") != "masks":
-        raise OutputError(request.out, "holds keypoints", "correct them with `vcorr propagate --update`")
+    if (kind := inputs.get("kind", "masks")) == "soft":
+        raise OutputError(request.out, "holds value layers", "correct them with `vcorr propagate --update`")
     return replace(
-        request,
+        _of_kind(request, kind),
         start=options["start"],
         end=options["end"],
         short_side=options["size"],
         device=options["device"],
         weights=request.weights or (weights and Path(weights)),
     )
+
+
+def _of_kind(request: Request, kind: Kind) -> Request:
+    """A request for the kind of labels that a folder holds."""
+    if request.kind not in (None, kind):
+        raise UsageError(f"--kind {request.kind}", f"{request.out} holds {kind}", "leave it out, or give another --out")
+    return replace(request, kind=kind)
 
 
 @contextmanager

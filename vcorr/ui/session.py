@@ -6,30 +6,30 @@ import io
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from vcorr.errors import OutputError, UsageError, VcorrError
+from vcorr.errors import UsageError, VcorrError
 from vcorr.labels.draw import point_colours
-from vcorr.labels.mask_set import MASKS, mask_file
-from vcorr.labels.raw_ids import read_ids
+from vcorr.labels.formats.points import Place
+from vcorr.labels.given import Kind
 from vcorr.media.video import Video
 from vcorr.model.encoder import Model
 from vcorr.model.weights import load_weights
 from vcorr.phrases import ranges
-from vcorr.propagation.confidence import confidence
-from vcorr.propagation.confidence_table import TABLE, ConfidenceTable
-from vcorr.propagation.export import OF_MASKS, check_form, export
+from vcorr.propagation.export import OF_KEYPOINTS, OF_MASKS, check_form, export
 from vcorr.propagation.review import stretches
 from vcorr.propagation.run import PAINTED, Request, propagate_to, recorded_results
-from vcorr.propagation.update import labels_of, stale_frames
+from vcorr.propagation.update import stale_frames
 from vcorr.ui.frames import Frames
 from vcorr.ui.job import Job, Stopped
+from vcorr.ui.label_folder import LabelFolder
 from vcorr.ui.magic import Magic
 from vcorr.ui.painted import KEEP, Painted, Patch
+from vcorr.ui.placed import Placed, Sure
 
 Tell = Callable[[str, Mapping[str, Any]], None]
 """(event, data): to every page."""
@@ -56,14 +56,13 @@ class Session:
         self.size = (self.video.height, self.video.width)
         self.out = self.request.out
         self.pictures = Frames(self.video)
-        self.painted = Painted(self.out / PAINTED, self.out / MASKS, self.size, self.frames)
+        self.labels = self._folder(self.request.kind or "masks")
         self.first_version = time.time_ns() // 1_000_000  # of masks: another one each time that the server starts
         self.versions: dict[int, int] = {}  # of those that changed since
         self._lock = threading.RLock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._written: set[int] = set()
-        self._objects_in: dict[str, set[int]] = {}  # by digest of a label
         weights, device = self.request.weights, self.request.device
         self._magic = Magic(lambda: Model.of(load_weights(weights), device))
         self.cuts: list[int] | None = None
@@ -74,7 +73,7 @@ class Session:
         Raises:
             InputError, OutputError: it holds something else, is damaged, or cannot be written.
         """
-        self.painted.open(self.manifest())
+        self.labels.open(self.manifest())
         self._look()
 
     def manifest(self) -> dict[str, Any] | None:
@@ -104,14 +103,16 @@ class Session:
                 "range": [self.frames.start, self.frames.stop],
                 "out": str(self.out),
                 "objects": self._objects(),
-                "labelled": sorted(self.painted.digests),
+                "labelled": sorted(self.labels.digests),
+                "kind": self.labels.kind,
+                "free": not (self.labels.digests or manifest),
                 "computed": ranges(self._written),
                 "stale": ranges(stale & self._written),
                 "versions": self.versions,
                 "first_version": self.first_version,
                 "cuts": self.cuts if self.cuts is not None else (manifest or {}).get("cuts", []),
                 "complete": bool(manifest and manifest.get("complete")) and not stale,
-                "forms": list(OF_MASKS),
+                "forms": list(OF_MASKS if self.labels.kind == "masks" else OF_KEYPOINTS),
                 "job": self.told(),
             }
 
@@ -122,34 +123,49 @@ class Session:
     def confidence(self) -> dict[str, Any]:
         """How sure each object is in each frame, in percent; ``UNKNOWN`` where it is not known."""
         manifest = self.manifest()
-        if manifest is None:
-            return {"first": self.frames.start, "values": {}, "look": []}
-        ids = [int(i) for i in manifest["objects"]]
-        table = ConfidenceTable(self.out / TABLE, ids, self.frames)
-        table.missing()  # reads it
         with self._lock:
-            given = {
-                k: np.isin(ids, sorted(self._ids_in(k, label)))
-                for k, label in sorted(labels_of(manifest).items())
-                if k in self.frames
-            }
-            cuts = self.cuts if self.cuts is not None else manifest.get("cuts", [])
-        if not given:
-            return {"first": self.frames.start, "values": {}, "look": []}
-        sure = confidence(table.signals, self.frames, given, cuts)
+            cuts = self.cuts if self.cuts is not None else (manifest or {}).get("cuts", [])
+            labelled = sorted(self.labels.digests)
+        ids, sure = self.labels.confidence(manifest, cuts) if manifest else ([], np.empty((0, 0)))
         percent = np.where(np.isfinite(sure), np.rint(np.nan_to_num(sure) * 100), UNKNOWN).astype(int)
+        known = np.nan_to_num(sure, nan=1.0)
         return {
             "first": self.frames.start,
             "values": {str(i): row for i, row in zip(ids, percent.T.tolist(), strict=True)},
-            "look": [
-                one.worst for one in stretches(np.nan_to_num(sure, nan=1.0), self.frames.start, list(given), cuts)
-            ],
+            "look": [one.worst for one in stretches(known, self.frames.start, labelled, cuts)],
         }
 
     def mask(self, k: int) -> tuple[bytes | None, int]:
-        """The PNG of a mask, and its version."""
+        """The PNG of a mask, and its version.
+
+        Raises:
+            UsageError: keypoints are labelled here.
+        """
         with self._lock:
             return self.painted.png(k), self.version(k)
+
+    def points(self, k: int) -> tuple[dict[int, Sure], int]:
+        """The points of a frame by id, and their version.
+
+        Raises:
+            UsageError: masks are labelled here.
+        """
+        with self._lock:
+            return self.placed.points(k), self.version(k)
+
+    @property
+    def painted(self) -> Painted:
+        """The labels, where they are masks."""
+        if isinstance(self.labels, Painted):
+            return self.labels
+        raise UsageError("masks", "keypoints are labelled here", "open the page again")
+
+    @property
+    def placed(self) -> Placed:
+        """The labels, where they are keypoints."""
+        if isinstance(self.labels, Placed):
+            return self.labels
+        raise UsageError("keypoints", "masks are labelled here", "open the page again")
 
     def version(self, k: int) -> int:
         """Of the mask of a frame."""
@@ -176,6 +192,23 @@ class Session:
                 self.painted.describe(i, "")
             return before, self._changed(k, by)
 
+    def place(self, k: int, places: Mapping[int, Place | None], by: str) -> tuple[int, int]:
+        """Place points of a frame, or hide them. They are on the disk when this returns.
+
+        Args:
+            places: (x, y) by id of the point; None hides it. by: the page that asks.
+
+        Returns:
+            The version of the points before, and now.
+
+        Raises:
+            UsageError, OutputError: as ``Placed.place``.
+        """
+        with self._lock:
+            before = self.version(k)
+            self.placed.place(k, places)
+            return before, self._changed(k, by)
+
     def magic(self, k: int, patch: Patch) -> bytes:
         """The mask of scribbles on a frame, as a PNG of its ids; nothing is kept.
 
@@ -200,19 +233,37 @@ class Session:
             OutputError: the folder cannot be written.
         """
         with self._lock:
-            self.painted.take_back(k)
+            self.labels.take_back(k)
             return self._changed(k, by)
 
     def describe(self, id_: int, name: str | None, colour: str | None) -> None:
         """Name an object, or give it a colour."""
         with self._lock:
-            self.painted.describe(id_, name, colour)
+            for k in self.labels.describe(id_, name, colour):
+                self._changed(k, "")
+        self.tell("state", self.state())
+
+    def choose(self, kind: Kind) -> None:
+        """Label keypoints from now on, or masks.
+
+        Raises:
+            UsageError: labels of the other kind are there, or something runs.
+            OutputError: the folder cannot be written.
+        """
+        with self._lock:
+            if kind != self.labels.kind:
+                if self.labels.digests or self.job.running or self.manifest():
+                    what = f"the folder holds {self.labels.kind}"
+                    raise UsageError(kind, what, "take its labels back, or give another --out")
+                labels = self._folder(kind)
+                labels.begin()
+                self.labels = labels
         self.tell("state", self.state())
 
     def forget(self, id_: int) -> None:
         """Delete an object from the list and from all labels."""
         with self._lock:
-            for k in self.painted.forget(id_):
+            for k in self.labels.forget(id_):
                 self._changed(k, "")
         self.tell("state", self.state())
 
@@ -222,8 +273,8 @@ class Session:
         Raises:
             UsageError: something runs, or no frame is labelled.
         """
-        if not self.painted.digests:
-            raise UsageError("propagate", "no frame is labelled", "paint one first")
+        if not self.labels.digests:
+            raise UsageError("propagate", "no frame is labelled", "label one first")
         self._start("propagate", lambda: self._propagate(within))
 
     def export(self, form: str) -> None:
@@ -232,7 +283,7 @@ class Session:
         Raises:
             UsageError: something runs, or there is no such form.
         """
-        chosen = check_form(form, "masks")
+        chosen = check_form(form, self.labels.kind)
 
         def work() -> None:
             self._propagate(None)
@@ -240,8 +291,8 @@ class Session:
             self.job.result = export(self.out, chosen).name
             self._say(f"exported: {self.out / 'export' / self.job.result}")
 
-        if not self.painted.digests:
-            raise UsageError("export", "no frame is labelled", "paint one first")
+        if not self.labels.digests:
+            raise UsageError("export", "no frame is labelled", "label one first")
         self._start("export", work)
 
     def stop(self) -> None:
@@ -278,7 +329,7 @@ class Session:
         try:
             with self._lock:
                 if manifest := self.manifest():
-                    self.painted.agree(manifest)
+                    self.labels.agree(manifest)
                     self.cuts = manifest.get("cuts", self.cuts)
                 self._look()
                 self.job.running = False
@@ -291,28 +342,22 @@ class Session:
             self.tell("job", self.told())
 
     def _propagate(self, within: Collection[int] | None) -> None:
-        found = self.manifest() or {}
+        found, labels = self.manifest() or {}, self.labels
         if stale := self._stale(found or None) & self._written:
-            self.painted.keep_before(stale)
-        again = set(found.get("taken_back", [])) & self.painted.digests.keys()  # frames that are labelled once more
-        request = Request(
-            self.request.video,
-            self.painted.folder,
-            self.out,
-            {k: mask_file(self.painted.folder, k) for k in again},
-            self.request.weights,
-            self.request.short_side,
-            self.request.start,
-            self.request.end,
-            self.request.device,
-            "index",
-            "masks",
-            bool(found),
-            self.painted.taken_back(found) if found else (),
+            labels.keep_before(stale)
+        again = set(found.get("taken_back", [])) & labels.digests.keys()  # frames that are labelled once more
+        request = replace(
+            self.request,
+            labels=labels.folder,
+            at={k: labels.file(k) for k in again},
+            named_by="index",
+            kind=labels.kind,
+            update=bool(found),
+            without=labels.taken_back(found) if found else (),
         )
         began, before, first = 0.0, 0, True
 
-        def wrote(index: int) -> None:
+        def wrote(index: int, label: Any) -> None:
             nonlocal first
             with self._lock:
                 if first:  # by now the results that labels changed are gone
@@ -320,7 +365,8 @@ class Session:
                     self._look()
                     self.tell("state", self.state())
                 self._written.add(index)
-                if index not in self.painted.digests:
+                labels.wrote(index, label)
+                if index not in labels.digests:
                     self._changed(index, "")
             self.job.frame = index
 
@@ -360,7 +406,7 @@ class Session:
     def _changed(self, k: int, by: str) -> int:
         """Frame k has another mask, by a page or by a job."""
         self.versions[k] = version = self.version(k) + 1
-        labelled = k in self.painted.digests
+        labelled = k in self.labels.digests
         stale = ranges(self._stale(self.manifest()) & self._written) if by else None
         told: dict[str, Any] = {"frame": k, "version": version, "by": by, "labelled": labelled}
         self.tell("mask", told | ({"stale": stale, "objects": self._objects()} if by else {}))
@@ -370,11 +416,11 @@ class Session:
         """Frames whose results are of other labels than there are."""
         if manifest is None:
             return set()
-        labels = {str(k): label for k, label in self.painted.digests.items()}
+        labels = {str(k): label for k, label in self.labels.digests.items()}
         return stale_frames(manifest, {"inputs": {"labels": labels}}, self.frames) if labels else set()
 
     def _objects(self) -> list[dict[str, Any]]:
-        names, own = self.painted.names, self.painted.colours
+        names, own = self.labels.names, self.labels.colours
         colours = point_colours(255).tolist()
         return [
             {"id": i, "name": names[i], "colour": own.get(i) or "#{:02x}{:02x}{:02x}".format(*colours[(i - 1) % 255])}
@@ -382,17 +428,9 @@ class Session:
         ]
 
     def _look(self) -> None:
-        """See which frames have a mask."""
-        try:
-            names = [path.name for path in (self.out / MASKS).iterdir()]
-        except FileNotFoundError:
-            names = []
-        except OSError as error:
-            raise OutputError(self.out, f"cannot be read ({error.strerror})", "check its rights") from error
-        found = {int(name[:-4]) for name in names if name.endswith(".png") and name[:-4].isdecimal()}
-        self._written = found & set(self.frames)
+        """See which frames have a result."""
+        self._written = self.labels.results(self.manifest())
 
-    def _ids_in(self, k: int, label: str) -> set[int]:
-        if label not in self._objects_in:
-            self._objects_in[label] = {int(i) for i in np.unique(read_ids(mask_file(self.out / MASKS, k))) if i}
-        return self._objects_in[label]
+    def _folder(self, kind: Kind) -> LabelFolder:
+        labels = Placed if kind == "keypoints" else Painted
+        return labels(self.out / PAINTED, self.out, self.size, self.frames)
