@@ -3,6 +3,7 @@
 import { ask } from "/static/api.js";
 import { icon } from "/static/icons.js";
 import { listenToKeys, showKeys } from "/static/keys.js";
+import { pointsOf } from "/static/loader.js";
 import { decodeIds } from "/static/png.js";
 
 /**
@@ -10,6 +11,7 @@ import { decodeIds } from "/static/png.js";
  * @property {import("./painter.js").Page} now
  * @property {import("./view.js").View} view
  * @property {import("./painter.js").Painter} painter
+ * @property {import("./placer.js").Placer | null} placer the same, where points are labelled
  * @property {import("./objects.js").Objects} objects
  * @property {import("./loader.js").Loader} loader
  * @property {number} first frame @property {number} end one past the last
@@ -25,7 +27,7 @@ import { decodeIds } from "/static/png.js";
 /** @param {string} id @returns {any} */
 const $ = (id) => document.getElementById(id);
 
-const TOOLS = /** @type {[string, string, string][]} */ ([
+const MASK_TOOLS = /** @type {[string, string, string][]} */ ([
   ["magic", "Magic stroke on the object", "m"],
   ["background", "Magic stroke on the background", "shift+m"],
   ["brush", "Brush", "b"],
@@ -35,11 +37,31 @@ const TOOLS = /** @type {[string, string, string][]} */ ([
   ["pick", "Pick the object under the pointer", "i"],
   ["pan", "Move the picture", "h"],
 ]);
+const POINT_TOOLS = /** @type {[string, string, string][]} */ ([
+  ["point", "Place and move points", "b"],
+  ["pick", "Choose the point under the pointer", "i"],
+  ["pan", "Move the picture", "h"],
+]);
+const MASK_POINTERS = /** @type {[string, string][]} */ ([
+  ["shift+wheel", "Size of the brush"],
+  ["right button", "Erase"],
+  ["alt+click", "Pick the object under the pointer"],
+]);
+const POINT_POINTERS = /** @type {[string, string][]} */ ([
+  ["right button", "Hide the point in this frame"],
+  ["alt+click", "Choose the point under the pointer"],
+]);
+const POINTERS = /** @type {[string, string][]} */ ([
+  ["wheel", "Zoom"],
+  ["middle button", "Move the picture"],
+  ["two fingers", "Move and zoom"],
+]);
 
 /** @param {Page} page */
 export function wire(page) {
-  const { now, view, painter, objects, loader, first, end, go, follow, note, attempt } = page;
+  const { now, view, painter, placer, objects, loader, first, end, go, follow, note, attempt } = page;
   const { fps } = page.state().video;
+  const tools = placer ? POINT_TOOLS : MASK_TOOLS;
   let downloads = false;
   /** @type {number | undefined} */
   let playing;
@@ -134,8 +156,24 @@ export function wire(page) {
     select.dispatchEvent(new Event("change"));
   }
 
+  /** Show the points before the last correction, or the present ones again. @param {import("./placer.js").Placer} placer */
+  async function pointsBefore(placer) {
+    const k = now.shown;
+    if (placer.earlier) placer.earlier = null;
+    else {
+      const response = await ask("GET", `/api/points-before/${k}`);
+      if (response.status === 204) return note("the last correction left this frame as it is");
+      const points = pointsOf(await response.json());
+      if (k !== now.shown) return;
+      placer.earlier = points;
+      note("as it was before the last correction");
+    }
+    view.redraw();
+  }
+
   /** Show the mask before the last correction, or the present one again. */
   async function before() {
+    if (placer) return pointsBefore(placer);
     if (view.ids !== now.mask.ids) view.ids = now.mask.ids;
     else {
       const k = now.shown;
@@ -153,12 +191,19 @@ export function wire(page) {
   const helping = () => $("keys").showModal();
   /** @type {import("./keys.js").Shortcut[]} */
   const shortcuts = [
-    ...TOOLS.map(([name, said, key]) => ({ keys: [key], said, run: () => choose(name) })),
-    { keys: ["["], said: "Smaller brush", run: () => painter.scale(1 / 1.15), held: true },
-    { keys: ["]"], said: "Larger brush", run: () => painter.scale(1.15), held: true },
-    { keys: ["enter"], said: "Close the polygon", run: () => painter.closeOutline() },
-    { keys: ["backspace"], said: "Take its last corner back", run: () => (painter.outline.pop(), view.redraw()) },
-    { keys: ["escape"], said: "Give up the stroke or polygon", run: () => painter.cancel() },
+    ...tools.map(([name, said, key]) => ({ keys: [key], said, run: () => choose(name) })),
+    ...(placer
+      ? [
+          { keys: ["backspace"], said: "Hide the point in this frame", run: () => placer.hide() },
+          { keys: ["escape"], said: "Leave the point where it was", run: () => painter.cancel() },
+        ]
+      : [
+          { keys: ["["], said: "Smaller brush", run: () => painter.scale(1 / 1.15), held: true },
+          { keys: ["]"], said: "Larger brush", run: () => painter.scale(1.15), held: true },
+          { keys: ["enter"], said: "Close the polygon", run: () => painter.closeOutline() },
+          { keys: ["backspace"], said: "Take its last corner back", run: () => (painter.outline.pop(), view.redraw()) },
+          { keys: ["escape"], said: "Give up the stroke or polygon", run: () => painter.cancel() },
+        ]),
     { keys: ["ctrl+z"], said: "Undo", run: () => painter.undo(), held: true },
     { keys: ["ctrl+shift+z", "ctrl+y"], said: "Redo", run: () => painter.redo(), held: true },
     { keys: ["delete"], said: "Take the label of this frame back", run: () => painter.takeBack() },
@@ -178,14 +223,14 @@ export function wire(page) {
     { keys: [","], said: "Mark the first frame of a stretch", run: () => mark(0) },
     { keys: ["."], said: "Mark its last frame", run: () => mark(1) },
     { keys: ["shift+p"], said: "Propagate between the marks", run: between },
-    { keys: ["n"], said: "Add an object", run: addObject },
+    { keys: ["n"], said: placer ? "Add a point" : "Add an object", run: addObject },
     ...[1, 2, 3, 4, 5, 6, 7, 8, 9].map((n) => ({
       keys: [String(n)],
-      said: `Object ${n} of the list`,
+      said: `${placer ? "Point" : "Object"} ${n} of the list`,
       run: () => n <= objects.things.length && objects.choose(objects.things[n - 1].id),
     })),
-    { keys: ["x"], said: "Hide the object, or show it", run: () => objects.toggle(objects.chosen, "hidden") },
-    { keys: ["l"], said: "Lock the object, or free it", run: () => objects.toggle(objects.chosen, "locked") },
+    { keys: ["x"], said: `Hide the ${objects.noun}, or show it`, run: () => objects.toggle(objects.chosen, "hidden") },
+    { keys: ["l"], said: `Lock the ${objects.noun}, or free it`, run: () => objects.toggle(objects.chosen, "locked") },
     { keys: ["o"], said: "Overlay, outlines, mask, picture", run: nextMode },
     { keys: ["v"], said: "Before the last correction, and after", run: () => attempt(before) },
     { keys: ["+", "="], said: "Zoom in", run: () => zoomBy(1.25), held: true },
@@ -196,7 +241,7 @@ export function wire(page) {
     { keys: ["?", "f1"], said: "These shortcuts", run: helping },
   ];
 
-  for (const [name, said, key] of TOOLS) {
+  for (const [name, said, key] of tools) {
     const button = document.createElement("button");
     button.dataset.tool = name;
     button.append(icon(name));
@@ -215,7 +260,8 @@ export function wire(page) {
     });
     $("forms").append(button);
   }
-  showKeys($("key-list"), shortcuts);
+  showKeys($("key-list"), shortcuts, [...POINTERS, ...(placer ? POINT_POINTERS : MASK_POINTERS)]);
+  $("kind").addEventListener("change", () => attempt(() => ask("PUT", "/api/kind", { kind: $("kind").value })));
   listenToKeys(shortcuts);
   const clicks = /** @type {Record<string, () => void>} */ ({
     first: () => toLabelled(-1),
@@ -238,6 +284,6 @@ export function wire(page) {
   });
   for (const [id, run] of Object.entries(clicks)) $(id).addEventListener("click", run);
   for (const id of ["first", "back", "play", "next", "last"]) $(id).append(icon(id));
-  choose("brush");
+  choose(placer ? "point" : "brush");
   return { exported };
 }

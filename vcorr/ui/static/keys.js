@@ -31,22 +31,13 @@ const SHOWN = /** @type {Record<string, string>} */ ({
   delete: "Delete", backspace: "Backspace", home: "Home", end: "End", pageup: "PgUp", pagedown: "PgDn", ctrl: "Ctrl", shift: "Shift", alt: "Alt",
 });
 
-const POINTERS = /** @type {[string, string][]} */ ([
-  ["wheel", "Zoom"],
-  ["shift+wheel", "Size of the brush"],
-  ["right button", "Erase"],
-  ["middle button", "Move the picture"],
-  ["alt+click", "Pick the object under the pointer"],
-  ["two fingers", "Move and zoom"],
-]);
-
-/** @param {HTMLElement} list @param {Shortcut[]} shortcuts */
-export function showKeys(list, shortcuts) {
+/** @param {HTMLElement} list @param {Shortcut[]} shortcuts @param {[string, string][]} pointers what the pointer does */
+export function showKeys(list, shortcuts, pointers) {
   list.replaceChildren();
   const numbers = shortcuts.filter((one) => /^[2-8]$/.test(one.keys[0])); // 1 and 9 say it
   const rows = [
     ...shortcuts.filter((one) => !numbers.includes(one)).map((one) => /** @type {[string, string]} */ ([one.keys.join(" or "), one.said])),
-    ...POINTERS,
+    ...pointers,
   ];
   for (const [keys, said] of rows) {
     const row = document.createElement("div");

@@ -3,16 +3,21 @@
 import { ask } from "/static/api.js";
 import { decodeIds } from "/static/png.js";
 
-/** @typedef {{k: number, ids: Uint16Array, version: number}} Mask */
+/**
+ * @typedef {Map<number, [number, number, number]>} Points x, y and confidence by id
+ * @typedef {{k: number, ids: Uint16Array, points: Points, version: number}} Mask what a frame shows: ids of its pixels, or points
+ */
 
 const PICTURES = 160 * 2 ** 20; // bytes of decoded pictures that are kept
 
 export class Loader {
   /**
    * @param {number} width of frames @param {number} height
+   * @param {"masks" | "points"} what is labelled
    * @param {(found: Mask) => void} loaded a mask came from the server
    */
-  constructor(width, height, loaded) {
+  constructor(width, height, what, loaded) {
+    this.what = what;
     this.width = width;
     this.height = height;
     this.loaded = loaded;
@@ -48,11 +53,12 @@ export class Loader {
 
   /** The mask of a frame as the server has it. @param {number} k @returns {Promise<Mask>} */
   async fetchMask(k) {
-    const response = await ask("GET", `/api/masks/${k}`);
+    const response = await ask("GET", `/api/${this.what}/${k}`);
     const version = Number(response.headers.get("x-version"));
+    if (this.what === "points") return { k, ids: new Uint16Array(0), points: pointsOf(await response.json()), version };
     const empty = response.status === 204;
     const ids = empty ? new Uint16Array(this.width * this.height) : (await decodeIds(await response.arrayBuffer())).ids;
-    return { k, ids, version };
+    return { k, ids, points: new Map(), version };
   }
 
   /** The mask of a frame with what waits to be saved. @param {number} k @returns {Promise<Mask>} */
@@ -79,4 +85,9 @@ export class Loader {
     this.masks.delete(k);
     this.turns.set(k, (this.turns.get(k) ?? 0) + 1);
   }
+}
+
+/** @param {Record<string, [number, number, number]>} told @returns {Points} */
+export function pointsOf(told) {
+  return new Map(Object.entries(told).map(([id, at]) => [Number(id), at]));
 }

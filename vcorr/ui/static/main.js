@@ -5,6 +5,7 @@ import { wire } from "/static/controls.js";
 import { Loader } from "/static/loader.js";
 import { Objects } from "/static/objects.js";
 import { Painter } from "/static/painter.js";
+import { Placer } from "/static/placer.js";
 import { Saver } from "/static/saver.js";
 import { Timeline, within } from "/static/timeline.js";
 import { View } from "/static/view.js";
@@ -19,13 +20,14 @@ async function start(state) {
   const { width, height, fps } = state.video;
   const [first, end] = /** @type {[number, number]} */ (state.range);
   const view = new View($("stage"), width, height);
+  const what = state.kind === "keypoints" ? "points" : "masks";
   let confidence = { first, values: /** @type {Record<string, number[]>} */ ({}), look: /** @type {number[]} */ ([]) };
   let loading = false;
   let follows = true; // the frame that is written: until a person goes elsewhere, or paints
   /** @type {[number, number] | null} */
   let marks = null;
   const now = {
-    mask: { k: -1, ids: view.ids, version: 0 },
+    mask: { k: -1, ids: view.ids, points: new Map(), version: 0 },
     shown: -1,
     wanted: first,
     labelled: new Set(/** @type {number[]} */ (state.labelled)),
@@ -36,8 +38,8 @@ async function start(state) {
       follows = false;
     },
   };
-  const objects = new Objects($("objects"), {
-    choose: about,
+  const objects = new Objects($("objects"), what === "points" ? "point" : "object", {
+    choose: () => (view.redraw(), about()),
     change: (id, what) => attempt(() => ask("PUT", `/api/objects/${id}`, what)),
     remove: (id) => {
       const text = `Delete ${objects.nameOf(id)} from all labelled frames?`;
@@ -46,18 +48,20 @@ async function start(state) {
     looked: recolour,
   });
   const timeline = new Timeline($("timeline"), go);
-  const saver = new Saver(tellSaved, unknown, width);
-  const loader = new Loader(width, height, (found) => {
+  const saver = new Saver(tellSaved, unknown, width, what);
+  const loader = new Loader(width, height, what, (found) => {
     saver.versions.set(found.k, found.version);
-    saver.onTop(found.k, found.ids);
+    saver.onTop(found);
   });
-  const painter = new Painter(now, view, objects, saver);
+  const placer = what === "points" ? new Placer(now, view, objects, saver) : null;
+  const painter = placer ?? new Painter(now, view, objects, saver);
 
   // --- frames ----------------------------------------------------------------------------------------------------------
 
   /** @param {import("./loader.js").Mask} found */
   function take(found) {
     if (found.k === now.mask.k && found !== now.mask) painter.carry(found.ids);
+    if (placer) placer.earlier = null;
     now.mask = found;
     view.ids = found.ids;
     view.redraw();
@@ -139,7 +143,7 @@ async function start(state) {
   function about() {
     const k = now.shown;
     const labelled = now.labelled.has(k);
-    const what = labelled
+    const is = labelled
       ? "labelled"
       : within(state.stale, k)
         ? "computed from earlier labels: propagate to redo it"
@@ -151,10 +155,11 @@ async function start(state) {
       .filter(([, value]) => value >= 0 && !labelled)
       .map(([name, value]) => `${name} ${value} %`);
     const damaged = loader.damaged.has(k) ? " It is damaged and shows the picture beside it: better label another." : "";
-    $("about").textContent = `Frame ${k} is ${what}.${damaged}${sure.length ? ` Confidence: ${sure.join(", ")}.` : ""}`;
+    $("about").textContent = `Frame ${k} is ${is}.${damaged}${sure.length ? ` Confidence: ${sure.join(", ")}.` : ""}`;
     $("undo").disabled = !painter.past.length;
     $("redo").disabled = !painter.future.length;
     $("take-back").disabled = !labelled;
+    $("kinds").hidden = !state.free || now.labelled.size > 0;
     redrawLine();
   }
 
@@ -188,10 +193,11 @@ async function start(state) {
   /** @param {any} next */
   function takeState(next) {
     const before = state;
+    if (next.kind !== before.kind) return location.reload();
     state = next;
     now.labelled.clear();
     for (const k of next.labelled) now.labelled.add(k);
-    for (const act of saver.acts) act.kind === "paint" ? now.labelled.add(act.k) : now.labelled.delete(act.k);
+    for (const act of saver.acts) act.kind === "take-back" ? now.labelled.delete(act.k) : now.labelled.add(act.k);
     for (const k of loader.masks.keys()) {
       if (!saver.waits(k) && saver.versions.get(k) !== (next.versions[k] ?? next.first_version)) unknown(k);
     }
@@ -244,7 +250,7 @@ async function start(state) {
   // --- beginning -------------------------------------------------------------------------------------------------------
 
   const controls = wire({
-    now, view, painter, objects, loader, first, end, go, note, attempt,
+    now, view, painter, placer, objects, loader, first, end, go, note, attempt,
     follow: () => {
       follows = true;
     },
@@ -279,6 +285,14 @@ async function start(state) {
   $("index").min = String(first);
   $("index").max = String(end - 1);
   $("of").textContent = first ? `of ${first} to ${end - 1}` : `of ${end - 1}`;
+  $("kind").value = state.kind;
+  for (const one of document.querySelectorAll("[data-of]")) /** @type {HTMLElement} */ (one).hidden = one.getAttribute("data-of") !== what;
+  if (placer) {
+    $("objects-title").textContent = "Points";
+    $("add").textContent = "+ Add point";
+    $("add").title = "Add a point (N)";
+    $("pen").setAttribute("aria-label", "The frame and its points; place them with the pointer");
+  }
   painter.resize(painter.size);
   takeState(state);
   move(now.labelled.size ? Math.min(...now.labelled) : first);

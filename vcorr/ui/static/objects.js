@@ -7,10 +7,12 @@ import { icon } from "/static/icons.js";
 export class Objects {
   /**
    * @param {HTMLElement} list
+   * @param {string} noun what one is called that has no name
    * @param {{choose: (id: number) => void, change: (id: number, what: object) => void, remove: (id: number) => void, looked: () => void}} on
    */
-  constructor(list, on) {
+  constructor(list, noun, on) {
     this.list = list;
+    this.noun = noun;
     this.on = on;
     /** @type {Thing[]} */
     this.things = [];
@@ -23,7 +25,7 @@ export class Objects {
 
   /** @param {number} id */
   nameOf(id) {
-    return this.things.find((t) => t.id === id)?.name || `object ${id}`;
+    return this.things.find((t) => t.id === id)?.name || `${this.noun} ${id}`;
   }
 
   /** @param {Thing[]} things */
@@ -75,7 +77,7 @@ export class Objects {
   row({ id, name, colour }) {
     const row = document.createElement("li");
     row.dataset.id = String(id);
-    const called = name || `object ${id}`;
+    const called = name || `${this.noun} ${id}`;
     const button = (/** @type {string} */ what, /** @type {string | Node} */ sign, /** @type {string} */ said, /** @type {() => void} */ run) => {
       const b = document.createElement("button");
       b.dataset.do = what;
@@ -94,7 +96,7 @@ export class Objects {
     text.type = "text";
     text.value = name;
     text.maxLength = 100;
-    text.placeholder = `object ${id}`;
+    text.placeholder = `${this.noun} ${id}`;
     text.setAttribute("aria-label", `Name of ${called}`);
     text.addEventListener("change", () => this.on.change(id, { name: text.value.trim() }));
     text.addEventListener("focus", () => this.choose(id));

@@ -8,8 +8,8 @@ import { around, brush, cut, fill, polygon } from "/static/shapes.js";
  * @typedef {import("./saver.js").Stroke} Stroke
  * @typedef {import("./shapes.js").Box} Box
  * @typedef {{x: number, y: number}} Place
- * @typedef {{stroke: Stroke, labelled: boolean, gone?: boolean, scribble?: import("./magic.js").Scribble}} Step a stroke, and
- *   whether its frame was labelled before; or the label of a frame that was taken back
+ * @typedef {{k: number, stroke: Stroke, labelled: boolean, gone?: boolean, scribble?: import("./magic.js").Scribble}} Step a stroke
+ *   on frame k, and whether that was labelled before; or the label of a frame that was taken back
  * @typedef {object} Page what the tools need to know of the page
  * @property {import("./loader.js").Mask} mask that is shown
  * @property {number} shown the frame @property {number} wanted
@@ -65,7 +65,12 @@ export class Painter {
 
   /** Whether something is half done. */
   get busy() {
-    return Boolean(this.stroke) || this.scribbling || this.magic.asking || this.outline.length > 0;
+    return this.holds || this.scribbling || this.magic.asking || this.outline.length > 0;
+  }
+
+  /** Whether the pointer changes the label right now. */
+  get holds() {
+    return Boolean(this.stroke);
   }
 
   get canvas() {
@@ -106,12 +111,17 @@ export class Painter {
     /** @type {Stroke} */
     const stroke = { k: mask.k, x: box.x0, y: box.y0, width: box.x1 - box.x0, height: box.y1 - box.y0, before: was, after: is };
     /** @type {Step} */
-    const step = { stroke, labelled: labelled.has(mask.k) };
+    const step = { k: mask.k, stroke, labelled: labelled.has(mask.k) };
+    this.record(step);
+    this.save(stroke);
+    return step;
+  }
+
+  /** @param {Step} step that can be undone from now on */
+  record(step) {
     this.past.push(step);
     if (this.past.length > STEPS) this.past.shift();
     this.future.length = 0;
-    this.save(stroke);
-    return step;
   }
 
   /** @param {Stroke} stroke */
@@ -140,10 +150,16 @@ export class Painter {
   /** @param {Step[]} from @param {Step[]} to @param {boolean} undoing */
   async take(from, to, undoing) {
     const act = from.at(-1);
-    if (!act || this.stroke || !(await this.page.reach(act.stroke.k)) || from.at(-1) !== act) return;
+    if (!act || this.holds || !(await this.page.reach(act.k)) || from.at(-1) !== act) return;
     from.pop();
     to.push(act);
-    if (act.scribble) this.magic.stepped(act.scribble, undoing, act.stroke.k);
+    this.replay(act, undoing);
+    this.view.redraw();
+  }
+
+  /** Do a step once more, or back, in the frame that is shown. @param {Step} act @param {boolean} undoing */
+  replay(act, undoing) {
+    if (act.scribble) this.magic.stepped(act.scribble, undoing, act.k);
     const { mask } = this.page;
     const { stroke } = act;
     if (undoing ? !act.labelled : act.gone) {
@@ -158,7 +174,6 @@ export class Painter {
       repaint(other, mask.ids, this.view.width);
       this.save(other);
     }
-    this.view.redraw();
   }
 
   /** Take the label of the frame that is shown back, as a step. */
@@ -167,8 +182,8 @@ export class Painter {
     const { width, height } = this.view;
     if (!labelled.has(mask.k) || this.stroke) return;
     const ids = mask.ids.slice();
-    this.past.push({ stroke: { k: mask.k, x: 0, y: 0, width, height, before: ids, after: ids }, labelled: true, gone: true });
-    this.future.length = 0;
+    const stroke = { k: mask.k, x: 0, y: 0, width, height, before: ids, after: ids };
+    this.record({ k: mask.k, stroke, labelled: true, gone: true });
     this.release(mask.k);
   }
 
@@ -299,7 +314,7 @@ export class Painter {
 
   /** @param {PointerEvent} event */
   move(event) {
-    const { view, fingers, stroke } = this;
+    const { view, fingers } = this;
     this.pointer = { ...view.place(event), inside: true };
     if (fingers.has(event.pointerId)) fingers.set(event.pointerId, { x: event.clientX, y: event.clientY });
     if (fingers.size === 2 && this.moving) {
@@ -311,7 +326,14 @@ export class Painter {
     } else if (this.moving) {
       view.pan(event.clientX - this.moving.x, event.clientY - this.moving.y);
       this.moving = { x: event.clientX, y: event.clientY };
-    } else if (this.scribbling) this.magic.scribbles.at(-1)?.places.push(view.place(event));
+    } else this.drag(event);
+    view.redraw();
+  }
+
+  /** What a tool does where it is drawn along. @param {PointerEvent} event */
+  drag(event) {
+    const { view, stroke } = this;
+    if (this.scribbling) this.magic.scribbles.at(-1)?.places.push(view.place(event));
     else if (stroke) {
       const events = event.getCoalescedEvents?.() ?? [];
       for (const one of events.length ? events : [event]) {
@@ -320,13 +342,17 @@ export class Painter {
         stroke.last = at;
       }
     }
-    view.redraw();
   }
 
   /** @param {PointerEvent} event */
   up(event) {
     this.fingers.delete(event.pointerId);
     this.moving = null;
+    this.lift();
+  }
+
+  /** The pointer lets go. */
+  lift() {
     if (this.scribbling) {
       this.scribbling = false;
       void this.magic.end();

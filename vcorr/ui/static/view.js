@@ -126,6 +126,7 @@ export class View {
   drawMask(context, s) {
     const { width: cw, height: ch } = context.canvas;
     context.clearRect(0, 0, cw, ch);
+    if (!this.ids.length) return;
     const [ox, oy] = [this.x * this.dpr, this.y * this.dpr];
     const left = Math.max(0, Math.ceil(ox)), right = Math.min(cw, Math.floor(ox + this.width * s));
     const top = Math.max(0, Math.ceil(oy)), bottom = Math.min(ch, Math.floor(oy + this.height * s));
