@@ -31,6 +31,11 @@ def test_labels_are_read_as_was_trained_but_for_what_is_said():
         ({"appearance": -1.0}, "appearance must lie in"),
         ({"appearance": float("nan")}, "appearance must lie in"),
         ({"appearance": 1.0, "feedback": "hard"}, "be 0 where feedback is hard"),
+        ({"shape": "disk", "compactness": 2}, "compactness and roi_search must be 0 but for square windows"),
+        ({"shape": "disk", "roi_search": 15}, "compactness and roi_search must be 0 but for square windows"),
+        ({"shape": "disk", "radius": 0}, "radius must be at least 1 where the shape is disk"),
+        ({"references": References(whole=True), "follow": 0.1}, "must be None where long references are read whole"),
+        ({"references": References(whole=True), "screen": 0.1}, "must be None where long references are read whole"),
         ({"radius": -1}, "radius must be >= 0, got -1"),
         ({"scale": float("inf")}, "scale must be finite, got inf"),
     ],
@@ -46,7 +51,7 @@ def test_references_that_are_not_there_are_refused(wrong):
         References(**wrong)
 
 
-@pytest.mark.parametrize("inference", [Inference(), Inference(radius=None), Inference(radius=3, scale=2.0, top_k=5)])
+@pytest.mark.parametrize("inference", [Inference(), Inference(radius=None), Inference(radius=3, top_k=5, shape="disk")])
 def test_settings_survive_json(inference):
     settings = Settings(Matching(radius=None, scale=3.0), inference, "gray")
     assert from_json(Settings, to_json(settings)) == settings

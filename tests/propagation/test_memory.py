@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +23,15 @@ REFERENCES = st.builds(
 )
 def test_the_sets_of_mast(t, read):
     assert memory.read_at(t, References((0, 5), (1, 3, 5))) == read
+
+
+def test_what_lies_before_the_labelled_frame_is_that_frame_again():
+    held = memory.Memory(References((0,), (1, 2, 3), whole=True, repeat=True))
+    for t in range(3):
+        held.keep(t, memory.MemoryFrame(torch.full((1, 1, 1, 1), float(t)), torch.zeros(1, 1, 1, 1)))
+    frames = [(int(frame.feature), frame.whole) for frame in held.read(2).values()]
+    assert frames == [(0, False), (0, False), (0, True), (1, False)]
+    assert [(int(f.feature), f.whole) for f in held.read(3).values()] == [(0, False), (0, True), (1, False), (2, False)]
 
 
 @given(REFERENCES, st.integers(1, 40))

@@ -47,7 +47,8 @@ def test_settings_come_on_top_of_a_method_and_the_scale_is_the_weights(slow: Pat
     weights = load_weights(slow)
     assert read_by(weights).inference == weights.inference
     walk = read_by(weights, "walk", ["top_k=5", "references.short=1,2"]).inference
-    assert (walk.top_k, walk.scale, walk.references) == (5, 9.0, References((0,), (1, 2)))
+    assert (walk.top_k, walk.scale, walk.shape) == (5, 9.0, "disk")
+    assert walk.references == References((0,), (1, 2), whole=True, repeat=True)
     mast = read_by(load_weights(default_weights()), "mast").inference
     assert (mast.roi_search, mast.follow, mast.appearance, mast.scale) == (15, None, 0.0, 28.0)
 

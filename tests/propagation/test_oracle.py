@@ -41,12 +41,15 @@ class Reader:
     search: int = 0
     slow: bool = False
     least: float = 0.0
+    shape: str = "square"
+    first_whole: bool = False
+    repeat: bool = False
 
     def model(self):
         """Trained with radius 2 and scale 3; what differs belongs to reading."""
         trained = Matching(2, 3.0, self.border, self.alignment)
         inference = Inference(
-            References(self.long, self.short),
+            References(self.long, self.short, self.first_whole, self.repeat),
             radius="same" if self.radius == trained.radius else self.radius,
             scale="same" if self.scale == trained.scale else self.scale,
             feedback=self.feedback,
@@ -55,6 +58,7 @@ class Reader:
             roi_search=self.search,
             slow=self.slow,
             least=self.least,
+            shape=self.shape,
         )
         return Model(encoder(self), trained, inference)
 
@@ -142,13 +146,17 @@ def taps(query, references, reader, at):
     """(logit, value, reference, place) of all that cell ``at`` reads."""
     scale = 1 / math.sqrt(FEATURES) if reader.scale is None else reader.scale
     found = []
-    for r, (gap, key, values) in enumerate(references):
-        if reader.radius is None:
+    for r, (gap, key, values, whole) in enumerate(references):
+        if reader.radius is None or whole:
             places = [(y, x) for y, x in np.ndindex(*CELLS)]
         else:
             near = range(-reader.radius, reader.radius + 1)
             moved = search(query, key, gap, reader, scale, at) if 0 < reader.search < abs(gap) else (0, 0)
-            places = [(at[0] + moved[0] + dy, at[1] + moved[1] + dx) for dy in near for dx in near]
+            places = [
+                (at[0] + moved[0] + dy, at[1] + moved[1] + dx)
+                for dy, dx in itertools.product(near, near)
+                if reader.shape == "square" or math.hypot(dy, dx) < reader.radius
+            ]
         for y, x in places:
             if 0 <= y <= CELLS[0] - 1 and 0 <= x <= CELLS[1] - 1:
                 found.append((scale * query[at] @ bilinear(key, y, x), bilinear(values, y, x), r, (y, x)))
@@ -197,7 +205,11 @@ def expected(reader, given):
     memory = {0: down(given, reader.alignment)}
     for t in range(1, FRAMES):
         read_from = sorted({p for p in reader.long if p < t} | {t - b for b in reader.short if b < t} or {0})
-        references = [(t - p, keys[p], memory[p]) for p in read_from]
+        references = [(t - p, keys[p], memory[p], reader.first_whole and p in reader.long) for p in read_from]
+        if reader.repeat:  # a video that begins with copies of its first frame
+            read_from = [max(0, t - b) for b in reader.short]
+            references = [(t - p, keys[p], memory[p], reader.first_whole) for p in reader.long if p < t]
+            references += [(t - p, keys[p], memory[p], False) for p in read_from]
         values = read(QUERY[t], references, reader)
         ids = np.array(CLASSES)[up(values, reader.alignment).argmax(-1)]
         yield values, ids
@@ -253,6 +265,12 @@ READERS = {
     "least-compact": {"least": 0.3, "compactness": 2},
     "search": {"search": 1, "radius": 1},
     "search-zeros": {"search": 1, "radius": 1, "border": "zeros"},
+    "disk": {"shape": "disk"},
+    "disk-1-zeros": {"shape": "disk", "radius": 1, "border": "zeros"},
+    "first-whole": {"first_whole": True, "radius": 1},
+    "repeat": {"repeat": True, "long": (), "short": (1, 2, 3)},
+    "walk": {"first_whole": True, "repeat": True, "short": (1, 2, 3), "shape": "disk", "top_k": 3},
+    "walk-hard": {"first_whole": True, "short": (1, 2), "shape": "disk", "top_k": 100, "feedback": "hard"},
 }
 
 

@@ -19,10 +19,15 @@ class References:
 
     Attributes:
         long: positions counted from the labelled frame. short: numbers of frames before the query.
+        whole: read all of the long ones, not through a window.
+        repeat: short ones from before the labelled frame are that frame, so often (the contrastive random walk, which
+            pads the video with copies of its first frame).
     """
 
     long: tuple[int, ...] = (0, 5)
     short: tuple[int, ...] = (1, 3, 5)
+    whole: bool = False
+    repeat: bool = False
 
     def __post_init__(self) -> None:
         if min(self.long, default=0) < 0 or min(self.short, default=1) < 1:
@@ -36,6 +41,7 @@ class Inference:
     Attributes:
         references: the frames that a query reads.
         radius, scale: of the window and the logits; "same" takes those of training.
+        shape: of the windows: all cells up to the radius (square), or those closer than the radius (disk).
         feedback: what later frames read: the scores of the cells (soft), or the argmax of every pixel, downsampled to
             cells again (hard).
         least: shares of an object below this count as background in later frames. Background cells need no reading.
@@ -62,6 +68,7 @@ class Inference:
     references: References = References()
     radius: int | Same | None = "same"
     scale: float | Same | None = "same"
+    shape: Literal["square", "disk"] = "square"
     feedback: Literal["soft", "hard"] = "soft"
     least: float = 0.0
     screen: float | None = None
@@ -101,6 +108,15 @@ class Inference:
         if not 0 <= self.origin < 100 or (self.origin and (self.follow is None or 0 not in self.references.long)):
             got = f"{self.origin} with follow {self.follow}, long references {self.references.long}"
             raise ValueError(f"origin must lie in [0, 100), and be 0 where nothing follows in reference 0, got {got}")
+        plain = self.shape == "square" and not self.references.whole
+        if not plain and (self.compactness or self.roi_search):
+            got = f"shape {self.shape}, whole {self.references.whole}"
+            raise ValueError(
+                f"compactness and roi_search must be 0 but for square windows in all references, got {got}"
+            )
+        if self.references.whole and (self.follow is not None or self.screen is not None):
+            got = f"follow {self.follow}, screen {self.screen}"
+            raise ValueError(f"follow and screen must be None where long references are read whole, got {got}")
         if not 0 <= self.pieces < 1:
             raise ValueError(f"pieces must lie in [0, 1), got {self.pieces}")
 
@@ -112,6 +128,8 @@ class Inference:
         """
         own = {"radius": self.radius, "scale": self.scale}
         read = replace(trained, **{k: v for k, v in own.items() if v != "same"})  # type: ignore[arg-type]
+        if self.shape == "disk" and read.radius == 0:
+            raise ValueError("radius must be at least 1 where the shape is disk, got 0")
         if self.upsampling == "guided" and read.alignment != "cell":
             raise ValueError(f"upsampling must be bilinear where the alignment is not cell, got {read.alignment}")
         if self.roi_search and read.radius is None:

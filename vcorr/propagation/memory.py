@@ -8,7 +8,7 @@ MAST (Lai et al. 2020, section 3.3): long (0, 5), short (1, 3, 5), so frame t re
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from torch import Tensor
@@ -44,11 +44,13 @@ class MemoryFrame:
         feature, values: [1 h w c] and [1 h w v].
         window: where the windows of the frame that reads are centred, as (dy, dx) in whole cells [1 h w 2]; None is
             each cell's own place.
+        whole: all of it is read, not through a window.
     """
 
     feature: Tensor
     values: Tensor
     window: Tensor | None = None
+    whole: bool = False
 
     @cached_property
     def coarse(self) -> Tensor:
@@ -80,8 +82,18 @@ class Memory:
     whole: Tensor | None = None
 
     def read(self, t: int) -> Mapping[int, MemoryFrame]:
-        """The frames that position t reads, by how many positions they lie back: nearest last."""
-        return {t - p: self.frames[p] for p in read_at(t, self.references)}
+        """The frames that position t reads, by how many positions they lie back: nearest last.
+
+        Copies of the labelled frame (``References.repeat``) lie further back than itself.
+        """
+        references = self.references
+        frames = {t - p: self.frames[p] for p in read_at(t, references)}
+        if references.whole:
+            frames |= {t - p: replace(self.frames[p], whole=True) for p in references.long if t - p in frames}
+        again = sum(back >= t for back in references.short) if references.repeat else 0
+        if again and 0 not in references.long:
+            frames.pop(t, None)  # which was read for lack of others
+        return {t + k: self.frames[0] for k in range(again, 0, -1)} | frames
 
     def keep(self, t: int, frame: MemoryFrame) -> None:
         """Keep the frame at position t, the latest, and forget what no later position reads."""

@@ -6,7 +6,8 @@ the scale of the weights. What comes with the weights is the default.
 mast      references 0, 5, t-5, t-3, t-1; those more than 15 frames away by ROI search; hard feedback (MAST, 3.4, 3.5)
 momentum  the same references in plain windows, encoded by the slow encoder (MAST with a momentum memory, 4.2, 4.3)
 liir      the same references, each read from its two best cells and their neighbours; radius 14 (LIIR, 5.4, 5.7)
-walk      references 0, t-20 .. t-1; softmax over the 10 largest logits; soft feedback (the contrastive random walk)
+walk      references 0, read whole, and t-20 .. t-1, through a disk; softmax over the 10 largest logits; soft feedback
+          (the contrastive random walk)
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ from vcorr.model.weights import Weights
 Method = Literal["mast", "momentum", "liir", "walk"]
 
 FIVE = References(long=(0, 5), short=(1, 3, 5))
+WALK = References(long=(0,), short=tuple(range(1, 21)), whole=True, repeat=True)
 METHODS: Mapping[Method, Mapping[str, Any]] = {
     "mast": {"references": FIVE, "radius": 12, "feedback": "hard", "roi_search": 15},
     "momentum": {"references": FIVE, "radius": 12, "feedback": "hard", "slow": True},
     "liir": {"references": FIVE, "radius": 14, "feedback": "hard", "compactness": 2},
-    "walk": {"references": References(long=(0,), short=tuple(range(1, 21))), "radius": 12, "top_k": 10},
+    "walk": {"references": WALK, "radius": 12, "shape": "disk", "top_k": 10},
 }
 
 

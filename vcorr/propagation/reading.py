@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from vcorr.kernels import label_query_mask, memory_read
+from vcorr.kernels import Options, label_query_mask, memory_read
 from vcorr.matching import compactness, region
 from vcorr.matching.coarse import COARSE, coarse_features, screen
 from vcorr.matching.settings import Matching
@@ -56,14 +57,20 @@ def _read(
         _roi(matching, inference, query, frame.feature, gap) if frame.window is None else frame.window
         for gap, frame in frames.items()
     ]
-    top_k = inference.top_k and min(inference.top_k, len(keys) * _taps(matching, query))
+    top_k = inference.top_k and min(inference.top_k, _taps(matching, inference, query, frames.values()))
+    radius = [None if frame.whole else matching.radius for frame in frames.values()]
+    windows = Options(
+        radius=radius, scale=matching.scale, border=matching.border, window=inference.shape, offset=offset
+    )
     if matching.border == "zeros":
-        return memory_read(query, keys, values, offset=offset, top_k=top_k, **matching.window)
+        return memory_read(query, keys, values, top_k=top_k, **windows)
     if background and inference.screen is not None:
         reached = _screened(matching, inference, query, frames)
     else:
-        reached = label_query_mask(values, radius=matching.radius, offset=offset, background=0 if background else None)
-    found = memory_read(query, keys, values, offset=offset, top_k=top_k, query_mask=reached, **matching.window)
+        first = 0 if background else None
+        reached = label_query_mask(values, radius=radius, window=inference.shape, offset=offset, background=first)
+    windows["query_mask"] = reached
+    found = memory_read(query, keys, values, top_k=top_k, **windows)
     if background:
         found[..., 0] = torch.where(reached, found[..., 0], 1.0)  # where no label reaches, all is background
     return found
@@ -92,7 +99,15 @@ def _roi(matching: Matching, inference: Inference, query: Tensor, key: Tensor, g
     return region.offsets(query, key, gap, search=inference.roi_search, radius=radius, scale=scale, border=border)
 
 
-def _taps(matching: Matching, query: Tensor) -> int:
-    """Taps of a window: the first frames have few references, and may have fewer taps than top_k."""
-    radius = matching.radius
-    return query[0, ..., 0].numel() if radius is None else (2 * radius + 1) ** 2
+def _taps(matching: Matching, inference: Inference, query: Tensor, frames: Iterable[MemoryFrame]) -> int:
+    """Taps of all windows: the first frames have few references, and may have fewer taps than top_k."""
+    cells = query[0, ..., 0].numel()
+    whole = (frame.whole or matching.radius is None for frame in frames)
+    return sum(cells if read else _in_window(matching.radius or 0, inference.shape) for read in whole)
+
+
+@lru_cache(maxsize=1)
+def _in_window(radius: int, shape: str) -> int:
+    """Taps of a window."""
+    span = range(-radius, radius + 1)
+    return sum(shape == "square" or dy * dy + dx * dx < radius * radius for dy in span for dx in span)
