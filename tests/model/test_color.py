@@ -89,7 +89,10 @@ def test_what_a_network_sees_in_each_space():
     for channel in range(3):
         torch.testing.assert_close(gray[:, channel], luma)
     assert gray.is_contiguous(memory_format=torch.channels_last)
-    with pytest.raises(ValueError, match="space must be one of lab, rgb, gray, got 'hsv'"):
+    normed = color.to_space(rgb, "imagenet")
+    torch.testing.assert_close(normed[:, 2] * 0.225 + 0.406, rgb[:, 2])
+    torch.testing.assert_close(normed[:, 0] * 0.229 + 0.485, rgb[:, 0])
+    with pytest.raises(ValueError, match="space must be one of lab, rgb, gray, imagenet, got 'hsv'"):
         color.to_space(rgb, "hsv")
 
 

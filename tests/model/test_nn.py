@@ -22,11 +22,21 @@ def normal(*shape, seed=0):
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", [1, 3, 7])
-def test_conv_keeps_the_ceiling_of_size_over_stride(size, stride):
+@pytest.mark.parametrize("border", ["zeros", "reflect"])
+def test_conv_keeps_the_ceiling_of_size_over_stride(size, stride, border):
     params = {k: v.double() for k, v in nn.conv_init("c", 2, 3, size, rng.generator(0, "init")).items()}
     for height, width in ((7, 8), (1, 5)):
-        y = nn.conv(params, "c", normal(1, 2, height, width), stride=stride)
+        y = nn.conv(params, "c", normal(1, 2, height, width), stride=stride, border=border)
         assert y.shape == (1, 3, -(-height // stride), -(-width // stride))
+
+
+def test_beyond_a_reflecting_border_is_the_picture_reflected():
+    params = {"c.weight": torch.zeros(1, 1, 3, 3)}
+    params["c.weight"][0, 0, 0, 0] = 1  # reads the pixel up and to the left
+    x = torch.arange(6.0).view(1, 1, 2, 3)
+    assert nn.conv(params, "c", x, border="reflect").tolist() == [[[[4, 3, 4], [1, 0, 1]]]]
+    alone = nn.conv(params, "c", x[..., :1, :1] + 7, border="reflect")  # too small to reflect
+    assert alone.tolist() == [[[[7]]]]
 
 
 def test_conv_is_centred_on_the_pixels_that_it_keeps():

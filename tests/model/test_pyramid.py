@@ -16,6 +16,7 @@ from vcorr.model.network import NetworkConfig
 from vcorr.model.position import PositionConfig
 from vcorr.model.pyramid import PyramidConfig
 from vcorr.model.resnet import ResNetConfig
+from vcorr.model.resnet18 import ResNet18Config
 from vcorr.training import recipe
 
 TINY = PyramidConfig(stem=4, widths=(6, 8, 10), depth=2, lateral=7, features=5)
@@ -58,6 +59,8 @@ def test_the_size_and_the_work_that_the_module_states():
         (replace(TINY, widths=(6,)), 6),
         (replace(TINY, widths=(4, 5, 6, 7), depth=1), 18),
         (ResNetConfig(widths=(4, 4, 6, 8), features=5), 8),
+        (ResNet18Config(), 256),
+        (ResNet18Config(stride=4, border="reflect"), 256),
     ],
 )
 @pytest.mark.parametrize(("h", "w"), [(32, 40), (33, 47), (5, 9), (1, 1)])
@@ -157,7 +160,9 @@ def test_the_kind_picks_the_encoder_on_the_command_line():
         override(cfg, ["net=transformer"])
 
 
-@pytest.mark.parametrize("cfg", [TINY, ResNetConfig(widths=(4, 4, 4, 4)), PyramidConfig(widths=(4, 4, 4, 4))])
+@pytest.mark.parametrize(
+    "cfg", [TINY, ResNetConfig(widths=(4, 4, 4, 4)), PyramidConfig(widths=(4, 4, 4, 4)), ResNet18Config(4)]
+)
 def test_the_kind_is_kept_in_files(cfg, tmp_path):
     assert from_json(NetworkConfig, to_json(cfg)) == cfg
     params, stats = network.init(cfg, rng.generator(0, "init"))

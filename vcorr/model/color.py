@@ -21,7 +21,10 @@ from vcorr import rng as random
 
 L, A, B = 0, 1, 2  # the channels of Lab
 
-Space = Literal["lab", "rgb", "gray"]
+Space = Literal["lab", "rgb", "gray", "imagenet"]
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and standard deviation of RGB over ImageNet, as networks that were trained on it are fed."""
 
 CENTROIDS = (
     *((10.2, -25.5), (9.2, -5.5), (38.1, -55.2), (13.8, 29.9), (-22.9, 4.3), (0.4, -7.3), (-5.4, -13.5), (-9.1, 43.4)),
@@ -59,6 +62,7 @@ def to_space(rgb: Tensor, space: Space) -> Tensor:
     """sRGB in [0, 1] as a network of that space sees it, [b 3 h w] to [b 3 h w].
 
     ``"lab"``: normalised Lab (MAST and after). ``"rgb"``: as it is (CorrFlow). ``"gray"``: luma, three times.
+    ``"imagenet"``: RGB less its mean over ImageNet, by its standard deviation (torchvision; Jabri et al. 2020).
 
     Raises:
         ValueError: another space.
@@ -67,6 +71,9 @@ def to_space(rgb: Tensor, space: Space) -> Tensor:
         return to_lab(rgb)
     if space == "rgb":
         return rgb
+    if space == "imagenet":
+        mean, deviation = (rgb.new_tensor(values)[:, None, None] for values in IMAGENET)
+        return (rgb - mean) / deviation
     if space == "gray":
         from kornia.color import rgb_to_grayscale
 

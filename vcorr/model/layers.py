@@ -48,6 +48,7 @@ class Running:
     Attributes:
         params, stats: of the network; folded ones have no norms, which are then left out.
         train: normalise with this batch's statistics, else with the running ones.
+        border: what convolutions see beyond the picture (``nn.conv``).
         seen: statistics after this batch, collected layer by layer.
     """
 
@@ -55,9 +56,10 @@ class Running:
     stats: Tensors
     train: bool
     seen: Tensors = field(default_factory=dict)
+    border: nn.Border = "zeros"
 
     def conv_norm(self, conv: str, x: Tensor, stride: int = 1) -> Tensor:
-        y = nn.conv(self.params, conv, x, stride=stride)
+        y = nn.conv(self.params, conv, x, stride=stride, border=self.border)
         norm = norm_of(conv)
         if f"{norm}.weight" not in self.params:
             return y

@@ -15,16 +15,17 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from vcorr.model import pyramid, resnet
+from vcorr.model import pyramid, resnet, resnet18
 from vcorr.model.layers import fold as fold
 from vcorr.model.nn import Tensors
 from vcorr.model.pyramid import PyramidConfig as PyramidConfig
 from vcorr.model.resnet import ResNetConfig as ResNetConfig
+from vcorr.model.resnet18 import ResNet18Config as ResNet18Config
 
-NetworkConfig = ResNetConfig | PyramidConfig
+NetworkConfig = ResNetConfig | PyramidConfig | ResNet18Config
 """A network's shape: its ``kind``, its ``stride`` in pixels a feature cell, its ``features`` (channels of a cell)."""
 
-MODULES: dict[type, ModuleType] = {ResNetConfig: resnet, PyramidConfig: pyramid}
+MODULES: dict[type, ModuleType] = {ResNetConfig: resnet, PyramidConfig: pyramid, ResNet18Config: resnet18}
 
 
 def init(cfg: NetworkConfig, rng: torch.Generator) -> tuple[Tensors, Tensors]:

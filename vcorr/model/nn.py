@@ -7,7 +7,7 @@ normalisation (``"layer1.0.bn1.mean"``). No function changes its arguments.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from torch import Tensor
 from vcorr import ranks
 
 Tensors = dict[str, Tensor]
+Border = Literal["zeros", "reflect"]
 
 EPSILON = 1e-5  # added to the variance by batch normalisation
 NARROW = 16  # channels, the widest block of oneDNN's 1x1 convolutions
@@ -31,8 +32,10 @@ def conv_init(name: str, inputs: int, outputs: int, size: int, rng: torch.Genera
     }
 
 
-def conv(params: Tensors, name: str, x: Tensor, *, stride: int = 1) -> Tensor:
-    """Convolution with zero padding that keeps ceil(size / stride): x [b c h w] -> [b d h' w'].
+def conv(params: Tensors, name: str, x: Tensor, *, stride: int = 1, border: Border = "zeros") -> Tensor:
+    """Convolution with padding that keeps ceil(size / stride): x [b c h w] -> [b d h' w'].
+
+    Beyond the border are zeros, or the picture reflected; of a picture too small for that, its outermost pixels.
 
     On a CPU, a strided 1x1 kernel over few channels convolves every ``stride``-th pixel at stride 1, which is the same:
     oneDNN's gradient of such weights writes past its workspace where the channels fill no block
@@ -41,7 +44,11 @@ def conv(params: Tensors, name: str, x: Tensor, *, stride: int = 1) -> Tensor:
     weight = params[f"{name}.weight"]
     if stride > 1 and weight.shape[-1] == 1 and weight.shape[1] < NARROW and x.device.type == "cpu":
         x, stride = x[..., ::stride, ::stride], 1
-    return F.conv2d(x, weight, params.get(f"{name}.bias"), stride, padding=weight.shape[-1] // 2)
+    padding = weight.shape[-1] // 2
+    if border == "reflect" and padding:
+        mode = "reflect" if min(x.shape[2:]) > padding else "replicate"
+        x, padding = F.pad(x, (padding,) * 4, mode=mode), 0
+    return F.conv2d(x, weight, params.get(f"{name}.bias"), stride, padding=padding)
 
 
 def unit(features: Tensor) -> Tensor:
