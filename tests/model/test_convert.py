@@ -9,6 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from tests.model.plain_resnet18 import drawn
 from vcorr import rng
 from vcorr.cli import app
 from vcorr.errors import InputError, UsageError
@@ -16,6 +17,7 @@ from vcorr.model import network
 from vcorr.model.convert import convert
 from vcorr.model.position import PositionConfig
 from vcorr.model.resnet import ResNetConfig
+from vcorr.model.resnet18 import ResNet18Config
 from vcorr.model.weights import load_weights
 
 NET = ResNetConfig()
@@ -97,8 +99,66 @@ def test_corrflow_is_told_by_its_prefix_and_the_file_is_read_back(tmp_path) -> N
     assert (weights.space, weights.matching.radius, weights.inference.references.short) == ("rgb", 6, (1,))
     assert convert(path, "mast").space == "lab"
     assert "converted=corrflow" in CliRunner().invoke(app, ["weights", str(out)], catch_exceptions=False).stdout
-    with pytest.raises(UsageError, match="--like crw: no such method; give corrflow, mast, liir"):
+    with pytest.raises(UsageError, match="--like uvc: no such method; give corrflow, mast, liir, crw, torchvision"):
+        convert(path, "uvc")
+    with pytest.raises(UsageError, match=r"--like crw: .*corrflow.pt holds a network with a head"):
         convert(path, "crw")
+    with pytest.raises(UsageError, match=r"--stride 8: the network of .* has stride 4"):
+        convert(path, stride=8)
+
+
+def cosines(net, image) -> torch.Tensor:
+    """The features [b h w c] of torchvision's network."""
+    return torch.nn.functional.normalize(net(image).permute(0, 2, 3, 1), dim=-1)
+
+
+@pytest.mark.parametrize("padded", [False, True], ids=["", "as a module"])
+def test_crw_is_read_as_its_authors_read_it(tmp_path, padded) -> None:
+    path, out, net = tmp_path / "pretrained.pth", tmp_path / "crw.safetensors", drawn(mode="reflect")
+    named = {f"encoder.model.{k}": v for k, v in net.state_dict().items() if not k.startswith("fc")}
+    if padded:  # a convolution after a module that pads, as in the released file
+        named = {re.sub(r"(conv[12])\.weight", r"\1.1.weight", k): v for k, v in named.items()}
+    named |= {"selfsim_fc.0.weight": torch.zeros(128, 512), "selfsim_fc.0.bias": torch.zeros(128)}
+    torch.save({"epoch": 24, "model": named}, path)
+    told = CliRunner().invoke(app, ["weights", "convert", str(path), str(out)], catch_exceptions=False)
+    assert told.stdout == f"{out}: 2782784 parameters, read as crw; left out: layer4, selfsim_fc\n"
+    weights = load_weights(out)
+    image = torch.rand(2, 3, 41, 56, generator=rng.generator(0, "image"))
+    features, _ = network.apply(weights.net, weights.params, weights.stats, image, train=False)
+    assert features.shape == (2, 6, 7, 256)
+    torch.testing.assert_close(features, cosines(net, image))
+    assert (weights.space, weights.matching.radius, weights.matching.scale) == ("imagenet", 12, 20)
+    read = weights.inference
+    assert (read.shape, read.top_k, read.feedback, read.references.long) == ("disk", 10, "soft", (0,))
+    assert (read.references.short[-1], read.references.whole, read.references.repeat) == (20, True, True)
+    assert convert(path, "torchvision").net == ResNet18Config()
+
+
+@pytest.mark.parametrize(("stride", "strides"), [(8, (1, 2, 1, 1)), (4, (1, 1, 1, 1))])
+def test_resnet_18_of_torchvision_at_both_strides(tmp_path, stride, strides) -> None:
+    path, net = tmp_path / "resnet18.pth", drawn(strides)
+    torch.save(net.state_dict(), path)
+    weights = convert(path, stride=stride)
+    image = torch.rand(1, 3, 33, 40, generator=rng.generator(0, "image"))
+    features, _ = network.apply(weights.net, weights.params, weights.stats, image, train=False)
+    assert features.shape[1:3] == (-(-33 // stride), 40 // stride) and weights.net.stride == stride
+    torch.testing.assert_close(features, cosines(net, image))
+    assert (weights.meta["converted"], weights.meta["left_out"]) == ("torchvision", "fc, layer4")
+
+
+def test_another_resnet_is_refused(tmp_path) -> None:
+    path, named = tmp_path / "other.pth", drawn().state_dict()
+    torch.save(named | {"layer1.0.conv3.weight": torch.zeros(256, 64, 1, 1)}, path)  # of ResNet-50
+    with pytest.raises(InputError, match=r"1 tensors that are not of this network: layer1.0.conv3.weight"):
+        convert(path)
+    torch.save({k: v for k, v in named.items() if k != "layer3.1.bn2.running_var"}, path)
+    with pytest.raises(InputError, match=r"lacks layer3.1.bn2.var of this network; .* with its running statistics"):
+        convert(path)
+    torch.save(named, path)
+    with pytest.raises(UsageError, match=r"--like mast: .*other.pth holds torchvision's ResNet-18; give crw or torch"):
+        convert(path, "mast")
+    with pytest.raises(UsageError, match="--stride 5: no such stride; give 4 or 8"):
+        convert(path, stride=5)
 
 
 class Code:

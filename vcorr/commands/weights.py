@@ -28,20 +28,30 @@ app = typer.Typer(
 
 @app.command()
 def convert(
-    file: Annotated[Path, typer.Argument(help="Checkpoint of CorrFlow, MAST or LIIR, or of the same network.")],
+    file: Annotated[
+        Path, typer.Argument(help="Checkpoint of CorrFlow, MAST, LIIR or CRW, or a ResNet-18 of torchvision.")
+    ],
     out: Annotated[Path, typer.Argument(help="Weights file to write, such as mast.safetensors.")],
     like: Annotated[
         str | None,
-        typer.Option(help="Method whose way of reading labels to use: corrflow, mast or liir; default: by the names."),
+        typer.Option(
+            help="Method whose way of reading labels to use: corrflow, mast, liir, crw or torchvision; default: by the "
+            "names."
+        ),
+    ] = None,
+    stride: Annotated[
+        int | None, typer.Option(help="Pixels a feature cell of a ResNet-18 of torchvision, 4 or 8; default: 8.")
     ] = None,
 ) -> None:
     """Convert a released checkpoint into a weights file. Tensors that do not belong to the network are listed."""
     from vcorr.model.convert import convert as converted
     from vcorr.model.weights import save_weights
 
-    found = converted(file, like)  # type: ignore[arg-type]
+    found = converted(file, like, stride)  # type: ignore[arg-type]
     save_weights(out, found)
-    typer.echo(f"{out}: {sum(p.numel() for p in found.params.values())} parameters, read as {found.meta['converted']}")
+    left = f"; left out: {found.meta['left_out']}" if "left_out" in found.meta else ""
+    count = sum(p.numel() for p in found.params.values())
+    typer.echo(f"{out}: {count} parameters, read as {found.meta['converted']}{left}")
 
 
 @app.command()
