@@ -1,12 +1,14 @@
 """Scores of results by a second implementation, written from the published descriptions, beside those of vcorr.
 
-    python -m benchmarks.rescore davis ROOT PRED        J and F of each object: mean, recall, decay
-    python -m benchmarks.rescore masks TRUTH PRED       mean IoU of each sequence
-    python -m benchmarks.rescore keypoints TRUTH PRED   PCK of each point, by box diagonal and by larger side
+    python -m benchmarks.rescore davis ROOT PRED [--sequence NAME ...]   J and F of each object: mean, recall, decay
+    python -m benchmarks.rescore masks TRUTH PRED                        mean IoU of each sequence
+    python -m benchmarks.rescore keypoints TRUTH PRED                    PCK of each point, by box diagonal and side
 
-It reads PNG files by Pillow, and shares no formula with vcorr: distances between contour pixels in place of dilation,
-sets of pixels in place of a confusion matrix, loops over points. Prints the scores of both and the largest difference
-of any number; ends with 1 where that exceeds ``CLOSE``.
+PRED is what ``vcorr evaluate BENCHMARK --out PRED`` kept, what ``vcorr propagate`` wrote into PRED/NAME, or PRED itself
+where there is one video: for ``davis`` one --sequence, for ``masks`` a TRUTH of masks alone. It reads PNG files by
+Pillow, and shares no formula with vcorr: distances between contour pixels in place of dilation, sets of pixels in place
+of a confusion matrix, loops over points. Prints the scores of both and the largest difference of any number; ends with
+1 where that exceeds ``CLOSE``.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ import argparse
 import math
 import re
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -81,11 +84,15 @@ def three(name: str, values: list[float]) -> Numbers:
     }
 
 
-def davis(root: Path, pred: Path) -> tuple[Numbers, Numbers]:
-    """Every number of every object, by both."""
+def davis(root: Path, pred: Path, names: Sequence[str] | None = None) -> tuple[Numbers, Numbers]:
+    """Every number of every object, by both; of the set's sequences, or of those with these names."""
     from vcorr.evaluation.davis import evaluate_davis
 
-    scores = evaluate_davis(root, pred, workers=1)
+    if names is not None and len(names) == 1 and (pred / "masks").is_dir():
+        with tempfile.TemporaryDirectory(prefix="vcorr-") as folder:
+            Path(folder, names[0]).symlink_to(pred.resolve())
+            return davis(root, Path(folder), names)
+    scores = evaluate_davis(root, pred, sequences=names, workers=1)
     ours, theirs = {}, {}
     for sequence in scores.sequences:
         for o in sequence.objects:
@@ -94,7 +101,8 @@ def davis(root: Path, pred: Path) -> tuple[Numbers, Numbers]:
                     ours[f"{sequence.name} {o.id} {name} {what}"] = float(getattr(found, what))
     listed = root / "ImageSets/2017/val.txt"
     annotations = root / "Annotations/480p"
-    names = listed.read_text().split() if listed.is_file() else sorted(p.name for p in annotations.iterdir())
+    if names is None:
+        names = listed.read_text().split() if listed.is_file() else sorted(p.name for p in annotations.iterdir())
     every: list[float] = []
     for name in names:
         files = sorted((annotations / name).glob("*.png"), key=lambda file: int(file.stem))
@@ -123,11 +131,13 @@ def masks(truth: Path, pred: Path) -> tuple[Numbers, Numbers]:
     scores = evaluate_masks(truth, pred, workers=1)
     ours = {sequence.name: sequence.mean_iou for sequence in scores.sequences} | {"mIoU": scores.mean_iou}
     annotations = next(p for p in (truth / "Annotations/480p", truth / "Annotations", truth) if p.is_dir())
+    alone = next(annotations.glob("*.png"), None) is not None
     theirs = {}
     for sequence in scores.sequences:
-        folder = pred / sequence.name / "masks"
-        folder = folder if folder.is_dir() else pred / sequence.name
-        files = sorted((annotations / sequence.name).glob("*.png"), key=lambda file: int(file.stem))
+        place = pred if alone else pred / sequence.name
+        folder = place / "masks" if (place / "masks").is_dir() else place
+        masks_of = annotations if alone else annotations / sequence.name
+        files = sorted(masks_of.glob("*.png"), key=lambda file: int(file.stem))
         both: dict[int, int] = {}
         either: dict[int, int] = {}
         for file in files[1:]:
@@ -198,8 +208,14 @@ def main() -> None:
     parser.add_argument("what", choices=("davis", "masks", "keypoints"))
     parser.add_argument("truth", type=Path)
     parser.add_argument("pred", type=Path)
+    parser.add_argument("--sequence", action="append", metavar="NAME", help="of davis: this one alone; may be repeated")
     given = parser.parse_args()
-    ours, theirs = {"davis": davis, "masks": masks, "keypoints": keypoints}[given.what](given.truth, given.pred)
+    if given.sequence and given.what != "davis":
+        parser.error("--sequence is for davis")
+    if given.what == "davis":
+        ours, theirs = davis(given.truth, given.pred, given.sequence)
+    else:
+        ours, theirs = {"masks": masks, "keypoints": keypoints}[given.what](given.truth, given.pred)
     if ours.keys() != theirs.keys():
         raise SystemExit(f"not the same numbers: {', '.join(sorted(ours.keys() ^ theirs.keys())[:5])}")
     print("\n".join(lines(ours, theirs)))

@@ -37,6 +37,16 @@ def test_davis(tmp_path: Path) -> None:
     assert ours == pytest.approx(theirs, abs=1e-6) and ours.keys() == {"slide", "fall", "mIoU"}
 
 
+def test_what_propagate_wrote_of_one_video(tmp_path: Path) -> None:
+    root, pred = made("davis", tmp_path)
+    (tmp_path / "out").mkdir()
+    (pred / "slide").rename(tmp_path / "out/masks")
+    ours, theirs = rescore.davis(root, tmp_path / "out", ["slide"])
+    assert ours == pytest.approx(theirs, abs=1e-6) and len(ours) == 2 * 6 + 1
+    ours, theirs = rescore.masks(root / "Annotations/480p/slide", tmp_path / "out")
+    assert ours == pytest.approx(theirs, abs=1e-6) and ours.keys() == {"slide", "mIoU"}
+
+
 def test_youtube_vos(tmp_path: Path) -> None:
     scores = evaluate_youtube_vos(*made("youtube-vos", tmp_path), workers=1)
     seen, unseen = scores.group(True), scores.group(False)

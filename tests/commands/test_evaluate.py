@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks import made_up_sets
 from tests.evaluation.test_youtube_vos import FRAMES, box, filmed, root, save  # noqa: F401 (fixtures)
 from vcorr.cli import app
-from vcorr.errors import UsageError
+from vcorr.errors import InputError, UsageError
 from vcorr.model.weights import default_weights
 
 run = CliRunner().invoke
@@ -30,6 +31,16 @@ def test_scores_are_told_in_three_forms(root, tmp_path) -> None:  # noqa: F811
         ("1", "dog", 1),
         ("7", "spider", 0),
     ]
+
+
+def test_one_sequence_of_davis_alone(tmp_path) -> None:
+    made_up_sets.SETS["davis"](tmp_path / "root", tmp_path / "pred", np.random.default_rng(0))
+    (tmp_path / "pred/fall").rename(tmp_path / "elsewhere")
+    command = ["evaluate", "davis", "--root", str(tmp_path / "root"), "--pred", str(tmp_path / "pred"), "--json"]
+    told = run(app, [*command, "--sequence", "slide", "--workers", "1"], catch_exceptions=False)
+    assert [s["name"] for s in json.loads(told.stdout)["sequences"]] == ["slide"]
+    with pytest.raises(InputError, match="no annotation of this sequence; did you mean slide"):
+        run(app, [*command, "--sequence", "slides"], catch_exceptions=False)
 
 
 def test_results_without_annotations_are_a_submission(filmed, weights, tmp_path) -> None:  # noqa: F811

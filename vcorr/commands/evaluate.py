@@ -54,6 +54,9 @@ def davis(
     pred: Annotated[Path | None, typer.Option(help="Results to score: PRED/SEQUENCE/00000.png.")] = None,
     weights: Weights = None,
     out: Out = None,
+    sequence: Annotated[
+        list[str] | None, typer.Option(help="Take this sequence alone; repeat for several. Default: the listed ones.")
+    ] = None,
     workers: Workers = None,
     csv: Csv = None,
     page: Page = None,
@@ -68,11 +71,11 @@ def davis(
     def tasks(folder: Path) -> list[Task]:
         from vcorr.evaluation.sequences import davis_tasks
 
-        check_davis(root)
-        return davis_tasks(root, folder)
+        check_davis(root, sequences=sequence)
+        return davis_tasks(root, folder, names=sequence)
 
     with _results(pred, weights, out, tasks, workers) as folder:
-        scores = evaluate_davis(root, folder, workers=workers)
+        scores = evaluate_davis(root, folder, sequences=sequence, workers=workers)
         _write_page(page, "DAVIS-2017", "J&F", root, scores, lambda: shots(scores, root, folder), grouped)
         _show(scores, as_json, csv)
 

@@ -152,13 +152,13 @@ def _shown(images: Mapping[str, Path], folder: Path, name: str) -> tuple[NDArray
     return (read_rgb(images[name]) if name in images else None), read_ids(folder / f"{name}.png")
 
 
-def check_davis(root: str | PathLike[str], split: str = "val") -> None:
+def check_davis(root: str | PathLike[str], split: str = "val", *, sequences: Iterable[str] | None = None) -> None:
     """Refuses a dataset that `evaluate_davis` would refuse, before any work on results.
 
     Raises:
         InputError: see `evaluate_davis`; checks only the first annotations and the number of annotations.
     """
-    for sequence in davis_layout.sequences(root, split):
+    for sequence in davis_layout.sequences(root, split, names=sequences):
         davis_layout.first_ids(sequence)
         _scored(sequence)
 
