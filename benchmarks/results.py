@@ -1,6 +1,7 @@
 """The results table: every method trained at one equal budget, beside its paper's score.
 
     python -m benchmarks.results train DATA DAVIS [--images DIR] [--budget 12000] [--only ROW ...] [--seeds 2]
+                                       [--sequence NAME ...]
     python -m benchmarks.results table > docs/results.md
 
 ``train`` fills runs/results, one folder a row and seed, and scores each on DAVIS, a set in DAVIS's layout, by one
@@ -228,7 +229,8 @@ def train_row(name: str, row: Row, seed: int, given: argparse.Namespace) -> None
     pairs = overrides(row, planned["steps"], seed)
     timed(out / "trained.txt", "train", row.recipe, *pairs, "--data", data, "--out", out / "run", "--device", "cpu")
     which = ("--root", given.davis, "--weights", out / "run" / "weights.safetensors", "--out", out / "labels")
-    said = timed(out / "scored.txt", "evaluate", "davis", *which, "--workers", 1, "--json")
+    some = (word for name in given.sequence or () for word in ("--sequence", name))
+    said = timed(out / "scored.txt", "evaluate", "davis", *which, *some, "--workers", 1, "--json")
     videos = json.loads((out / "run" / "config.json").read_text())["data"]
     result = planned | {
         "row": name, "recipe": row.recipe, "overrides": pairs, "seed": seed, "scores": json.loads(said),
@@ -348,12 +350,13 @@ def _opening(results: Sequence[dict[str, Any]]) -> Iterator[str]:
     least, most = (of(result["images"] for result in results) for of in (min, max))
     data = next((r["data"] for r in results if not {**ROWS, **LOW}[r["row"]].some), results[0]["data"])
     scores = results[0]["scores"]
+    sequences = ", ".join(sequence["name"] for sequence in scores["sequences"])
     yield (
         f"Every row: the same clips ({data['name']}: {data['videos']:,} videos, {data['frames']:,} frames), the "
         f"encoder `{' '.join(COMMON)}`, crops of {SIZES['size']} pixels, and {results[0]['budget']:,} images through "
         f"an encoder (by whole steps {least:,} to {most:,}), those of slow copies and second views included. Loss, "
         f"learning rate and reading of labels are the recipe's. Scored on {results[0]['set']}: "
-        f"{len(scores['sequences'])} sequences, {scores['objects']} objects, {scores['frames']:,} frames.\n"
+        f"{scores['objects']} objects, {scores['frames']:,} frames of {sequences}.\n"
     )
     yield (
         f"{len(results)} runs on {', '.join(machines)}, one thread, {first}{f' to {last}' if last != first else ''}: "
@@ -484,6 +487,7 @@ def main() -> None:
     train.add_argument("--images", type=Path, help="folder of still images, for the row that trains on them")
     train.add_argument("--budget", type=int, default=12_000, help="images through an encoder, each row")
     train.add_argument("--only", nargs="+", choices=[*ROWS, *LOW], metavar="ROW", help=", ".join([*ROWS, *LOW]))
+    train.add_argument("--sequence", nargs="+", metavar="NAME", help="score these alone, the same for all rows")
     train.add_argument("--seeds", type=int, default=SEEDS, help="runs of each row")
     commands.add_parser("table", help="print the page")
     given = parser.parse_args()

@@ -50,7 +50,7 @@ def test_the_page_is_that_of_the_saved_runs(tmp_path: Path) -> None:
     assert "| liir | not run | not run | not run | not run |" in lines
     assert f"| all clips | 120 | 68.2 (66.5, 69.9), YouTube-VOS | 60.0 | 1 | {'█' * 30} |" in lines
     assert f"| 10 clips | 30 |  | 30.0 | 1 | {'█' * 15} |" in lines and "| 50 clips | |  | not run | | |" in lines
-    assert "(train: 9 videos, 120 frames)" in text and "Scored on davis: 1 sequences, 1 objects, 88 frames." in text
+    assert "(train: 9 videos, 120 frames)" in text and "Scored on davis: 1 objects, 88 frames of camel." in text
     assert "6 runs on P, one thread, 2026-01-01 to 2026-01-02: 3.0 hours of a core to train, 1.5 to" in text
 
 
