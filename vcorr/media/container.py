@@ -7,8 +7,9 @@ the packets are missing or occur twice, the file is decoded once, and frame k is
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ class VideoFile:
 
     def __init__(self, path: Path) -> None:
         self._path, self._edits = path, True
+        self._idle: list[Decoder] = []  # of a walk that ended: to open a file takes as long as to decode some frames
+        self._closed = False
         self._decoder, table, first = _opened(path)
         notes = []
         if first is None and self._decoder.container.format.name.startswith("mov"):
@@ -78,25 +81,34 @@ class VideoFile:
     def fingerprint(self) -> str:
         return sha256(self._path)
 
-    def walk(self, start: int, size: tuple[int, int]) -> Iterator[tuple[int, np.ndarray, bool]]:
-        """Yields (index, RGB of `size`, whole) of each frame that decodes, in order from `start` on.
+    def walk(self, start: int, size: tuple[int, int]) -> Iterator[tuple[int, Callable[[], np.ndarray], bool]]:
+        """Yields (index, what gives its RGB of `size`, whole) of each frame that decodes, in order from `start` on.
 
         If `start` does not decode, the last picture before it comes first. `whole` is False if the decoder concealed
         lost parts. Frames that do not decode are skipped.
         """
-        decoder = Decoder(self._path, edits=self._edits)
+        try:
+            decoder = self._idle.pop()
+        except IndexError:
+            decoder = Decoder(self._path, edits=self._edits)
         try:
             for k, picture in decoder.pictures(self._table, start):
-                yield k, self._rgb(picture, size), not picture.is_corrupt
+                yield k, partial(self._rgb, picture, size), not picture.is_corrupt
         finally:
-            decoder.close()
+            if self._closed or self._idle:
+                decoder.close()
+            else:
+                self._idle.append(decoder)
 
     def picture(self, k: int, size: tuple[int, int]) -> np.ndarray | None:
         index, picture = next(self._decoder.pictures(self._table, k), (-1, None))
         return self._rgb(picture, size) if picture is not None and index == k else None
 
     def close(self) -> None:
+        self._closed = True
         self._decoder.close()
+        while self._idle:
+            self._idle.pop().close()
 
     def _deep_pixels(self, k: int) -> np.ndarray | None:
         index, picture = next(self._decoder.pictures(self._table, k), (-1, None))

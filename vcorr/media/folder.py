@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -246,7 +246,7 @@ class FrameFolder:
     def fingerprint(self) -> str:
         return sha256_of_all(self._stills.files)
 
-    def walk(self, start: int, size: tuple[int, int]) -> Iterator[tuple[int, np.ndarray, bool]]:
+    def walk(self, start: int, size: tuple[int, int]) -> Iterator[tuple[int, Callable[[], np.ndarray], bool]]:
         """See `VideoFile.walk`. Skips files that do not decode."""
         first = start
         while first and self.picture(first, size) is None:
@@ -254,7 +254,7 @@ class FrameFolder:
         for k in range(first, len(self._stills.files)):
             rgb = self.picture(k, size)
             if rgb is not None:
-                yield k, rgb, True
+                yield k, rgb.copy, True
 
     def picture(self, k: int, size: tuple[int, int]) -> np.ndarray | None:
         try:

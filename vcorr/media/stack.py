@@ -10,7 +10,7 @@ import io
 import itertools
 import re
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +72,7 @@ class Stack:
     def fingerprint(self) -> str:
         return sha256(self._path)
 
-    def walk(self, start: int, size: tuple[int, int]) -> Iterator[tuple[int, np.ndarray, bool]]:
+    def walk(self, start: int, size: tuple[int, int]) -> Iterator[tuple[int, Callable[[], np.ndarray], bool]]:
         """See `VideoFile.walk`. Skips pictures that do not decode."""
         reader = _Reader(self._path, self._pages)
         try:
@@ -82,7 +82,7 @@ class Stack:
             for k in range(first, len(self)):
                 rgb = self._rgb(reader, k, size)
                 if rgb is not None:
-                    yield k, rgb, True
+                    yield k, rgb.copy, True
         finally:
             reader.close()
 

@@ -7,7 +7,7 @@ with open_video("video.mp4") as video:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -90,6 +90,10 @@ def _file_source(path: Path) -> Source:
     return VideoFile(path)
 
 
+Picture = Callable[[], np.ndarray]
+"""Gives a frame, RGB uint8 [h w 3], an array of the caller's own each time."""
+
+
 class Source(Protocol):
     """A video file, a stack or a folder, as `Video` uses it."""
 
@@ -107,7 +111,7 @@ class Source(Protocol):
     def __len__(self) -> int: ...
     def seconds(self, k: int) -> float: ...
     def fingerprint(self) -> str: ...
-    def walk(self, start: int, size: tuple[int, int]) -> Iterator[tuple[int, np.ndarray, bool]]: ...
+    def walk(self, start: int, size: tuple[int, int]) -> Iterator[tuple[int, Picture, bool]]: ...
     def picture(self, k: int, size: tuple[int, int]) -> np.ndarray | None: ...
     def close(self) -> None: ...
 
@@ -186,38 +190,44 @@ class Video:
         Raises:
             UsageError: the range is not within the video.
         """
+        return ((k, picture()) for k, picture in self.pictures(start, end, short_side=short_side))
+
+    def pictures(
+        self, start: int = 0, end: int | None = None, *, short_side: int | None = None
+    ) -> Iterator[tuple[int, Picture]]:
+        """As `frames`, for who passes frames over: each is turned into RGB when it is called."""
         end = len(self) if end is None else end
         if not 0 <= start <= end <= len(self):
             what = f"frames {start} to {end} asked for, but it has {len(self)} frames"
             raise UsageError(self.path, what, f"choose 0 <= start <= end <= {len(self)}")
         return self._stream(start, end, shrunk_size(self.height, self.width, short_side))
 
-    def _stream(self, start: int, end: int, size: tuple[int, int]) -> Iterator[tuple[int, np.ndarray]]:
+    def _stream(self, start: int, end: int, size: tuple[int, int]) -> Iterator[tuple[int, Picture]]:
         due = start
-        shown: np.ndarray | None = None
+        shown: Picture | None = None
         if start == end:
             return
-        for k, rgb, whole in self._source.walk(start, size):
+        for k, picture, whole in self._source.walk(start, size):
             while due < min(k, end):
                 self._damaged.add(due)
-                yield due, (rgb if shown is None else shown).copy()
+                yield due, picture if shown is None else shown
                 due += 1
             if k >= end:
                 return
-            shown = rgb.copy()  # the caller may change its own
+            shown = picture
             if k < start:
                 continue
             if not whole:
                 self._damaged.add(k)
             due = k + 1
-            yield k, rgb
+            yield k, picture
             if due == end:
                 return
         if shown is None:
             raise InputError(self.path, "has no frame that decodes", "check that it is whole and unchanged")
         for k in range(due, end):
             self._damaged.add(k)
-            yield k, shown.copy()
+            yield k, shown
 
     def frame(self, k: int, *, short_side: int | None = None) -> np.ndarray:
         """Returns frame k, RGB uint8 [h w 3]. For consecutive frames, `frames` is many times faster.

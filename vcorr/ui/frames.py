@@ -1,7 +1,7 @@
 """Frames of a video as pictures for the page, by index, from a cache of bounded size.
 
 Pages step, play and jump. A decoder goes on where it stands if the next frame lies a little ahead; elsewhere it seeks.
-What it passes on the way is kept, since the page will ask for it.
+Where the page steps backwards, what it passes on the way is kept, since the page will ask for it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vcorr.errors import InputError
-from vcorr.media.video import Video
+from vcorr.media.video import Picture, Video
 
 CACHE = 96 * 2**20  # bytes of encoded pictures
-AHEAD = 24  # frames that are decoded on the way to another one, in place of a seek
+AHEAD = 24  # frames of a video file that are decoded on the way to another one, in place of a seek
 BACK = 8  # frames before the one that is asked for, where the page steps backwards
 QUALITY = 92  # of JPEG: the eye sees no loss; ten times as fast as WebP
 
@@ -36,7 +36,8 @@ class Frames:
         self._lock = threading.Lock()
         self._kept: OrderedDict[int, bytes] = OrderedDict()
         self._bytes = 0
-        self._walk: Iterator[tuple[int, NDArray[np.uint8]]] = iter(())
+        self._walk: Iterator[tuple[int, Picture]] = iter(())
+        self._ahead = AHEAD if video.files is None else 1
         self._next = len(video)
         self._last = 0
 
@@ -67,13 +68,14 @@ class Frames:
 
     def _decoded(self, k: int) -> bytes:
         backwards, self._last = k == self._last - 1, k
-        if not self._next <= k < self._next + AHEAD:
+        if not self._next <= k < self._next + self._ahead:
             self._next = max(0, k - BACK) if backwards else k
-            self._walk = self.video.frames(self._next)
-        for index, rgb in self._walk:
+            self._walk = iter(())  # lets go of its decoder, which the next one takes
+            self._walk = self.video.pictures(self._next)
+        for index, picture in self._walk:
             self._next = index + 1
             if index == k or backwards:
-                self._keep(index, encoded(rgb))
+                self._keep(index, encoded(picture()))
             if index == k:
                 return self._kept[k]
         raise InputError(self.video.path, f"frame {k} cannot be decoded", "choose another frame")

@@ -103,6 +103,7 @@ async function start(state) {
 
   async function catchUp() {
     loading = true;
+    let way = 1;
     while (now.shown !== now.wanted) {
       const k = now.wanted;
       try {
@@ -111,6 +112,7 @@ async function start(state) {
         if (found.k !== now.mask.k) painter.cancel();
         view.picture = bitmap;
         take(found);
+        way = k === now.shown - 1 ? -1 : 1;
         now.shown = k;
         document.body.dataset.shown = String(k);
         document.body.dataset.took = String(Math.round(performance.now() - began));
@@ -123,7 +125,8 @@ async function start(state) {
       }
     }
     loading = false;
-    for (const k of [now.shown + 1, now.shown - 1]) if (k >= first && k < end) void loader.picture(k).catch(() => {});
+    const next = now.shown + way; // the other one would make the server seek
+    if (next >= first && next < end) void loader.picture(next).catch(() => {});
   }
 
   // --- what the page shows ---------------------------------------------------------------------------------------------
