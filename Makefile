@@ -23,7 +23,7 @@ test: .venv/dev
 test-fast: .venv/dev
 	$(PYTEST) -m "not slow and not long" --one-case --hypothesis-profile few $(TESTS)
 
-test-all: .venv/dev
+test-all: .venv/dev .venv/node
 	$(PYTEST) --hypothesis-profile all $(TESTS)
 
 # The tests of training, recipes and operators as on a processor with AVX2 and no more, where torch and its libraries run
@@ -35,12 +35,12 @@ test-avx2: .venv/dev
 	$(BIN)/python -c 'from vcorr.kernels.cpu import products; assert not (products.GROUPED or products.ONEDNN)'
 	$(PYTEST) tests/training tests/recipes tests/kernels
 
-check: .venv/dev
+check: .venv/dev .venv/node
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	if command -v tsc >/dev/null; then tsc -p vcorr/ui/jsconfig.json; fi
+	@if test -x $(TSC); then $(TSC) -p vcorr/ui/jsconfig.json; else echo "no npm: the page's scripts are not typed"; fi
 
 # Every tile of the Triton kernels, compiled without a GPU for each that they are meant for, by both ends of the range of
 # versions.
@@ -69,6 +69,13 @@ format: .venv/dev
 .venv/dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[check]'
 	touch $@
+
+# What types the page's scripts, and what finds faults of its accessibility. Where npm is absent, both are skipped.
+TSC = .venv/node/node_modules/.bin/tsc
+NODE_TOOLS = typescript@7.0.2 axe-core@4.14.1
+.venv/node: | $(BIN)/python
+	mkdir -p $@
+	if command -v npm >/dev/null; then npm install --silent --no-audit --no-fund --prefix $@ $(NODE_TOOLS); fi
 
 .venv/triton-%: | .venv/dev
 	$(BIN)/pip install --quiet --no-deps --target $@ triton==$*

@@ -23,6 +23,7 @@ MARKS = [
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium"),
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
+NODE = Path(__file__).parents[2] / ".venv" / "node" / "node_modules"  # where `make check` puts tools of npm
 SECONDS = 30  # that anything may take
 STEPS = 8  # frames
 

@@ -118,7 +118,9 @@ def test_points_are_named_and_deleted(client: TestClient, session: Session) -> N
 
 
 def test_a_new_folder_takes_either_kind(request_of: Callable[..., Request]) -> None:
-    with opened(request_of()) as session:
+    with opened(request_of(kind="keypoints")):
+        pass
+    with opened(request_of(kind="masks")) as session:
         client = client_of(session)
         assert client.patch("/api/points/3", json={"1": [3, 3]}).status_code == 400
         assert client.put("/api/kind", json={"kind": "values"}).status_code == 400

@@ -61,7 +61,7 @@ class LabelFolder(ABC):
         """
         make_folder(self.folder)
         sweep(self.folder)
-        if (self.folder / NAMES).is_file():
+        if kind_in(self.folder) == self.kind:
             self._read(read_json(self.folder / NAMES))
         self._read_labels()
         if manifest is not None:
@@ -209,6 +209,11 @@ def kind_in(folder: Path) -> Kind | None:
     if not path.is_file():
         return None
     return "keypoints" if read_json(path).get("kind") == "keypoints" else "masks"
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether a folder of labels holds none."""
+    return not any(path.suffix in (".png", ".csv") and path.name[0] != "." for path in folder.glob("*"))
 
 
 def cannot_write(path: Path, error: OSError) -> OutputError:

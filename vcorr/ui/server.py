@@ -21,7 +21,7 @@ from vcorr.machine import pick_device
 from vcorr.media.video import Video, open_video
 from vcorr.propagation.run import Request, recorded_results
 from vcorr.propagation.video import check_side, frame_range
-from vcorr.ui.label_folder import kind_in
+from vcorr.ui.label_folder import is_empty, kind_in
 from vcorr.ui.session import Session
 
 LOOPBACK = "127.0.0.1"
@@ -106,7 +106,7 @@ def opened(request: Request, say: Callable[[str], None] = lambda line: None) -> 
         found = recorded_results(request.out)
         if found is not None:
             request = _as_it_was(request, found, video)
-        elif (kind := kind_in(request.labels)) is not None:
+        elif (kind := kind_in(request.labels)) and not (request.kind and is_empty(request.labels)):
             request = _of_kind(request, kind)
         frame_range(video, request.start, request.end)
         for note in video.notes:
