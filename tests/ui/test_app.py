@@ -353,6 +353,20 @@ def test_the_command_line_and_the_page_continue_each_other(
         assert client_of(session).get("/api/state").json()["labelled"] == [0, 3]
 
 
+@pytest.mark.slow
+def test_a_folder_keeps_how_it_was_read(request_of: Callable[..., Request], mask: Path) -> None:
+    how = {"soft": True, "method": "liir", "read": ("radius=3",), "check": "cycle"}
+    propagate_to(request_of(labels=mask, **how))
+    with opened(request_of()) as session:
+        client = client_of(session)
+        paint(client, 5, scene(5)[1])
+        client.post("/api/propagate", json={})
+        finished(session)
+        assert client.get("/api/state").json()["complete"]
+    options = json.loads((session.out / "manifest.json").read_text())["options"]
+    assert options["soft"] and options["method"] == "liir" and options["read"] == ["radius=3"]
+
+
 def test_one_process_a_folder(request_of: Callable[..., Request], mask: Path) -> None:
     request = request_of()
     with opened(request), pytest.raises(OutputError, match="another process works in it"):

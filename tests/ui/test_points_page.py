@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.toys import HEIGHT, WIDTH
-from tests.ui.browser import MARKS, Page, Server
+from tests.ui.browser import MARKS, STEPS, Page, Server
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytest.importorskip("uvicorn", reason="vcorr[ui] is not installed")
@@ -20,6 +24,16 @@ def server(page_folder: Path) -> Iterator[Server]:
     server = Server(page_folder)
     yield server
     server.end()
+
+
+@pytest.fixture
+def page(page: Page) -> Page:
+    """The page of a folder whose kind was chosen in it."""
+    if page.js("vcorr.state().kind") == "masks":
+        with page.tab.expect_navigation():
+            page.tab.select_option("#kind", "keypoints")
+        page.until("Boolean(window.vcorr) && vcorr.state().kind === 'keypoints' && vcorr.now.shown >= 0")
+    return page
 
 
 def points(page: Page) -> dict[int, list[float]]:
@@ -38,13 +52,9 @@ def placed(server: Server, k: int) -> dict[int, list[float]] | None:
 
 
 def test_place_move_hide_undo_propagate_and_export(page: Page, server: Server) -> None:
-    with page.tab.expect_navigation():
-        page.tab.select_option("#kind", "keypoints")
-    page.until("Boolean(window.vcorr) && vcorr.state().kind === 'keypoints' && vcorr.now.shown >= 0")
     page.key("n")
-    page.until("vcorr.objects.things.length === 1 && !vcorr.saver.waiting")
     page.key("n")
-    page.until("vcorr.objects.things.length === 2")
+    page.until("vcorr.objects.things.length === 2 && vcorr.objects.chosen === 2")
     page.key("1")
     page.stroke((12.5, 16.5))
     assert page.js("vcorr.objects.chosen") == 2  # the next one
@@ -114,3 +124,44 @@ def test_points_wait_for_a_lost_connection(page: Page, server: Server) -> None:
     page.saved()
     assert placed(server, 7) == points(page)
     assert points(page)[2][0] > WIDTH - 2
+
+
+_PLACE = st.tuples(st.integers(2, WIDTH - 2), st.integers(2, HEIGHT - 2))
+_ACT = st.one_of(
+    st.tuples(st.sampled_from(["place", "hide"]), st.sampled_from([1, 2, 3]), _PLACE),
+    st.tuples(st.just("drag"), _PLACE, _PLACE),
+    st.tuples(st.sampled_from(["undo", "redo", "reload", "take back", "propagate", "wait"])),
+    st.tuples(st.just("show"), st.integers(0, STEPS - 1)),
+)
+
+
+@pytest.mark.long
+@examples(50, suppress_health_check=list(HealthCheck), deadline=None)
+@given(acts=st.lists(_ACT, min_size=3, max_size=8))
+def test_page_and_folder_agree_after_any_actions(page: Page, server: Server, acts: list[tuple[Any, ...]]) -> None:
+    for what, *rest in acts:
+        if what in ("place", "hide"):
+            page.key(str(rest[0]))
+            if what == "place":
+                page.stroke(rest[1])
+            else:
+                page.key("Backspace")
+        elif what == "drag":
+            page.stroke(*rest)
+        elif what == "show":
+            page.show(rest[0])
+        elif what == "reload":
+            page.saved()
+            page.tab.reload()
+            page.ready()
+        elif what == "wait":
+            page.until("!vcorr.state().job.running")
+        else:
+            page.key({"undo": "Control+z", "redo": "Control+Shift+z", "take back": "Delete", "propagate": "p"}[what])
+    page.done()
+    page.saved()
+    labelled = {k for k in range(STEPS) if placed(server, k) is not None}
+    assert set(page.js("[...vcorr.now.labelled]")) == labelled
+    k = page.js("vcorr.now.shown")
+    if k in labelled:
+        assert points(page) == placed(server, k)

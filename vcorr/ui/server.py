@@ -19,6 +19,7 @@ from vcorr.files import held, replacing
 from vcorr.labels.given import Kind
 from vcorr.machine import pick_device
 from vcorr.media.video import Video, open_video
+from vcorr.propagation.adapt import Adaptation
 from vcorr.propagation.run import Request, recorded_results
 from vcorr.propagation.video import check_side, frame_range
 from vcorr.ui.label_folder import is_empty, kind_in
@@ -135,6 +136,11 @@ def _as_it_was(request: Request, found: Mapping[str, Any], video: Video) -> Requ
         short_side=options["size"],
         device=options["device"],
         weights=request.weights or (weights and Path(weights)),
+        soft=bool(options.get("soft")),
+        check=options.get("check"),
+        method=options.get("method"),
+        read=tuple(options.get("read", ())),
+        adapt=Adaptation(**options["adapt"]) if "adapt" in options else None,
     )
 
 

@@ -63,6 +63,7 @@ export function wire(page) {
   const { fps } = page.state().video;
   const tools = placer ? POINT_TOOLS : MASK_TOOLS;
   let downloads = false;
+  let added = 0; // the last id that was asked for; the page may not have been told of it yet
   /** @type {number | undefined} */
   let playing;
   /** @type {[number, number] | null} */
@@ -136,7 +137,7 @@ export function wire(page) {
   }
 
   function addObject() {
-    const id = page.state().objects.length ? objects.free : 1;
+    const id = (added = Math.max(added + 1, page.state().objects.length ? objects.free : 1));
     void attempt(async () => {
       await ask("PUT", `/api/objects/${id}`, { name: "" });
       objects.choose(id);
