@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from vcorr.errors import InputError, OutputError, UsageError
 from vcorr.files import make_folder, sweep, write_json
+from vcorr.labels.draw import point_colours
 from vcorr.labels.formats.text import read_json
 from vcorr.labels.given import Kind
 from vcorr.labels.mask_ids import MAX_ID
@@ -123,6 +124,18 @@ class LabelFolder(ABC):
         Raises:
             OutputError: the folder cannot be written; some labels are without it then.
         """
+
+    def objects(self) -> list[dict[str, Any]]:
+        """Id, name and colour of each object, as pages are told."""
+        colours = point_colours(255).tolist()
+        return [
+            {
+                "id": i,
+                "name": name,
+                "colour": self.colours.get(i) or "#{:02x}{:02x}{:02x}".format(*colours[(i - 1) % 255]),
+            }
+            for i, name in sorted(self.names.items())
+        ]
 
     def describe(self, id_: int, name: str | None = None, colour: str | None = None) -> set[int]:
         """Name an object, or give it a colour, for good.

@@ -6,14 +6,13 @@ import io
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from vcorr.errors import UsageError, VcorrError
-from vcorr.labels.draw import point_colours
+from vcorr.errors import UsageError
 from vcorr.labels.formats.points import Place
 from vcorr.labels.given import Kind
 from vcorr.media.video import Video
@@ -25,7 +24,7 @@ from vcorr.propagation.review import stretches
 from vcorr.propagation.run import PAINTED, Request, propagate_to, recorded_results
 from vcorr.propagation.update import stale_frames
 from vcorr.ui.frames import Frames
-from vcorr.ui.job import Job, Stopped
+from vcorr.ui.job import Job, Worker
 from vcorr.ui.label_folder import LabelFolder
 from vcorr.ui.magic import Magic
 from vcorr.ui.painted import KEEP, Painted, Patch
@@ -48,7 +47,6 @@ class Session:
     request: Request
     video: Video
     tell: Tell = lambda event, data: None
-    job: Job = field(default_factory=Job)
 
     def __post_init__(self) -> None:
         end = len(self.video) if self.request.end is None else self.request.end
@@ -60,8 +58,7 @@ class Session:
         self.first_version = time.time_ns() // 1_000_000  # of masks: another one each time that the server starts
         self.versions: dict[int, int] = {}  # of those that changed since
         self._lock = threading.RLock()
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._worker = Worker(lambda: self.tell("job", self.told()), self._ended)
         self._written: set[int] = set()
         weights, device = self.request.weights, self.request.device
         self._magic = Magic(lambda: Model.of(load_weights(weights), device))
@@ -102,7 +99,7 @@ class Session:
                 },
                 "range": [self.frames.start, self.frames.stop],
                 "out": str(self.out),
-                "objects": self._objects(),
+                "objects": self.labels.objects(),
                 "labelled": sorted(self.labels.digests),
                 "kind": self.labels.kind,
                 "free": not (self.labels.digests or manifest),
@@ -115,6 +112,11 @@ class Session:
                 "forms": list(OF_MASKS if self.labels.kind == "masks" else OF_KEYPOINTS),
                 "job": self.told(),
             }
+
+    @property
+    def job(self) -> Job:
+        """What runs, or ran last."""
+        return self._worker.job
 
     def told(self) -> dict[str, Any]:
         """The job, as pages are told of it."""
@@ -275,7 +277,7 @@ class Session:
         """
         if not self.labels.digests:
             raise UsageError("propagate", "no frame is labelled", "label one first")
-        self._start("propagate", lambda: self._propagate(within))
+        self._worker.start("propagate", lambda: self._propagate(within))
 
     def export(self, form: str) -> None:
         """Start to write the results in another form. They are completed first.
@@ -287,59 +289,34 @@ class Session:
 
         def work() -> None:
             self._propagate(None)
-            self._say(f"exporting: {form}")
+            self._worker.say(f"exporting: {form}")
             self.job.result = export(self.out, chosen).name
-            self._say(f"exported: {self.out / 'export' / self.job.result}")
+            self._worker.say(f"exported: {self.out / 'export' / self.job.result}")
 
         if not self.labels.digests:
             raise UsageError("export", "no frame is labelled", "label one first")
-        self._start("export", work)
+        self._worker.start("export", work)
 
     def stop(self) -> None:
         """Ask the job to stop. It does so after the frame that it is at."""
-        self._stop.set()
+        self._worker.stop()
 
     def close(self) -> None:
         """Stop the job, and wait until it has saved."""
-        self.stop()
-        if self._thread:
-            self._thread.join()
+        self._worker.close()
 
     # --- within -------------------------------------------------------------------------------------------------------
 
-    def _start(self, what: str, work: Callable[[], None]) -> None:
+    def _ended(self) -> None:
         with self._lock:
-            if self.job.running:
-                raise UsageError(what, f"{self.job.what} runs already", "stop it, or wait")
-            self.job = Job(what, running=True)
-            self._stop.clear()
-            self._thread = threading.Thread(target=self._run, args=[work], name=f"vcorr-{what}", daemon=True)
-            self._thread.start()
-        self.tell("job", self.told())
-
-    def _run(self, work: Callable[[], None]) -> None:
-        try:
-            work()
-        except Stopped:
-            self.job.said = "stopped"
-        except VcorrError as error:
-            self.job.error = str(error)
-        except Exception as error:
-            self.job.error = f"internal error: {type(error).__name__}: {error}"
-        try:
-            with self._lock:
-                if manifest := self.manifest():
-                    self.labels.agree(manifest)
-                    self.cuts = manifest.get("cuts", self.cuts)
-                self._look()
-                self.job.running = False
-                state = self.state()
-            self.tell("state", state)
-            self.tell("confidence", {})
-        except VcorrError as error:  # the folder itself is damaged
-            self.job.error = self.job.error or str(error)
+            if manifest := self.manifest():
+                self.labels.agree(manifest)
+                self.cuts = manifest.get("cuts", self.cuts)
+            self._look()
             self.job.running = False
-            self.tell("job", self.told())
+            state = self.state()
+        self.tell("state", state)
+        self.tell("confidence", {})
 
     def _propagate(self, within: Collection[int] | None) -> None:
         found, labels = self.manifest() or {}, self.labels
@@ -378,11 +355,11 @@ class Session:
                 self.job.rate = round((done - before) / (time.monotonic() - began), 2)
             self.job.done, self.job.total = done, total
             self.tell("job", self.told())
-            self._check()
+            self._worker.check()
 
         summary = propagate_to(
             request,
-            say=self._say,
+            say=self._worker.say,
             progress=progress,
             wrote=wrote,
             within=within,
@@ -393,15 +370,7 @@ class Session:
 
     def _check_at(self, index: int) -> None:
         self.job.frame = index
-        self._check()
-
-    def _check(self) -> None:
-        if self._stop.is_set():
-            raise Stopped
-
-    def _say(self, line: str) -> None:
-        self.job.said = line
-        self.tell("job", self.told())
+        self._worker.check()
 
     def _changed(self, k: int, by: str) -> int:
         """Frame k has another mask, by a page or by a job."""
@@ -409,7 +378,7 @@ class Session:
         labelled = k in self.labels.digests
         stale = ranges(self._stale(self.manifest()) & self._written) if by else None
         told: dict[str, Any] = {"frame": k, "version": version, "by": by, "labelled": labelled}
-        self.tell("mask", told | ({"stale": stale, "objects": self._objects()} if by else {}))
+        self.tell("mask", told | ({"stale": stale, "objects": self.labels.objects()} if by else {}))
         return version
 
     def _stale(self, manifest: Mapping[str, Any] | None) -> set[int]:
@@ -418,14 +387,6 @@ class Session:
             return set()
         labels = {str(k): label for k, label in self.labels.digests.items()}
         return stale_frames(manifest, {"inputs": {"labels": labels}}, self.frames) if labels else set()
-
-    def _objects(self) -> list[dict[str, Any]]:
-        names, own = self.labels.names, self.labels.colours
-        colours = point_colours(255).tolist()
-        return [
-            {"id": i, "name": names[i], "colour": own.get(i) or "#{:02x}{:02x}{:02x}".format(*colours[(i - 1) % 255])}
-            for i in sorted(names)
-        ]
 
     def _look(self) -> None:
         """See which frames have a result."""
