@@ -68,8 +68,13 @@ def main(
     while noise and len(shown) < frames + 1:
         change = rng.integers(-noise, noise + 1, rgb.shape)
         shown.append(np.clip(rgb.astype(int) + change, 0, 255).astype(np.uint8))
-    known = {id(frame): model.encoder.query(frame) for frame in shown}
-    model = dataclasses.replace(model, encoder=dataclasses.replace(model.encoder, query=lambda frame: known[id(frame)]))
+    encode = model.encoder.query
+    known = {id(frame): encode(frame) for frame in shown}
+
+    def query(picture: np.ndarray) -> torch.Tensor:  # parts of frames, and enlarged ones, are others
+        return known[id(picture)] if id(picture) in known else encode(picture)
+
+    model = dataclasses.replace(model, encoder=dataclasses.replace(model.encoder, query=query))
     found: dict[str, list[tuple[float, float, float, float]]] = defaultdict(list)
     for kind, ids in masks(count):
         task = Propagator(model, MaskLabels.of([ids], SIZE, torch.device("cpu")))

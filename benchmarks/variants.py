@@ -26,7 +26,7 @@ from vcorr.evaluation.objects import MaskScores, ScoredFrame, score
 from vcorr.labels.label import MaskLabels
 from vcorr.labels.raw_ids import read_ids
 from vcorr.media.video import open_video
-from vcorr.model.encoder import Model
+from vcorr.model.encoder import Encode, Model
 from vcorr.model.inference import Settings
 from vcorr.model.weights import load_weights
 from vcorr.propagation.propagator import Propagator
@@ -63,7 +63,7 @@ def main(
         given = read_ids(sequence.annotations[0])
         objects = [int(i) for i in np.unique(given) if i]
         for way, model in ways.items():
-            known = dataclasses.replace(model.encoder, query=partial(_known, features))
+            known = dataclasses.replace(model.encoder, query=partial(_known, features, model.encoder.query))
             labels = MaskLabels.of([given], given.shape, torch.device("cpu"))
             task = Propagator(dataclasses.replace(model, encoder=known), labels)
             scored = []
@@ -81,8 +81,9 @@ def main(
         print(f"| {way} | {' | '.join(cells)} | {100 * mean.j.decay:.1f} | {cost[way] / read:.2f} |")
 
 
-def _known(features: dict[int, torch.Tensor], picture: np.ndarray) -> torch.Tensor:
-    return features[id(picture)].float()
+def _known(features: dict[int, torch.Tensor], encode: Encode, picture: np.ndarray) -> torch.Tensor:
+    """Features of a whole frame, which are known, or of what was cut or enlarged from one."""
+    return features[id(picture)].float() if id(picture) in features else encode(picture)
 
 
 if __name__ == "__main__":

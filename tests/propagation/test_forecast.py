@@ -28,3 +28,15 @@ def test_a_folder_of_something_else_is_refused_as_it_will_be(
     (tmp_path / "out/notes.txt").write_text("mine")
     with pytest.raises(OutputError, match="holds no results of vcorr"):
         forecast(Request(str(frames), mask, tmp_path / "out", weights=weights))
+
+
+def test_thin_objects_are_said_to_be_read_at_a_larger_size(
+    frames: Path, mask: Path, weights: Path, tmp_path: Path
+) -> None:
+    lines: list[str] = []
+    request = Request(str(frames), mask, tmp_path / "out", weights=weights, read=("zoom=1.0",))
+    expected, plain = forecast(request), forecast(Request(str(frames), mask, tmp_path / "out", weights=weights))
+    assert (plain.read_height, plain.read_width) == (plain.height, plain.width)
+    assert expected.read_height > expected.height and expected.memory and plain.memory
+    propagate_to(request, say=lines.append)
+    assert any(f"read at {expected.read_width}x{expected.read_height}" in line for line in lines)

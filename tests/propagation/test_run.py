@@ -67,7 +67,7 @@ def test_the_folder(request_for: Callable[..., Request], mask: Path) -> None:
 
 
 @pytest.mark.parametrize("stop_after", [1, 3, 7])
-@pytest.mark.parametrize("labelled", ["first", "middle", "damaged", "repeated"])
+@pytest.mark.parametrize("labelled", ["first", "middle", "damaged", "repeated", "enlarged"])
 def test_a_stopped_run_goes_on_to_the_same_bytes(
     request_for: Callable[..., Request], frames: Path, tmp_path: Path, stop_after: int, labelled: str
 ) -> None:
@@ -78,6 +78,8 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
     if labelled == "repeated":
         for first, again in ((0, 1), (2, 3), (2, 4)):
             shutil.copy(frames / f"{first:05d}.png", frames / f"{again:05d}.png")
+    if labelled == "enlarged":
+        changes["read"] = ("zoom=1.0", "focus=4", "pieces=0.5", "follow=0.05")
     if labelled == "middle":  # then the run walks backwards first
         folder = tmp_path / "given"
         folder.mkdir()

@@ -27,7 +27,7 @@ from vcorr.media.video import VideoWriter, open_video
 from vcorr.model.encoder import Model
 from vcorr.model.weights import default_weights, load_weights
 from vcorr.propagation.propagator import Propagator
-from vcorr.propagation.timing import seconds_a_frame
+from vcorr.propagation.timing import trial
 
 CODECS = ("h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg", "prores")
 LITTLE = 2e9  # bytes; less free space than this is said
@@ -167,5 +167,5 @@ def _frame(device: torch.device) -> str:
     def pictures(frames: range) -> Iterator[tuple[int, np.ndarray[Any, np.dtype[np.uint8]]]]:
         yield 0, picture
 
-    seconds = seconds_a_frame(propagator, pictures, {0: ids})
+    seconds = trial(propagator, pictures, {0: ids}).seconds
     return f"{film.width}x{film.height}, 1 object: {seconds:.2f} s, {1 / seconds:.2g} frames/s"

@@ -25,7 +25,6 @@ from vcorr.labels.keypoints import KeypointLabels, Points
 from vcorr.labels.label import MaskLabels
 from vcorr.labels.masks import is_whole, write_mask
 from vcorr.labels.raw_ids import Ids
-from vcorr.matching.cells import Grid
 from vcorr.media.image import shrink
 from vcorr.media.video import Video, open_video
 from vcorr.model.encoder import Encode, Encoder, Model, Picture
@@ -226,14 +225,13 @@ def _labelled(
             propagator.step(picture, label)
             begun.append((propagator, labels.typed(np.setdiff1d(added, 0))))
         assert label is not None  # the first frame is given
-        yield index, label, partial(_sureness, label, [propagator for propagator, _ in begun], picture.shape[:2])
+        yield index, label, partial(_sureness, label, [propagator for propagator, _ in begun], picture)
 
 
-def _sureness(label: Ids, propagators: Sequence[Propagator[Ids]], read: tuple[int, int]) -> dict[int, float]:
+def _sureness(label: Ids, propagators: Sequence[Propagator[Ids]], picture: Picture) -> dict[int, float]:
     """The mean soft value of each id over its pixels, from the last propagator, which has all objects."""
     propagator = propagators[-1]
-    labels, model = cast("MaskLabels", propagator.labels), propagator.model
-    grid = Grid(model.encoder.stride, model.matching.alignment, read, labels.size)
+    labels, grid = cast("MaskLabels", propagator.labels), propagator.grid(picture)
     assert propagator.values is not None
     sure = {}
     for channel, k in enumerate(labels.classes.tolist()):

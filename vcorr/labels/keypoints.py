@@ -9,6 +9,7 @@ not bear the point. Below ``LOST`` the point has no place.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -111,6 +112,9 @@ class KeypointLabels:
         limit = np.array([self.size[1], self.size[0]]) - 1
         xy = np.where((confidence >= LOST)[:, None], np.clip(xy, 0, limit), np.nan)
         return Points(xy, confidence)
+
+    def thickness(self, label: Points) -> float:
+        return math.inf
 
     def side(self, values: Tensor, grid: Grid, start: Points) -> Side:
         """float64 [n 3]: x, y, confidence; the confidence of a point that the labelled frame does not have is NaN."""

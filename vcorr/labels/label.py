@@ -6,12 +6,14 @@ they are. A kind of label says how many channels it has and how it gets there an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -49,6 +51,9 @@ class Labels(Protocol[L]):
 
     def from_cells(self, cells: Tensor, grid: Grid) -> L:
         """The label of values [1 h w v]."""
+
+    def thickness(self, label: L) -> float:
+        """Mean width of a label's objects, in its pixels; infinite where there are none."""
 
     def side(self, values: Tensor, grid: Grid, start: L) -> Side:
         """What to keep of values [1 h w v] that were read from a labelled frame, whose label is ``start``."""
@@ -116,6 +121,10 @@ class MaskLabels:
             some = _shares(cells[..., first : first + AT_ONCE], grid)
             yield from zip(map(int, self.classes[first : first + AT_ONCE]), some, strict=True)
 
+    def thickness(self, label: NDArray[np.integer]) -> float:
+        """Twice the area of an object over the length of its border along the pixels: the harmonic mean of them all."""
+        return mean_width(label, [int(value) for value in self.classes[1:]])
+
     def side(self, values: Tensor, grid: Grid, start: NDArray[np.integer]) -> Side:
         """uint8 [h w v], shares in steps of 1/255. Where a class was seen nowhere else, the frame states that too."""
         shares = values[0] / values[0].sum(-1, keepdim=True).clamp(min=1e-6)
@@ -125,9 +134,32 @@ class MaskLabels:
         return self.from_cells(mixed(near, far, share, self.device), grid)
 
 
+def mean_width(ids: NDArray[np.integer], objects: Iterable[int]) -> float:
+    """Harmonic mean over objects of twice the area over the length of the border [H W]; infinite where there are none.
+
+    A long strip has its own width. A disc has half its diameter, as its border runs along pixels, and a square too.
+    """
+    thin = []
+    for value in objects:
+        inside = ids == value
+        if area := int(inside.sum()):
+            border = int((inside[1:] != inside[:-1]).sum()) + int((inside[:, 1:] != inside[:, :-1]).sum())
+            thin.append(border / (2 * area))
+    return 1 / max(1e-6, sum(thin) / len(thin)) if thin else math.inf
+
+
 def mixed(near: Side, far: Side, share: float, device: torch.device) -> Tensor:
-    """Scores of the classes [1 h w v] from what ``MaskLabels.side`` kept; ``share`` is the weight of the far side."""
-    return ((1 - share) * torch.from_numpy(near).to(device) + share * torch.from_numpy(far).to(device))[None]
+    """Scores of the classes [1 h w v] from what ``MaskLabels.side`` kept; ``share`` is the weight of the far side.
+
+    The far side may have been read at another size: its cells are brought to those of the near one.
+    """
+    here, there = torch.from_numpy(near).to(device), torch.from_numpy(far).to(device)
+    if near.shape != far.shape:
+        fitted = F.interpolate(
+            there.permute(2, 0, 1)[None].float(), near.shape[:2], mode="bilinear", align_corners=False
+        )
+        there = fitted[0].permute(1, 2, 0)
+    return ((1 - share) * here + share * there)[None]
 
 
 def _shares(cells: Tensor, grid: Grid) -> Tensor:

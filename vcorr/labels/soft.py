@@ -7,6 +7,7 @@ be negative, and need not sum to anything. Results are arrays as they were given
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -72,6 +73,9 @@ class SoftLabels:
             some = grid.upsample(cells[..., first : first + AT_ONCE])[0].permute(1, 2, 0)
             layer[..., first : first + AT_ONCE] = some.cpu().numpy()
         return layer.reshape(self.shape)
+
+    def thickness(self, label: Layer) -> float:
+        return math.inf
 
     def side(self, values: Tensor, grid: Grid, start: Layer) -> Side:
         """float32 [h w v]."""

@@ -39,6 +39,8 @@ class Encoder:
         slow: features of references, where they have an encoder of their own (MAST-momentum).
         with_context: the same with features of what lies around, for ``appearance``; None where there are none.
         device: of the computation.
+        placed: whether features tell where in the picture a cell lies (position encoding), so that those of a part of
+            it are others.
     """
 
     query: Encode
@@ -46,6 +48,7 @@ class Encoder:
     slow: Encode | None = None
     with_context: EncodeBoth | None = None
     device: torch.device = CPU
+    placed: bool = False
 
     def reference(self, picture: Picture, query: Tensor | None = None) -> Tensor:
         """Features of a frame as a reference; ``query``: those that it has as a query, if they are known."""
@@ -99,6 +102,7 @@ def encoder(weights: Weights, device: torch.device | str) -> Encoder:
         slow=slow_prepared and slow_prepared(features),
         with_context=prepared(both),
         device=on,
+        placed=network.place(net, weights.params, (net.stride, net.stride)) is not None,
     )
 
 

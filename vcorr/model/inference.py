@@ -58,6 +58,10 @@ class Inference:
             labelled frame (``matching.origin``), by the places that ``follow`` carries along; 0 is not at all.
         pieces: where the labelled frame shows an object in one piece, pieces apart from its body that weigh less than
             this share of it are background (``matching.pieces``); 0 keeps them all.
+        focus: encode only the part of a frame that lies within so many cells of an object of a recent frame
+            (``propagation.focus``): its objects must be there, so take at least the radius; None encodes all of it.
+        zoom: enlarge frames whose objects are thin, so that a cell is fewer pixels (``propagation.zoom``), up to a
+            short side of so many times 480; 0 enlarges none.
         appearance: strength of a model of what the classes look like (``matching.appearance``), which corrects what was
             read of a frame, but not what later frames read of it; 0 is none.
         upsampling: of the scores of classes to pixels: bilinear, or guided by the colours of the frame (``guided``),
@@ -78,6 +82,8 @@ class Inference:
     follow: float | None = None
     origin: float = 0.0
     pieces: float = 0.0
+    focus: int | None = None
+    zoom: float = 0.0
     appearance: float = 0.0
     upsampling: Literal["bilinear", "guided"] = "bilinear"
     slow: bool = False
@@ -117,6 +123,10 @@ class Inference:
         if self.references.whole and (self.follow is not None or self.screen is not None):
             got = f"follow {self.follow}, screen {self.screen}"
             raise ValueError(f"follow and screen must be None where long references are read whole, got {got}")
+        if self.focus is not None and self.focus < 0:
+            raise ValueError(f"focus must be at least 0, or None, got {self.focus}")
+        if not 0 <= self.zoom <= 8:
+            raise ValueError(f"zoom must lie in [0, 8], got {self.zoom}")
         if not 0 <= self.pieces < 1:
             raise ValueError(f"pieces must lie in [0, 1), got {self.pieces}")
 

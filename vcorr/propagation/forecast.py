@@ -15,7 +15,6 @@ import torch
 from vcorr.files import nearest_folder
 from vcorr.labels.given import Kind
 from vcorr.machine import in_own_modes, peak_memory
-from vcorr.media.video import shrunk_size
 from vcorr.model.encoder import Model
 from vcorr.pages.document import jpeg
 from vcorr.propagation import review
@@ -25,7 +24,7 @@ from vcorr.propagation.propagator import Propagator
 from vcorr.propagation.results import Results
 from vcorr.propagation.resume import WAITING, resume_point, stretches_of
 from vcorr.propagation.run import Request, Work, opened
-from vcorr.propagation.timing import seconds_a_frame
+from vcorr.propagation.timing import trial
 from vcorr.propagation.video import CHUNK, pictures
 
 SAMPLE = 8  # frames that are written to see how large results become
@@ -80,13 +79,13 @@ def forecast(request: Request, *, say: Callable[[str], None] = lambda line: None
         device = torch.device(request.device)
         model, frames = Model.of(work.weights, device), pictures(video, request.short_side)
         propagator: Propagator[Any] = Propagator(model, work.given.labels(device))
-        seconds = seconds_a_frame(propagator, frames, work.given.by_frame)
+        tried = trial(propagator, frames, work.given.by_frame)
         point = resume_point(request.out, device)
         stretches = stretches_of(work.plan, point, work.missing, Waiting(request.out / WAITING))
         steps = sum(stretch.left(work.plan) for stretch in stretches)
         disk = _disk(work)
         held = peak_memory(device)
-        read = shrunk_size(video.height, video.width, request.short_side)
+        read = tried.seen
         return Forecast(
             frames=work.end - work.start,
             left=len(work.missing),
@@ -97,7 +96,7 @@ def forecast(request: Request, *, say: Callable[[str], None] = lambda line: None
             kind=work.given.kind,
             objects=len(work.given.objects),
             device=str(device),
-            seconds=round(seconds * steps, 2),
+            seconds=round(tried.seconds * steps, 2),
             memory=held and held + _grows(work, model, read),
             disk=disk,
             free=shutil.disk_usage(nearest_folder(request.out)).free,

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vcorr.matching.coarse import coarse_features, coarse_values
 from vcorr.model.inference import References
+from vcorr.propagation.focus import Parts
 from vcorr.propagation.target import Target
 
 
@@ -42,20 +43,26 @@ class MemoryFrame:
 
     Attributes:
         feature, values: [1 h w c] and [1 h w v].
+        parts: that were encoded.
         window: where the windows of the frame that reads are centred, as (dy, dx) in whole cells [1 h w 2]; None is
             each cell's own place.
         whole: all of it is read, not through a window.
+        once: its coarse features, once they were asked for.
     """
 
     feature: Tensor
     values: Tensor
+    parts: Parts = ()
     window: Tensor | None = None
     whole: bool = False
+    once: list[Tensor] = field(default_factory=list, repr=False)
 
-    @cached_property
+    @property
     def coarse(self) -> Tensor:
-        """Coarse features [1 h' w' c]."""
-        return coarse_features(self.feature)
+        """Coarse features [1 h' w' c]; computed once, also for copies with other windows."""
+        if not self.once:
+            self.once.append(coarse_features(self.feature))
+        return self.once[0]
 
     @cached_property
     def coarse_values(self) -> Tensor:

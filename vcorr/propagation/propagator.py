@@ -24,12 +24,21 @@ from vcorr.matching.origin import Origin, at_places, believed
 from vcorr.matching.pieces import in_one_piece, without_pieces
 from vcorr.model import color
 from vcorr.model.encoder import Model, Picture
+from vcorr.propagation import focus
+from vcorr.propagation.focus import Part, Parts, Sight
 from vcorr.propagation.follow import Follow, followed
 from vcorr.propagation.memory import Memory, MemoryFrame
 from vcorr.propagation.reading import Read, reading
 from vcorr.propagation.target import Look, Target
+from vcorr.propagation.zoom import cell_size
 
-VALUES, PLACES, TARGET = "values.", "places.", "target."  # in a state, before the position or the part's name
+VALUES, PLACES, PARTS, TARGET = (
+    "values.",
+    "places.",
+    "parts.",
+    "target.",
+)  # in a state, before the position or the part's name
+SIGHT = "sight"  # in a state: height and width of frames, side of a cell
 WHOLE = "whole"  # in a state: which objects are in one piece
 
 
@@ -42,12 +51,14 @@ class Propagator(Generic[L]):
         read, follow: read values, and move windows (``follow.followed``), in place of what the model says.
 
     Raises:
-        ValueError: the model asks for context features of an encoder that has none.
+        ValueError: the model asks for context features of an encoder that has none, or for parts of frames of one that
+            tells places.
 
     Attributes:
         position: of the next frame; the last labelled one that was given is 0.
         values: values [1 h w v] that the last frame's label was made of, as they were read or given.
         memory: the frames that are read from.
+        sight: how the encoder sees the frames of the span.
         last: the last frame and its label, which a frame that repeats it has as well.
     """
 
@@ -57,8 +68,11 @@ class Propagator(Generic[L]):
         self.follow = follow
         if self._appearance and model.encoder.with_context is None:
             raise ValueError("appearance must be 0 where the encoder has no context features (with_context)")
+        if self.model.inference.focus is not None and model.encoder.placed:
+            raise ValueError("focus must be None where the encoder has a position encoding")
         self.values: Tensor | None = None
         self.last: tuple[Picture, L] | None = None
+        self.sight: Sight | None = None
         self.forget()
 
     @torch.inference_mode()
@@ -76,11 +90,12 @@ class Propagator(Generic[L]):
         if given is not None:
             if self.position > 0:
                 self.forget()
-            label = given
+            self.sight = self._sight(picture, given)
+            label, parts = given, self._parts()
             self.values = fed_back = self.labels.to_cells(given, self.grid(picture))
             query = None
             if self._appearance:
-                query, context = self._encoded(picture)
+                query, context = self._encoded(picture, parts)
                 self.memory.target = Target.of(query, context, self.values)
             if self.model.inference.pieces and self.labels.background:
                 self.memory.whole = in_one_piece(self.values)
@@ -92,8 +107,9 @@ class Propagator(Generic[L]):
             self.position += 1
             return label
         else:
-            query, context = self._encoded(picture)
             frames = self.memory.read(self.position)
+            parts = self._parts()
+            query, context = self._encoded(picture, parts)
             if self.model.inference.follow is not None:
                 frames = self.follow(query, frames, self.memory, self.position, self.model, self.labels.background)
             target = self.memory.target
@@ -103,12 +119,12 @@ class Propagator(Generic[L]):
             self.values = read
             if target is not None and look is not None:
                 found = appearance.corrected(read[0], look.scored, self.model.inference.appearance)[None]
-                target.learn(look, found, self.position)
+                target.learn(look, found * focus.known(query)[..., None], self.position)
                 self.values = self._in_pieces(found, look, origin)
             grid = self.grid(picture)
             label = self.labels.from_cells(self.values, grid)
             fed_back = self._feedback(label, read, grid)
-        self.memory.keep(self.position, MemoryFrame(self.model.encoder.reference(picture, query), fed_back))
+        self.memory.keep(self.position, MemoryFrame(self._reference(picture, parts, query), fed_back, parts))
         self.position += 1
         self.last = picture.copy(), copy(label)  # the caller may write on either
         return label
@@ -116,22 +132,26 @@ class Propagator(Generic[L]):
     def grid(self, picture: Picture) -> Grid:
         """The cells of a picture."""
         height, width = picture.shape[:2]
-        stride, alignment = self.model.encoder.stride, self.model.matching.alignment
+        cell = self.model.encoder.stride if self.sight is None else self.sight.cell
         guided = self.model.inference.upsampling == "guided"
         guide = color.from_uint8(picture[None], self.model.encoder.device) if guided else None
-        return Grid(stride, alignment, (height, width), self.labels.size, guide)
+        return Grid(cell, self.model.matching.alignment, (height, width), self.labels.size, guide)
 
     def forget(self) -> None:
         """Start anew: the next frame must come with its label."""
         self.position, self.memory, self.last = 0, Memory(self.model.inference.references), None
+        self.sight = None
 
     def state(self) -> dict[str, Tensor]:
         """What ``restore`` needs to go on from here beside the pictures."""
         memory = self.memory
         tensors = {f"{VALUES}{p}": frame.values for p, frame in memory.frames.items()}
+        tensors |= {f"{PARTS}{p}": torch.tensor(frame.parts) for p, frame in memory.frames.items()}
         tensors |= {f"{PLACES}{p}": places for p, places in memory.places.items()}
         if memory.target is not None:
             tensors |= {f"{TARGET}{name}": part for name, part in memory.target.state().items()}
+        if self.sight is not None:
+            tensors[SIGHT] = torch.tensor([*self.sight.frame, self.sight.cell])
         if memory.whole is not None:
             tensors[WHOLE] = memory.whole
         if self.values is not None:
@@ -153,33 +173,67 @@ class Propagator(Generic[L]):
             KeyError, ValueError: the state lacks something, or holds what is no part of one.
         """
         self.forget()
-        parts: dict[str, dict[str, Tensor]] = {VALUES: {}, PLACES: {}, TARGET: {}}
+        known: dict[str, dict[str, Tensor]] = {VALUES: {}, PLACES: {}, PARTS: {}, TARGET: {}}
         for name, tensor in state.items():
             kind, dot, key = name.partition(".")
             if dot:
-                parts[kind + dot][key] = tensor
-        for key, values in parts[VALUES].items():
+                known[kind + dot][key] = tensor
+        height, width, cell = state[SIGHT].tolist()
+        self.sight = Sight((height, width), cell, self.model.encoder.stride)
+        for key, values in known[VALUES].items():
             shown = picture(int(key))
-            self.memory.frames[int(key)] = MemoryFrame(self.model.encoder.reference(shown), values)
+            parts = tuple(Part(*part) for part in known[PARTS][key].tolist())
+            self.memory.frames[int(key)] = MemoryFrame(self._reference(shown, parts), values, parts)
             if int(key) == position - 1 and last is not None:
                 self.last = shown.copy(), copy(last)
-        self.memory.places = {int(key): places for key, places in parts[PLACES].items()}
-        self.memory.target = Target.restored(parts[TARGET]) if parts[TARGET] else None
+        self.memory.places = {int(key): places for key, places in known[PLACES].items()}
+        self.memory.target = Target.restored(known[TARGET]) if known[TARGET] else None
         self.memory.whole = state.get(WHOLE)
         self.values, self.position = state.get("values"), position
+
+    def _sight(self, picture: Picture, label: L) -> Sight:
+        """How the frames of a span are seen, from its labelled frame."""
+        size, stride, zoom = (picture.shape[0], picture.shape[1]), self.model.encoder.stride, self.model.inference.zoom
+        if not zoom:
+            return Sight(size, stride, stride)
+        thickness = self.labels.thickness(label) * size[0] / self.labels.size[0]
+        return Sight(size, cell_size(size, thickness, zoom, stride), stride)
 
     @property
     def _appearance(self) -> bool:
         """Whether a model of what the classes look like corrects what is read."""
         return bool(self.model.inference.appearance) and self.labels.background
 
-    def _encoded(self, picture: Picture) -> tuple[Tensor, Tensor]:
-        """Features and context features of a frame; no context where none is asked for."""
+    def _parts(self) -> Parts:
+        """The parts of the next frame that are encoded."""
+        assert self.sight is not None
+        margin, short = self.model.inference.focus, self.model.inference.references.short
+        if margin is None:
+            return self.sight.whole
+        if not self.memory.frames or not self.labels.background:
+            return self.sight.strips
+        read = self.memory.read(self.position)
+        recent, lasting = (
+            [frame.values for gap, frame in read.items() if (gap in short) == near] for near in (True, False)
+        )
+        return self.sight.parts(recent, lasting, margin)
+
+    def _encoded(self, picture: Picture, parts: Parts) -> tuple[Tensor, Tensor]:
+        """Features and context features of parts of a frame; no context where none is asked for."""
+        assert self.sight is not None
         encoder = self.model.encoder
         if not self._appearance:
-            return encoder.query(picture), torch.empty(0)
+            return self.sight.features(encoder.query, picture, parts), torch.empty(0)
         assert encoder.with_context is not None  # as was checked
-        return encoder.with_context(picture)
+        return self.sight.with_context(encoder.with_context, picture, parts)
+
+    def _reference(self, picture: Picture, parts: Parts, query: Tensor | None = None) -> Tensor:
+        """Features of parts of a frame as a reference; ``query``: those that it has as a query, if they are known."""
+        assert self.sight is not None
+        encoder = self.model.encoder
+        if query is not None and encoder.slow is None:
+            return query
+        return self.sight.features(encoder.reference, picture, parts)
 
     def _origin(self, query: Tensor) -> Origin | None:
         """Where the cells of a query come from in the labelled frame; None where that is not asked or not known."""

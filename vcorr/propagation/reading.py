@@ -13,6 +13,7 @@ from vcorr.matching import compactness, region
 from vcorr.matching.coarse import COARSE, coarse_features, screen
 from vcorr.matching.settings import Matching
 from vcorr.model.inference import Inference
+from vcorr.propagation.focus import known
 from vcorr.propagation.memory import MemoryFrame
 
 Read = Callable[[Tensor, Mapping[int, MemoryFrame]], Tensor]
@@ -69,6 +70,8 @@ def _read(
     else:
         first = 0 if background else None
         reached = label_query_mask(values, radius=radius, window=inference.shape, offset=offset, background=first)
+    if background and inference.focus is not None:
+        reached = reached & known(query)
     windows["query_mask"] = reached
     found = memory_read(query, keys, values, top_k=top_k, **windows)
     if background:

@@ -24,7 +24,7 @@ FORMAT = "vcorr-results-1"
 STATE = ".resume.safetensors"
 WAITING = ".waiting"  # what was read of a span from one side
 _NAME = re.compile(
-    r"values|(values|places)\.\d+|target\.(first|later)\.(context|fine)\.(features|shares)"
+    r"values|sight|whole|(values|places|parts)\.\d+|target\.(first|later)\.(context|fine)\.(features|shares)"
 )  # of the tensors of a state
 SAVE_EVERY = 10  # frames between two states to go on from
 

@@ -32,7 +32,7 @@ from vcorr.labels.earlier import Earlier
 from vcorr.labels.given import Given, Kind, read_given, told_given
 from vcorr.labels.object_names import NAMES
 from vcorr.machine import conditions, goes_on, in_own_modes, pick_device
-from vcorr.media.video import Video, open_video, shrunk_size
+from vcorr.media.video import Video, open_video
 from vcorr.model.encoder import Model
 from vcorr.model.weights import Weights, default_weights, load_weights
 from vcorr.phrases import duration, frame_list, ranges
@@ -46,7 +46,7 @@ from vcorr.propagation.request import Request as Request
 from vcorr.propagation.request import correcting
 from vcorr.propagation.results import OVERLAY, REVIEW, Results
 from vcorr.propagation.resume import FORMAT, STATE, WAITING, label_stretches, resume_point, stretches_of
-from vcorr.propagation.timing import Seconds, seconds_a_frame
+from vcorr.propagation.timing import Seconds, trial
 from vcorr.propagation.update import earlier_labels, stale_frames, told_update
 from vcorr.propagation.video import check_side, frame_range, pictures
 
@@ -157,7 +157,7 @@ def propagate_to(
         model, frames = Model.of(work.weights, device), pictures(video, request.short_side)
         propagator: Propagator[Any] = Propagator(model, given.labels(device))
         # What cannot be computed fails here, before a folder is made.
-        estimate = seconds_a_frame(propagator, frames, given.by_frame) if missing else 0.0
+        tried = trial(propagator, frames, given.by_frame) if missing else None
         blind = _tell_blind(video, given.by_frame, say)
         with nullcontext() if held_already else held(request.out, say):
             found = _found(request, manifest)
@@ -185,10 +185,10 @@ def propagate_to(
             left = sum(s.left(plan) for s in stretches)
             labelled = sum(s.left(plan) for s in stretches if not plan[s.span].waits)
             total = sum(map(len, plan))
-            if left:
+            if left and tried is not None:
                 after = f", going on after {total - left} of {total} steps" if left < total else ""
-                said = _what_comes(video, request.short_side, given)
-                say(f"{end - start} {said}: about {duration(estimate * left)} on {device}{after}")
+                said = _what_comes(video, tried.seen, given)
+                say(f"{end - start} {said}: about {duration(tried.seconds * left)} on {device}{after}")
             began, seconds = time.monotonic(), Seconds()
             frames, propagator = seconds.items("io", frames), seconds.propagator(propagator)
             before = total - left
@@ -390,10 +390,9 @@ def _manifest(request: Request, video: Video, given: Given[Any], weights: Path, 
     }
 
 
-def _what_comes(video: Video, short_side: int, given: Given[Any]) -> str:
+def _what_comes(video: Video, seen: tuple[int, int], given: Given[Any]) -> str:
     count, unit = len(given.objects), "object" if given.kind == "masks" else "point"
-    height, width = shrunk_size(video.height, video.width, short_side)
-    size = f"frames of {video.width}x{video.height}, read at {width}x{height}"
+    size = f"frames of {video.width}x{video.height}, read at {seen[1]}x{seen[0]}"
     return f"{size}, {count} {unit}{'s' * (count != 1)}"
 
 

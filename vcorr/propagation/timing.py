@@ -82,6 +82,7 @@ class _Timed(Generic[L]):
         self.size, self.channels, self.background = labels.size, labels.channels, labels.background
         self._to = seconds.calls("other", labels.to_cells)
         self._from = seconds.calls("other", labels.from_cells)
+        self._thickness = seconds.calls("other", labels.thickness)
         self._side = seconds.calls("other", labels.side)
         self._blend = seconds.calls("other", labels.blend)
 
@@ -91,6 +92,9 @@ class _Timed(Generic[L]):
     def from_cells(self, cells: Tensor, grid: Grid) -> L:
         return self._from(cells, grid)
 
+    def thickness(self, label: L) -> float:
+        return self._thickness(label)
+
     def side(self, values: Tensor, grid: Grid, start: L) -> Side:
         return self._side(values, grid, start)
 
@@ -98,8 +102,20 @@ class _Timed(Generic[L]):
         return self._blend(near, far, share, grid)
 
 
-def seconds_a_frame(propagator: Propagator[L], pictures: Pictures, given: Mapping[int, L]) -> float:
-    """Expected time of a step: that of one whose references are all a labelled frame itself."""
+@dataclass(frozen=True)
+class Trial:
+    """What labelling one frame shows of the rest.
+
+    Attributes:
+        seconds: expected time of a step. seen: (height, width) of frames as the encoder sees them.
+    """
+
+    seconds: float
+    seen: tuple[int, int]
+
+
+def trial(propagator: Propagator[L], pictures: Pictures, given: Mapping[int, L]) -> Trial:
+    """A step whose references are all a labelled frame itself."""
     scratch = Propagator(propagator.model, propagator.labels, read=propagator.read)
     index = next(iter(given))
     _, picture = next(pictures(range(index, index + 1)))
@@ -114,4 +130,5 @@ def seconds_a_frame(propagator: Propagator[L], pictures: Pictures, given: Mappin
         began = time.perf_counter()
         scratch.step(picture)
         expected = time.perf_counter() - began
-    return expected
+    assert scratch.sight is not None
+    return Trial(expected, scratch.sight.size)
