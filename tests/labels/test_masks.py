@@ -32,7 +32,8 @@ class TestRoundTrip:
     @given(ids=st.one_of(ids8, ids16), seed=st.integers(0, 2**32 - 1))
     @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     def test_ids_and_colours_come_back_unchanged(self, tmp_path: Path, ids: np.ndarray, seed: int) -> None:
-        palette = np.random.default_rng(seed).integers(0, 256, (256, 3), np.uint8)
+        rgb = 1 + np.random.default_rng(seed).choice(256**3 - 1, 256, replace=False)  # no two alike
+        palette = np.stack([rgb >> 16, rgb >> 8 & 255, rgb & 255], -1).astype(np.uint8)
         palette[0] = 0
         write_mask(tmp_path / "m.png", ids, palette)
         mask = read_mask(tmp_path / "m.png", size=ids.shape)
