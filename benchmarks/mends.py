@@ -34,7 +34,7 @@ MENDS = {
     ),
     "top_k above the taps present": Mutation(
         "vcorr/propagation/reading.py",
-        "inference.top_k and min(inference.top_k, len(keys) * _taps(matching, query))",
+        "inference.top_k and min(inference.top_k, _taps(matching, inference, query, frames.values()))",
         "inference.top_k",
         ("tests/propagation/test_run.py",),
         "beyond_the_taps",

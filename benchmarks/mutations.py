@@ -52,7 +52,11 @@ MEMORY, PROPAGATOR = "vcorr/propagation/memory.py", "vcorr/propagation/propagato
 FOLLOW = "vcorr/propagation/follow.py"
 
 MUTATIONS = {
-    "top-k ignored": Mutation(READING, "top_k=top_k, **", "top_k=None, **"),
+    "top-k ignored": Mutation(
+        READING,
+        "found = memory_read(query, keys, values, top_k=top_k",
+        "found = memory_read(query, keys, values, top_k=None",
+    ),
     "scale replaced": Mutation(SETTINGS, '"scale": self.scale', '"scale": 200.0'),
     "radius replaced": Mutation(SETTINGS, '"radius": self.radius', '"radius": 12'),
     "border replaced": Mutation(SETTINGS, '"border": self.border', '"border": "mask"'),
@@ -63,7 +67,7 @@ MUTATIONS = {
     "values of another reference": Mutation(
         READING, "[frame.values for frame in frames.values()]", "[frame.values for frame in frames.values()][::-1]"
     ),
-    "only t-1 read": Mutation(MEMORY, "for p in read_at(t, self.references)}", "for p in [t - 1]}"),
+    "only t-1 read": Mutation(MEMORY, "for p in read_at(t, references)}", "for p in [t - 1]}"),
     "first frame forgotten": Mutation(
         MEMORY, "tuple(sorted(lasting | recent)) or (0,)", "tuple(sorted(recent)) or (0,)"
     ),
