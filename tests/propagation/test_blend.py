@@ -159,3 +159,15 @@ def test_points_follow_from_both_ends_and_a_missing_one_is_known_by_the_other() 
         np.testing.assert_allclose(got[k].xy[0], places[k][0], atol=4)
         np.testing.assert_array_equal(got[k].xy[1], alone[k].xy[1])
         assert got[k].confidence[1] == alone[k].confidence[1]
+
+
+def test_sides_with_cells_of_two_sizes_are_blended_on_those_of_the_near_one() -> None:
+    """The frame was read with cells of 4 pixels from one side, and of 2 from the other, where the object is thin."""
+    kind, fine = labels(), Grid(2, "cell", (HEIGHT, WIDTH), (HEIGHT, WIDTH))
+    near, far = (kind.side(kind.to_cells(GIVEN[0], grid), grid, GIVEN[0]) for grid in (GRID, fine))
+    assert near.shape != far.shape
+    for one, other, grid in ((near, far, GRID), (far, near, fine)):
+        alone, both = kind.blend(one, one, 0.5, grid), kind.blend(one, other, 0.5, grid)
+        assert (alone != GIVEN[0]).mean() < 0.02
+        assert (both != GIVEN[0]).mean() < 0.02
+        np.testing.assert_array_equal(kind.blend(one, other, 0.0, grid), alone)
