@@ -39,7 +39,8 @@ class Config:
     decay: float = 0.998
     matching: Matching = Matching(scale=14.0)
     inference: Inference = Inference(
-        scale=28.0, least=1 / 256, screen=0.01, follow=0.05, origin=2, pieces=0.5, appearance=2, upsampling="guided"
+        scale=28.0, least=1 / 256, screen=0.01, follow=0.05, origin=2, pieces=0.5, focus=16, zoom=2,
+        appearance=2, upsampling="guided"
     )
 
 
