@@ -38,10 +38,8 @@ class Config:
     balance: two_views.Balance = two_views.Balance(contrast=0.5, cycle=0.0)
     decay: float = 0.998
     matching: Matching = Matching(scale=14.0)
-    inference: Inference = Inference(
-        scale=28.0, least=1 / 256, screen=0.01, follow=0.05, origin=2, pieces=0.5, focus=16, zoom=2,
-        appearance=2, upsampling="guided",
-    )  # fmt: skip
+    inference: Inference = Inference(scale=28.0, least=1 / 256, screen=0.01, follow=0.05, origin=2, pieces=0.5,
+                                     focus=16, zoom=2, appearance=2, upsampling="guided")  # fmt: skip
 
 
 def build(cfg: Config) -> Recipe:
