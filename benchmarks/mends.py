@@ -170,8 +170,8 @@ MENDS = {
     ),
     "frame 0 damaged gets a picture": Mutation(
         "vcorr/media/video.py",
-        "                yield due, (rgb if shown is None else shown).copy()",
-        "                yield due, shown.copy()",
+        "                yield due, picture if shown is None else shown",
+        "                yield due, shown",
         ("tests/propagation/test_run.py",),
         "labelled_frame_that_is_damaged",
     ),
